@@ -1,0 +1,85 @@
+//! What happened, as a receiver is told.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{EventId, Place};
+
+/// What was done to a row (`data.operation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A new row.
+    Insert,
+    /// A changed row.
+    Update,
+    /// A removed row.
+    Delete,
+    /// All rows removed at once.
+    Truncate,
+    /// An existing row, sent by a backfill.
+    Snapshot,
+    /// A logical message.
+    Message,
+    /// A sample sent by hand.
+    Test,
+}
+
+impl Operation {
+    /// The word in the body.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+            Self::Snapshot => "snapshot",
+            Self::Message => "message",
+            Self::Test => "test",
+        }
+    }
+
+    /// The last part of the event type that a change of this kind makes by itself.
+    pub fn type_suffix(self) -> &'static str {
+        match self {
+            Self::Insert | Self::Snapshot | Self::Test => "created",
+            Self::Update => "updated",
+            Self::Delete => "deleted",
+            Self::Truncate => "truncated",
+            Self::Message => "message",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What all changes of a transaction share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transaction {
+    /// Where its commit record starts.
+    pub commit: super::CommitLsn,
+    /// When it committed, by the database's clock; microseconds.
+    pub committed_at: Timestamp,
+    /// Its 32-bit transaction id.
+    pub xid: u32,
+}
+
+/// An event: a change under one event type.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its name.
+    pub id: EventId,
+    /// Its type, such as `orders.updated`.
+    pub event_type: Arc<str>,
+    /// Where its change stands.
+    pub place: Place,
+    /// The transaction it belongs to.
+    pub transaction: Transaction,
+    /// The database's name (`metadata.database`).
+    pub database: Arc<str>,
+}

@@ -1,0 +1,171 @@
+//! Names of events and deliveries (invariant I2).
+//!
+//! Both are pure functions of where a change stands in the log, so reading the log again makes the same ids, and
+//! both sort, as text, in commit order. Layout, in base-32 digits `0-9a-v` (which sort as ASCII):
+//!
+//! ```text
+//! evt_ gggg lllllllllllll ooooooo hhhhhhhhhh        38 characters
+//! dlv_ gggg lllllllllllll ooooooo hhhhhhhhhhhh      40 characters
+//!      │    │             │       └ fingerprint: what else makes it unique (database, named type, webhook)
+//!      │    │             └ the change's place in its transaction
+//!      │    └ commit LSN
+//!      └ slot generation: a restored database may use an LSN twice
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::CommitLsn;
+
+const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+
+/// Which log the positions belong to: a database system and how often its slot was made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// `system_identifier` of the cluster.
+    pub system: u64,
+    /// Counts the slots made for this database, from 1.
+    pub generation: u32,
+}
+
+/// The name of an event: the same change has the same one for ever.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(Arc<str>);
+
+/// The name of a delivery, sent as `webhook-id`: the same at every attempt and after every restart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId(Arc<str>);
+
+/// Where a change stands: everything that orders it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which log.
+    pub origin: Origin,
+    /// Which transaction.
+    pub commit: CommitLsn,
+    /// Which change of it, from 1.
+    pub sequence: u32,
+}
+
+fn digits(out: &mut String, value: u64, count: u32) {
+    for place in (0..count).rev() {
+        let digit = usize::try_from((value >> (5 * place)) & 31).unwrap_or(0);
+        out.push(char::from(DIGITS.get(digit).copied().unwrap_or(b'0')));
+    }
+}
+
+fn fingerprint(system: u64, parts: [&str; 2]) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(system.to_be_bytes());
+    for part in parts {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let mut first = [0; 8];
+    for (to, from) in first.iter_mut().zip(hash.finalize()) {
+        *to = from;
+    }
+    u64::from_be_bytes(first)
+}
+
+fn stem(prefix: &str, place: &Place) -> String {
+    let mut text = String::with_capacity(40);
+    text.push_str(prefix);
+    digits(&mut text, u64::from(place.origin.generation), 4);
+    digits(&mut text, place.commit.0.0, 13);
+    digits(&mut text, u64::from(place.sequence), 7);
+    text
+}
+
+impl EventId {
+    /// The id of the event that a change makes; `named` is the type of an `[[events]]` entry, or empty for the
+    /// change's own `created`, `updated`, `deleted`.
+    pub fn of(place: &Place, named: &str) -> Self {
+        let mut text = stem("evt_", place);
+        digits(&mut text, fingerprint(place.origin.system, [named, ""]), 10);
+        Self(text.into())
+    }
+}
+
+impl DeliveryId {
+    /// The id of the delivery of a change's event to a webhook, by its name.
+    pub fn of(place: &Place, named: &str, webhook: &str) -> Self {
+        let mut text = stem("dlv_", place);
+        digits(&mut text, fingerprint(place.origin.system, [named, webhook]), 12);
+        Self(text.into())
+    }
+
+    /// The least id of all deliveries of transactions that commit after `commit`.
+    pub fn floor_after(origin: Origin, commit: CommitLsn) -> Self {
+        let next = CommitLsn(super::Lsn(commit.0.0.saturating_add(1)));
+        Self(stem("dlv_", &Place { origin, commit: next, sequence: 0 }).into())
+    }
+
+    /// An id as read back from the ledger.
+    pub fn from_ledger(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl EventId {
+    /// An id as read back from the ledger.
+    pub fn from_ledger(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+macro_rules! text_id {
+    ($name:ident) => {
+        impl $name {
+            /// As sent and stored.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+text_id!(EventId);
+text_id!(DeliveryId);
+
+#[cfg(test)]
+mod tests {
+    use super::super::Lsn;
+    use super::*;
+
+    fn place(generation: u32, commit: u64, sequence: u32) -> Place {
+        Place { origin: Origin { system: 7, generation }, commit: CommitLsn(Lsn(commit)), sequence }
+    }
+
+    #[test]
+    fn i2_ids_are_short_plain_and_sort_in_commit_order() {
+        let places = [(1, 5, 1), (1, 5, 2), (1, 5, 40_000_000), (1, 6, 1), (1, u64::MAX, 1), (2, 1, 1)];
+        let ids: Vec<_> =
+            places.iter().map(|&(g, c, s)| DeliveryId::of(&place(g, c, s), "", "crm")).collect();
+        assert!(ids.is_sorted());
+        for id in &ids {
+            assert!(id.as_str().len() <= 40);
+            assert!(id.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        }
+        let floor = DeliveryId::floor_after(Origin { system: 7, generation: 1 }, CommitLsn(Lsn(5)));
+        assert!(floor > ids[2] && floor < ids[3]);
+    }
+
+    #[test]
+    fn i2_ids_differ_by_webhook_type_and_database_and_repeat_otherwise() {
+        let here = place(1, 5, 1);
+        assert_eq!(DeliveryId::of(&here, "", "a"), DeliveryId::of(&here, "", "a"));
+        assert_ne!(DeliveryId::of(&here, "", "a"), DeliveryId::of(&here, "", "b"));
+        assert_ne!(DeliveryId::of(&here, "", "a"), DeliveryId::of(&here, "done", "a"));
+        assert_ne!(EventId::of(&here, ""), EventId::of(&here, "done"));
+        let mut there = here;
+        there.origin.system = 8;
+        assert_ne!(EventId::of(&here, ""), EventId::of(&there, ""));
+    }
+}

@@ -1,0 +1,67 @@
+//! Every bound of walhook, in one place (invariant I11).
+//!
+//! What an operator may turn is in the configuration and only has its default or ceiling here.
+
+use std::time::Duration;
+
+/// Row bytes that one chunk of a transaction holds before it is handed to intake.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+/// Row changes that one chunk of a transaction holds.
+pub const CHUNK_CHANGES: usize = 4096;
+/// Chunks that wait between source and intake.
+pub const CHUNKS_WAITING: usize = 8;
+/// The largest frame of the replication link that is kept whole; of a larger one only the head is.
+pub const FRAME_BYTES: usize = 16 * 1024 * 1024;
+/// How much of an over-large frame is kept.
+pub const FRAME_HEAD_BYTES: usize = 64 * 1024;
+/// Postgres itself makes no larger message.
+pub const FRAME_BYTES_POSSIBLE: usize = 0x3FFF_FFFF;
+/// Columns of a table (Postgres allows 1,600).
+pub const COLUMNS: usize = 1664;
+/// Tables described on one connection.
+pub const RELATIONS: usize = 100_000;
+/// How deep arrays and JSON nest before they go out as text.
+pub const VALUE_DEPTH: usize = 64;
+
+/// The largest body that is sent; a larger one makes its delivery `failed`.
+pub const BODY_BYTES: usize = 1024 * 1024;
+/// The longest template.
+pub const TEMPLATE_BYTES: usize = 16 * 1024;
+/// How deep a template's blocks nest.
+pub const TEMPLATE_DEPTH: usize = 16;
+/// The longest condition.
+pub const CONDITION_BYTES: usize = 2 * 1024;
+
+/// Bytes of rendered deliveries that are in memory and not yet in the ledger.
+pub const YOUNG_BYTES: usize = 16 * 1024 * 1024;
+/// What a delivery costs beside its body, for the sum above.
+pub const DELIVERY_OVERHEAD_BYTES: usize = 512;
+/// Deliveries that wait in memory for one webhook before they go to the ledger instead.
+pub const YOUNG_PER_WEBHOOK: usize = 1024;
+/// Lanes of one webhook that are remembered as blocked; with more, all its deliveries go by the ledger.
+pub const BLOCKED_LANES_PER_WEBHOOK: usize = 4096;
+/// Requests in flight over all webhooks.
+pub const IN_FLIGHT: usize = 1024;
+/// Deliveries written to the ledger in one transaction.
+pub const LEDGER_BATCH: usize = 500;
+/// Deliveries claimed from the ledger at once.
+pub const CLAIM_BATCH: usize = 256;
+/// How long a full queue may make intake wait before its deliveries go to the ledger.
+pub const QUEUE_PATIENCE: Duration = Duration::from_millis(250);
+/// How far behind the database's clock intake may fall for a busy receiver's sake.
+pub const LAG_PATIENCE: Duration = Duration::from_secs(3);
+/// How long after its attempt's timeout a claimed delivery may be claimed again.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// Seconds between two tries to reach Postgres, at most.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
+/// The longest gap between two status messages to Postgres.
+pub const FEEDBACK_EVERY: Duration = Duration::from_secs(10);
+/// The longest captured response.
+pub const CAPTURE_BYTES: usize = 64 * 1024;
+/// How much of a response is read, captured or not, so that its connection can be used again.
+pub const RESPONSE_BYTES: usize = 256 * 1024;
+/// How long a name may take to resolve.
+pub const DNS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Webhooks, over file and database.
+pub const WEBHOOKS: usize = 100_000;

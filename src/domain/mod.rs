@@ -1,0 +1,27 @@
+//! The nouns: what every other module talks about.
+//!
+//! Nothing here does I/O, reads a clock or rolls dice. The life of the nouns: a [`Change`] of a row stands at a
+//! [`Place`] in the log; it makes [`Event`]s; a [`Webhook`] that wants an event is owed a [`Delivery`]; each try
+//! of a delivery is an [`Attempt`] that ends in an [`Outcome`], which [`judge`] turns into a [`Verdict`].
+
+mod delivery;
+mod event;
+mod ids;
+pub mod limits;
+mod position;
+mod retry;
+mod row;
+mod webhook;
+
+pub use delivery::{
+    Attempt, Delivery, DeliveryStatus, Lane, Outcome, RefusedBy, TimeoutStage, UnreachableBy, lane_of,
+};
+pub use event::{Event, Operation, Transaction};
+pub use ids::{DeliveryId, EventId, Origin, Place};
+pub use position::{CommitLsn, EndLsn, Lsn, ParseLsnError};
+pub use retry::{FailReason, RetryPolicy, Verdict, judge};
+pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};
+pub use webhook::{
+    BodyShape, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule, TemplateSource, Webhook,
+    WebhookSource,
+};

@@ -1,0 +1,12 @@
+//! walhook, seen from the top.
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod matcher;
+pub mod pgoutput;
+pub mod postgres;
+pub mod render;
+pub mod sign;
+pub mod source;
+pub mod tasks;
+pub mod transport;

@@ -1,0 +1,2 @@
+//! The command line: parses what was typed and leaves the rest to the library.
+fn main() {}

@@ -1,0 +1,114 @@
+//! Where every task is spawned.
+//!
+//! A task has a name and its death a meaning: an *essential* task that ends before the stop was asked for brings
+//! the process down in order, a *passing* one is only logged. Stopping has two stages: [`Tasks::stop`] asks
+//! everybody to take no more work; [`Tasks::finish`] waits for them as long as the grace allows and then cuts.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What it means when a task ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The process cannot go on without it.
+    Essential,
+    /// It comes and goes.
+    Passing,
+}
+
+/// How an essential task ended although nobody asked it to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// The task.
+    pub task: &'static str,
+    /// Whether it panicked (or returned).
+    pub panicked: bool,
+}
+
+/// Owner of all tasks. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    deaths: mpsc::UnboundedSender<Death>,
+}
+
+impl Tasks {
+    /// A new owner, and where the deaths of essential tasks are told.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Death>) {
+        let (deaths, told) = mpsc::unbounded_channel();
+        let tasks = Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            deaths,
+        };
+        (tasks, told)
+    }
+
+    /// Spawns a task under a name. It is dropped at the cut, wherever it stands.
+    #[expect(clippy::disallowed_methods, reason = "the one home of tokio::spawn")]
+    pub fn spawn<F>(&self, name: &'static str, role: Role, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, cut, deaths) = (self.stop.clone(), self.cut.clone(), self.deaths.clone());
+        let inner = tokio::spawn(async move {
+            tokio::select! {
+                () = future => {}
+                () = cut.cancelled() => {}
+            }
+        });
+        self.tracker.spawn(async move {
+            let panicked = inner.await.is_err_and(|e| e.is_panic());
+            if panicked {
+                tracing::error!(task = name, "a task panicked; this is a fault in walhook");
+            }
+            if role == Role::Essential && !stop.is_cancelled() {
+                let told = deaths.send(Death { task: name, panicked });
+                drop(told);
+            }
+        });
+    }
+
+    /// Asks every task to take no more work.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// The token that [`Tasks::stop`] cancels.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits for all tasks, then cuts those that are left. Returns whether all ended by themselves.
+    pub async fn finish(&self, grace: Duration) -> bool {
+        self.stop.cancel();
+        self.tracker.close();
+        let ended = tokio::time::timeout(grace, self.tracker.wait()).await.is_ok();
+        self.cut.cancel();
+        if !ended {
+            self.tracker.wait().await;
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_essential_death_is_told_and_the_grace_is_kept() {
+        let (tasks, mut told) = Tasks::new();
+        tasks.spawn("dies", Role::Essential, async {});
+        assert_eq!(told.recv().await, Some(Death { task: "dies", panicked: false }));
+        tasks.spawn("hangs", Role::Passing, std::future::pending());
+        assert!(!tasks.finish(Duration::from_secs(1)).await);
+    }
+}
