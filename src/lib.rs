@@ -2,11 +2,14 @@
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod ledger;
 pub mod matcher;
 pub mod pgoutput;
 pub mod postgres;
 pub mod render;
+pub mod settlement;
 pub mod sign;
 pub mod source;
 pub mod tasks;
+pub mod telemetry;
 pub mod transport;

@@ -40,6 +40,12 @@ impl Operation {
         }
     }
 
+    /// The operation of a word as [`Operation::as_str`] writes it; anything else reads as `test`.
+    pub fn from_word(word: &str) -> Self {
+        let all = [Self::Insert, Self::Update, Self::Delete, Self::Truncate, Self::Snapshot, Self::Message];
+        all.into_iter().find(|o| o.as_str() == word).unwrap_or(Self::Test)
+    }
+
     /// The last part of the event type that a change of this kind makes by itself.
     pub fn type_suffix(self) -> &'static str {
         match self {

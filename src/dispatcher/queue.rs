@@ -1,0 +1,480 @@
+//! One webhook's deliveries: who may go, who waits, who goes to the ledger (invariant I7). Pure: it is told what
+//! happened and answers with what to write and what to send.
+//!
+//! A *young* delivery waits here, in its lane, for the earlier ones of the same row. It is *handed over* to the
+//! ledger when its first attempt fails, when it has waited too long, or when its lane is *blocked*: when an earlier
+//! one of it is open in the ledger or on the way there. A handed-over lane is handed over whole, in order, the one
+//! in flight first, so that the ledger sees the lane as it is.
+//!
+//! Two modes. *By memory*: `blocked` counts the open rows of every lane, and lanes without any go straight through.
+//! *By ledger*: too many lanes are blocked to remember, or the ledger was changed by somebody else, or this process
+//! has just begun; then everything is handed over, the ledger keeps the order, and claims bring it back. Counting
+//! the lanes anew leads back to memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustc_hash::FxHashMap;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::domain::{Attempt, Delivery, FailReason, Lane, Ordering, Verdict, limits};
+use crate::ledger::claim::Claimed;
+use crate::ledger::record::{Finish, Lease, NewRow, State};
+use crate::ledger::writer::Command;
+use crate::settlement::Owed;
+
+/// A delivery that has no row yet.
+#[derive(Debug)]
+pub struct Young {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// The debt that its row will settle.
+    pub owed: Owed,
+    /// Its share of the memory.
+    pub permit: Option<OwnedSemaphorePermit>,
+    /// Since when it waits.
+    pub since: Instant,
+}
+
+/// An attempt to begin.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// The first attempt of a young delivery, known by its lane.
+    Young(Delivery),
+    /// An attempt of a claimed one.
+    Claimed(Claimed),
+}
+
+/// One turn of the dispatcher: what time it is, and where what follows is put.
+#[derive(Debug)]
+pub(super) struct Turn<'t> {
+    pub at: Instant,
+    pub now: Timestamp,
+    pub tokens: &'t mut Tokens,
+    pub commands: &'t mut Vec<Command>,
+}
+
+/// How deliveries find their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Memory,
+    Ledger,
+}
+
+/// What the queue needs to know of its webhook.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    pub ordering: Ordering,
+    pub concurrency: usize,
+    pub timeout: Duration,
+    pub handover_after: Duration,
+}
+
+/// The queue of one webhook.
+#[derive(Debug)]
+pub(super) struct Queue {
+    webhook: Arc<str>,
+    rules: Rules,
+    mode: Mode,
+    suspended: bool,
+    lanes: FxHashMap<Lane, InLane>,
+    /// Lanes whose first delivery may go.
+    ready: VecDeque<Lane>,
+    claimed: VecDeque<Claimed>,
+    blocked: FxHashMap<Lane, u32>,
+    /// Open rows on their way to the ledger, by lane.
+    transit: FxHashMap<Lane, u32>,
+    waiting: usize,
+    in_flight: usize,
+    claimed_next: bool,
+}
+
+#[derive(Debug, Default)]
+struct InLane {
+    flying: Option<Flying>,
+    waiting: VecDeque<Young>,
+}
+
+#[derive(Debug)]
+struct Flying {
+    delivery: Delivery,
+    since: Instant,
+    debt: Debt,
+}
+
+/// Whether a delivery in flight has its row already.
+#[derive(Debug)]
+enum Debt {
+    Young(Owed, Option<OwnedSemaphorePermit>),
+    HandedOver(Lease),
+}
+
+/// Tokens of leases, each used once.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    next: i64,
+}
+
+impl Tokens {
+    /// Those of an epoch: no other process has the same.
+    pub fn of_epoch(epoch: i64) -> Self {
+        Self { next: epoch.saturating_mul(1 << 32) }
+    }
+
+    pub fn take(&mut self) -> i64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+fn count(map: &mut FxHashMap<Lane, u32>, lane: Lane) {
+    *map.entry(lane).or_default() += 1;
+}
+
+fn uncount(map: &mut FxHashMap<Lane, u32>, lane: Lane) {
+    if let Some(n) = map.get_mut(&lane) {
+        *n = n.saturating_sub(1);
+        if *n == 0 {
+            map.remove(&lane);
+        }
+    }
+}
+
+impl Queue {
+    pub fn new(webhook: Arc<str>, rules: Rules, mode: Mode) -> Self {
+        Self {
+            webhook,
+            rules,
+            mode,
+            suspended: false,
+            lanes: FxHashMap::default(),
+            ready: VecDeque::new(),
+            claimed: VecDeque::new(),
+            blocked: FxHashMap::default(),
+            transit: FxHashMap::default(),
+            waiting: 0,
+            in_flight: 0,
+            claimed_next: false,
+        }
+    }
+
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    pub fn set_rules(&mut self, rules: Rules, turn: &mut Turn<'_>) {
+        if self.rules.ordering != rules.ordering {
+            // Lanes of the old ordering say nothing about those of the new one.
+            self.by_ledger(turn);
+        }
+        self.rules = rules;
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// Whether nothing is in memory for this webhook.
+    pub fn is_empty(&self) -> bool {
+        self.waiting == 0 && self.in_flight == 0 && self.claimed.is_empty()
+    }
+
+    /// How many claimed deliveries would be welcome: enough to keep all attempts busy while the next claim runs.
+    pub fn room(&self) -> usize {
+        if self.suspended {
+            return 0;
+        }
+        let wanted = self.rules.concurrency.saturating_mul(2).min(limits::CLAIM_BATCH);
+        wanted.saturating_sub(self.in_flight).saturating_sub(self.claimed.len())
+    }
+
+    /// Whether as many wait here as may.
+    pub fn is_full(&self) -> bool {
+        self.waiting >= limits::YOUNG_PER_WEBHOOK
+    }
+
+    /// How long the first in the queue has waited.
+    pub fn oldest_wait(&self, now: Instant) -> Duration {
+        let heads = self.lanes.values().filter_map(|lane| lane.waiting.front());
+        heads.map(|young| now.saturating_duration_since(young.since)).max().unwrap_or_default()
+    }
+
+    fn tracks_lanes(&self) -> bool {
+        self.rules.ordering != Ordering::None
+    }
+
+    /// A delivery is owed.
+    pub fn offer(&mut self, young: Young, turn: &mut Turn<'_>) {
+        let lane = young.delivery.lane;
+        if self.suspended {
+            self.record(young.delivery, State::Held, None, Some((young.owed, young.permit)), turn);
+        } else if (self.mode == Mode::Ledger && self.tracks_lanes()) || self.blocked.contains_key(&lane) {
+            self.record(young.delivery, State::Pending, None, Some((young.owed, young.permit)), turn);
+        } else {
+            let there = self.lanes.entry(lane).or_default();
+            if there.flying.is_none() && there.waiting.is_empty() {
+                self.ready.push_back(lane);
+            }
+            there.waiting.push_back(young);
+            self.waiting += 1;
+        }
+    }
+
+    /// The queue is full and stays so: what waits goes to the ledger, and what comes too.
+    pub fn spill(&mut self, turn: &mut Turn<'_>) {
+        if self.tracks_lanes() {
+            self.by_ledger(turn);
+        } else {
+            self.hand_over_all(turn);
+        }
+    }
+
+    /// From here on the ledger keeps the order.
+    pub fn by_ledger(&mut self, turn: &mut Turn<'_>) {
+        self.hand_over_all(turn);
+        self.mode = Mode::Ledger;
+        self.blocked = FxHashMap::default();
+    }
+
+    /// The ledger's open rows have been counted: memory can keep the order again.
+    pub fn by_memory(&mut self, lanes: Vec<(Lane, u32)>) {
+        self.blocked = lanes.into_iter().collect();
+        for (lane, n) in &self.transit {
+            *self.blocked.entry(*lane).or_default() += n;
+        }
+        self.mode = Mode::Memory;
+    }
+
+    /// The webhook is no longer sent to: what waits is held.
+    pub fn suspend(&mut self, turn: &mut Turn<'_>) {
+        self.suspended = true;
+        self.hand_over_all(turn);
+        for claimed in std::mem::take(&mut self.claimed) {
+            self.finish(claimed.delivery, claimed.lease, State::Held, None, turn);
+        }
+    }
+
+    /// The webhook is sent to again. What was held comes back by the ledger.
+    pub fn resume(&mut self, turn: &mut Turn<'_>) {
+        self.suspended = false;
+        self.by_ledger(turn);
+    }
+
+    /// The process stops: everything that has no row gets one, what was claimed and not begun is given back.
+    pub fn put_away(&mut self, turn: &mut Turn<'_>) {
+        self.by_ledger(turn);
+        for claimed in std::mem::take(&mut self.claimed) {
+            self.finish(claimed.delivery, claimed.lease, State::Pending, None, turn);
+        }
+    }
+
+    /// Hands over the lanes that have waited for too long, behind others or in flight.
+    pub fn hand_over_aged(&mut self, turn: &mut Turn<'_>) {
+        let limit = self.rules.handover_after;
+        let is_old = |since: Instant| turn.at.saturating_duration_since(since) >= limit;
+        let aged: Vec<Lane> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| {
+                let flying = lane.flying.as_ref().filter(|f| matches!(f.debt, Debt::Young(..)));
+                flying.is_some_and(|f| is_old(f.since)) || lane.waiting.front().is_some_and(|y| is_old(y.since))
+            })
+            .map(|(lane, _)| *lane)
+            .collect();
+        for lane in aged {
+            self.hand_over(lane, turn);
+        }
+        self.forget_empty_ready();
+    }
+
+    fn hand_over_all(&mut self, turn: &mut Turn<'_>) {
+        let mut lanes: Vec<Lane> = self.lanes.keys().copied().collect();
+        lanes.sort_unstable();
+        for lane in lanes {
+            self.hand_over(lane, turn);
+        }
+        self.ready.clear();
+    }
+
+    /// Hands over a lane: the delivery in flight under a lease, then those behind it, in order.
+    fn hand_over(&mut self, lane: Lane, turn: &mut Turn<'_>) {
+        let Some(mut there) = self.lanes.remove(&lane) else { return };
+        if let Some(flying) = there.flying.take() {
+            let flying = match flying.debt {
+                Debt::HandedOver(_) => flying,
+                Debt::Young(owed, permit) => {
+                    let token = turn.tokens.take();
+                    let lease = self.rules.timeout + limits::LEASE_MARGIN;
+                    let until = turn.now.checked_add(lease).unwrap_or(turn.now);
+                    let state = State::Leased { token, until };
+                    self.record(flying.delivery.clone(), state, None, Some((owed, permit)), turn);
+                    Flying { debt: Debt::HandedOver(Lease::with_token(token)), ..flying }
+                }
+            };
+            self.lanes.insert(lane, InLane { flying: Some(flying), waiting: VecDeque::new() });
+        }
+        let state = if self.suspended { State::Held } else { State::Pending };
+        for young in there.waiting {
+            self.waiting -= 1;
+            self.record(young.delivery, state.clone(), None, Some((young.owed, young.permit)), turn);
+        }
+    }
+
+    fn forget_empty_ready(&mut self) {
+        let lanes = &self.lanes;
+        self.ready.retain(|lane| lanes.get(lane).is_some_and(|l| !l.waiting.is_empty() && l.flying.is_none()));
+    }
+
+    /// Claimed deliveries have arrived.
+    pub fn take_claimed(&mut self, claimed: Claimed, turn: &mut Turn<'_>) {
+        if self.suspended {
+            self.finish(claimed.delivery, claimed.lease, State::Held, None, turn);
+        } else {
+            self.claimed.push_back(claimed);
+        }
+    }
+
+    /// The next attempt, if the webhook may have one more in flight. Young and claimed ones take turns.
+    pub fn start(&mut self, at: Instant) -> Option<Start> {
+        if self.suspended || self.in_flight >= self.rules.concurrency {
+            return None;
+        }
+        self.claimed_next = !self.claimed_next;
+        let start = if self.claimed_next {
+            self.start_claimed().or_else(|| self.start_young(at))
+        } else {
+            self.start_young(at).or_else(|| self.start_claimed())
+        };
+        self.in_flight += usize::from(start.is_some());
+        start
+    }
+
+    fn start_claimed(&mut self) -> Option<Start> {
+        self.claimed.pop_front().map(Start::Claimed)
+    }
+
+    fn start_young(&mut self, at: Instant) -> Option<Start> {
+        while let Some(lane) = self.ready.pop_front() {
+            let Some(there) = self.lanes.get_mut(&lane) else { continue };
+            let Some(young) = there.waiting.pop_front() else { continue };
+            self.waiting -= 1;
+            let debt = Debt::Young(young.owed, young.permit);
+            there.flying = Some(Flying { delivery: young.delivery.clone(), since: at, debt });
+            return Some(Start::Young(young.delivery));
+        }
+        None
+    }
+
+    /// A young delivery's first attempt has ended.
+    pub fn young_ended(
+        &mut self, lane: Lane, attempt: Attempt, verdict: Verdict, turn: &mut Turn<'_>,
+    ) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(flying) = self.lanes.get_mut(&lane).and_then(|there| there.flying.take()) else { return };
+        let state = self.state_after(verdict, turn);
+        let stays_open = !state.is_ended();
+        match flying.debt {
+            Debt::HandedOver(lease) => self.finish(flying.delivery, lease, state, Some(attempt), turn),
+            Debt::Young(owed, permit) => {
+                self.record(flying.delivery, state, Some(attempt), Some((owed, permit)), turn);
+            }
+        }
+        if stays_open || self.mode == Mode::Ledger {
+            self.hand_over(lane, turn);
+        }
+        if self.suspended {
+            self.suspend(turn);
+        }
+        match self.lanes.get(&lane) {
+            Some(there) if there.waiting.is_empty() => drop(self.lanes.remove(&lane)),
+            Some(_) => self.ready.push_back(lane),
+            None => {}
+        }
+    }
+
+    /// A claimed delivery's attempt has ended.
+    pub fn claimed_ended(
+        &mut self, claimed: Claimed, attempt: Attempt, verdict: Verdict, turn: &mut Turn<'_>,
+    ) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let state = self.state_after(verdict, turn);
+        self.finish(claimed.delivery, claimed.lease, state, Some(attempt), turn);
+        if self.suspended {
+            self.suspend(turn);
+        }
+    }
+
+    fn state_after(&mut self, verdict: Verdict, turn: &mut Turn<'_>) -> State {
+        match verdict {
+            Verdict::Delivered => State::Delivered,
+            Verdict::Retry(_) if self.suspended => State::Held,
+            Verdict::Retry(wait) => State::Retrying { due: turn.now.checked_add(wait).unwrap_or(Timestamp::MAX) },
+            Verdict::Failed(reason) => {
+                if reason == FailReason::Gone && !self.suspended {
+                    self.suspended = true;
+                    let (webhook, reason) = (Arc::clone(&self.webhook), "the receiver answered 410 Gone".to_owned());
+                    turn.commands.push(Command::Disable { webhook, reason });
+                }
+                State::Failed(reason.describe())
+            }
+        }
+    }
+
+    /// A young delivery that can never be sent.
+    pub fn record_dead(&mut self, young: Young, reason: &FailReason, turn: &mut Turn<'_>) {
+        let state = State::Failed(reason.describe());
+        self.record(young.delivery, state, None, Some((young.owed, young.permit)), turn);
+    }
+
+    fn record(
+        &mut self, delivery: Delivery, state: State, attempt: Option<Attempt>,
+        debt: Option<(Owed, Option<OwnedSemaphorePermit>)>, turn: &mut Turn<'_>,
+    ) {
+        if !state.is_ended() {
+            metrics::counter!("walhook_deliveries_handed_over_total").increment(1);
+            if self.tracks_lanes() {
+                count(&mut self.transit, delivery.lane);
+                if self.mode == Mode::Memory {
+                    count(&mut self.blocked, delivery.lane);
+                }
+            }
+        }
+        let (owed, permit) = debt.map_or((None, None), |(owed, permit)| (Some(owed), permit));
+        let row = NewRow { delivery, state, attempt, owed };
+        turn.commands.push(Command::Insert(Box::new(row), permit));
+    }
+
+    fn finish(
+        &mut self, delivery: Delivery, lease: Lease, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>,
+    ) {
+        let Delivery { id, webhook, lane, .. } = delivery;
+        let finish = Finish { lease, id, webhook, lane, state, attempt };
+        turn.commands.push(Command::Finish(Box::new(finish)));
+    }
+
+    /// A young delivery's row is there. Answers whether too many lanes are blocked to remember.
+    pub fn inserted(&mut self, lane: Lane, open: bool) -> bool {
+        if open {
+            uncount(&mut self.transit, lane);
+        }
+        self.mode == Mode::Memory && self.blocked.len() > limits::BLOCKED_LANES_PER_WEBHOOK
+    }
+
+    /// A claimed or handed-over delivery's attempt has been written.
+    pub fn finished(&mut self, lane: Lane, open: bool) {
+        if !open && self.mode == Mode::Memory {
+            uncount(&mut self.blocked, lane);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Taking what is due out of the ledger, under a lease.
+//!
+//! Only the earliest open delivery of a lane has a due time, so a claim never takes two of one lane. A claimed row's
+//! `due_at` moves to the lease's end: whoever finds it due again may claim it, and the old lease writes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_postgres::{Client, Statement};
+
+use super::record::Lease;
+use super::row::{DELIVERY, delivery_of, time_of};
+use super::{LedgerError, doing};
+use crate::domain::Delivery;
+
+/// A delivery with the right to finish it.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// How many of them count for the retry schedule (it begins anew when a delivery is sent again by hand).
+    pub on_schedule: u32,
+    /// The right to finish it.
+    pub lease: Lease,
+}
+
+/// How much of a webhook's backlog is wanted.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// The webhook.
+    pub webhook: Arc<str>,
+    /// How many deliveries.
+    pub count: usize,
+    /// How long the lease of each must last.
+    pub lease: Duration,
+}
+
+/// What a claim found.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// The deliveries, now leased.
+    pub claimed: Vec<Claimed>,
+    /// When each webhook asked for has something due next; `None` where nothing is open and due.
+    pub next_due: Vec<(Arc<str>, Option<Timestamp>)>,
+}
+
+/// `$4` is the lease's token; `$5` bounds the sum of the bodies.
+const CLAIM: &str = "
+with room as (select * from unnest($1::text[], $2::integer[], $3::double precision[]) as r(webhook, count, lease)),
+due as (
+    select d.id, d.bytes, r.lease
+    from room r cross join lateral (
+        select o.id, octet_length(o.body) as bytes, o.due_at
+        from deliveries_open o
+        where o.webhook = r.webhook and o.due_at <= now()
+        order by o.due_at, o.id
+        limit r.count
+        for update skip locked) d),
+fitting as (
+    select id, lease from (
+        select id, lease, bytes, sum(bytes) over (order by id rows unbounded preceding) as total from due) summed
+    where total - bytes <= $5::bigint)
+update deliveries_open d
+set lease = $4, due_at = now() + make_interval(secs => f.lease)
+from fitting f
+where d.id = f.id
+returning ";
+
+const NEXT_DUE: &str = "
+select r.webhook, (
+    select o.due_at from deliveries_open o
+    where o.webhook = r.webhook and o.due_at is not null
+    order by o.due_at limit 1)
+from unnest($1::text[]) as r(webhook)";
+
+/// The webhooks that have open deliveries: a walk that takes one index probe a webhook, however many rows there are.
+const OPEN_WEBHOOKS: &str = "
+with recursive walk as (
+    (select webhook from deliveries_open order by webhook limit 1)
+    union all
+    select (select o.webhook from deliveries_open o where o.webhook > w.webhook order by o.webhook limit 1)
+    from walk w where w.webhook is not null)
+select webhook from walk where webhook is not null";
+
+/// The prepared statements of a session that claims.
+pub struct Claimer {
+    claim: Statement,
+    next_due: Statement,
+}
+
+impl Claimer {
+    /// Prepares them.
+    pub async fn prepare(client: &Client) -> Result<Self, LedgerError> {
+        let columns: Vec<String> = DELIVERY.split(", ").map(|column| format!("d.{column}")).collect();
+        let claim = format!("{CLAIM}{}, d.attempts, d.attempts - d.retried_from", columns.join(", "));
+        let claim = client.prepare(&claim).await.map_err(doing("preparing to claim"))?;
+        let next_due = client.prepare(NEXT_DUE).await.map_err(doing("preparing to claim"))?;
+        Ok(Self { claim, next_due })
+    }
+
+    /// Leases what is due of these webhooks, oldest first, up to `bytes` of bodies (and one delivery at least).
+    pub async fn claim(
+        &self, client: &Client, rooms: &[Room], token: i64, bytes: usize,
+    ) -> Result<Claims, LedgerError> {
+        let webhooks: Vec<&str> = rooms.iter().map(|room| &*room.webhook).collect();
+        let counts: Vec<i32> = rooms.iter().map(|room| i32::try_from(room.count).unwrap_or(i32::MAX)).collect();
+        let leases: Vec<f64> = rooms.iter().map(|room| room.lease.as_secs_f64()).collect();
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let claimed = client.query(&self.claim, &[&webhooks, &counts, &leases, &token, &bytes]);
+        let next = client.query(&self.next_due, &[&webhooks]);
+        // Sent together, answered in order: the second sees what the first has leased.
+        let (claimed, next) = futures_util::future::join(claimed, next).await;
+        let mut claimed: Vec<_> = claimed
+            .map_err(doing("claiming deliveries"))?
+            .iter()
+            .map(|row| Claimed {
+                delivery: delivery_of(row),
+                attempts: u32::try_from(row.get::<_, i32>(12)).unwrap_or(0),
+                on_schedule: u32::try_from(row.get::<_, i32>(13)).unwrap_or(0),
+                lease: Lease { token },
+            })
+            .collect();
+        claimed.sort_by(|a, b| a.delivery.id.cmp(&b.delivery.id));
+        let next_due = next
+            .map_err(doing("looking for what is due next"))?
+            .iter()
+            .map(|row| (row.get::<_, &str>(0).into(), row.get::<_, Option<_>>(1).map(time_of)))
+            .collect();
+        Ok(Claims { claimed, next_due })
+    }
+}
+
+/// The names of the webhooks that have open deliveries.
+pub async fn open_webhooks(client: &Client) -> Result<Vec<Arc<str>>, LedgerError> {
+    let rows = client.query(OPEN_WEBHOOKS, &[]).await.map_err(doing("listing webhooks with open deliveries"))?;
+    Ok(rows.iter().map(|row| row.get::<_, &str>(0).into()).collect())
+}

@@ -1,0 +1,130 @@
+//! The ledger: all SQL on walhook's own tables, one file per verb.
+//!
+//! The slot is the queue for what is young, the ledger for what is old. A delivery that works is one row, written
+//! once, with the outcome of its first attempt; whatever is handed over unfinished stays *open* here until it has
+//! ended. [`record`] writes, through one [`writer`] that works strictly in order; [`claim`] takes what is due
+//! under a lease; [`own`] fences out whoever has lost the slot; [`prune`] drops what is past its retention.
+//!
+//! Order of a lane (invariant I7): of the open deliveries of a lane only the earliest has a `due_at`. A row is
+//! recorded without one when an earlier is open, and gets it in the transaction that ends the earlier. Both run on
+//! the writer's single connection, so neither can miss the other.
+
+pub mod claim;
+pub mod migrate;
+pub mod own;
+pub mod prune;
+pub mod query;
+pub mod record;
+pub mod recorded;
+pub mod replay;
+mod row;
+pub mod states;
+pub mod writer;
+
+use crate::postgres::{ConnectError, Server, Session};
+
+/// Where the ledger lives: a database and a schema in it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    server: Server,
+    schema: String,
+}
+
+/// What can go wrong between us and the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// No session could be had.
+    #[error("the ledger's database cannot be reached")]
+    Connect(#[from] ConnectError),
+    /// A statement failed.
+    #[error("the ledger refused a statement ({doing})")]
+    Statement {
+        /// What was being done.
+        doing: &'static str,
+        /// The server's word.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The migrations failed.
+    #[error("the ledger's schema cannot be brought up to date")]
+    Migrate(#[source] Box<refinery::Error>),
+    /// Another process has taken over the slot; this one must write nothing more.
+    #[error("another walhook has taken over the slot")]
+    FencedOff,
+    /// The ledger belongs to another database system.
+    #[error("the ledger belongs to another database")]
+    Foreign {
+        /// The system the ledger knows.
+        known: String,
+        /// The system that was met.
+        met: String,
+    },
+}
+
+impl LedgerError {
+    /// Whether trying again can help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_transient(),
+            Self::Statement { source, .. } => source.as_db_error().is_none_or(|db| {
+                let class = db.code().code().get(..2).unwrap_or_default();
+                // Connection, resource, operator and system trouble, serialization failures.
+                matches!(class, "08" | "53" | "57" | "58" | "40" | "55")
+            }),
+            Self::Migrate(_) | Self::FencedOff | Self::Foreign { .. } => false,
+        }
+    }
+
+    /// What to do about it, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Connect(error) => error.hint(),
+            Self::Statement { source, .. } => source.as_db_error().and_then(|db| match db.code().code() {
+                "42501" => Some(
+                    "grant the role CREATE on the database, or create the schema for it: \
+                     CREATE SCHEMA walhook AUTHORIZATION <role>"
+                        .to_owned(),
+                ),
+                "53100" => Some("the ledger's disk is full: free space, nothing is lost meanwhile".to_owned()),
+                _ => db.hint().map(str::to_owned),
+            }),
+            Self::Migrate(_) => Some("the role needs CREATE on the schema (GRANT CREATE ON SCHEMA …)".to_owned()),
+            Self::FencedOff => Some("this process ends; the other one goes on where it stood".to_owned()),
+            Self::Foreign { .. } => Some(
+                "the database was restored elsewhere or the ledger copied: run `walhook uninstall` against the \
+                 ledger to start afresh, or point database.url at the database it belongs to"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// Names what was being done when a statement failed.
+fn doing(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> LedgerError {
+    move |source| LedgerError::Statement { doing, source }
+}
+
+impl Ledger {
+    /// A ledger in a schema of a server.
+    pub fn new(server: Server, schema: &str) -> Self {
+        Self { server, schema: schema.to_owned() }
+    }
+
+    /// The schema's name.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// A session whose unqualified names are the ledger's.
+    pub async fn session(&self, name: &str) -> Result<Session, LedgerError> {
+        let session = self.server.session(name).await?;
+        let path = format!("set search_path to {}", quote(&self.schema));
+        session.client.batch_execute(&path).await.map_err(doing("choosing the schema"))?;
+        Ok(session)
+    }
+}
+
+/// An identifier, quoted.
+pub(crate) fn quote(identifier: &str) -> String {
+    postgres_protocol::escape::escape_identifier(identifier)
+}

@@ -1,0 +1,123 @@
+//! What is known of webhooks beyond their declaration: paused, disabled, since when and why.
+//!
+//! Holding and releasing a webhook's open deliveries goes in small steps, so that a backlog of a million neither
+//! locks the table nor bloats it at once. The dispatcher claims nothing for a webhook that is not active, so the
+//! steps may take their time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_postgres::Client;
+
+use super::row::time_of;
+use super::{LedgerError, doing};
+
+/// Rows moved in one statement.
+const STEP: i64 = 2000;
+
+/// Whether a webhook is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspension {
+    /// Paused by hand.
+    Paused,
+    /// Disabled by hand or by the receiver's 410.
+    Disabled,
+}
+
+/// Why a webhook is not sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookState {
+    /// Which kind.
+    pub suspension: Suspension,
+    /// The reason, for people.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+const LOAD: &str = "select webhook, status, reason, since from webhook_states";
+
+const HOLD: &str = "
+update deliveries_open set status = 'held', due_at = null
+where id in (
+    select id from deliveries_open
+    where webhook = $1 and status in ('pending', 'retrying') and lease is null
+    order by id limit $2 for update skip locked)";
+
+const RELEASE: &str = "
+with moved as (
+    update deliveries_open set status = case when attempts > 0 then 'retrying' else 'pending' end
+    where id in (
+        select id from deliveries_open where webhook = $1 and status = 'held' order by id limit $2 for update)
+    returning lane)
+select distinct lane from moved";
+
+const SET: &str = "
+insert into webhook_states (webhook, status, reason) values ($1, $2, $3)
+on conflict (webhook) do update set status = excluded.status, reason = excluded.reason, since = now()";
+
+const CLEAR: &str = "delete from webhook_states where webhook = $1";
+
+/// Of each lane, the earliest open delivery becomes due where it is not.
+const WAKE_LANES: &str = "
+update deliveries_open o set due_at = now()
+from unnest($2::bigint[]) as l(lane), lateral (
+    select n.id, n.due_at, n.status from deliveries_open n
+    where n.webhook = $1 and n.lane = l.lane order by n.webhook, n.lane, n.id limit 1) head
+where o.id = head.id and head.due_at is null and head.status <> 'held'";
+
+impl Suspension {
+    /// The word in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// The webhooks that are not active.
+pub async fn load(client: &Client) -> Result<HashMap<Arc<str>, WebhookState>, LedgerError> {
+    let rows = client.query(LOAD, &[]).await.map_err(doing("reading the webhooks' states"))?;
+    let state = |row: &tokio_postgres::Row| {
+        let paused = row.get::<_, &str>(1) == "paused";
+        WebhookState {
+            suspension: if paused { Suspension::Paused } else { Suspension::Disabled },
+            reason: row.get(2),
+            since: time_of(row.get(3)),
+        }
+    };
+    Ok(rows.iter().map(|row| (row.get::<_, &str>(0).into(), state(row))).collect())
+}
+
+/// Suspends a webhook; what waits for it is held by the next [`hold`].
+pub async fn suspend(
+    client: &Client, webhook: &str, suspension: Suspension, reason: &str,
+) -> Result<(), LedgerError> {
+    let status = suspension.as_str();
+    client.execute(SET, &[&webhook, &status, &reason]).await.map_err(doing("suspending a webhook"))?;
+    Ok(())
+}
+
+/// Makes a webhook active again. Returns whether it was not.
+pub async fn resume(client: &Client, webhook: &str) -> Result<bool, LedgerError> {
+    let gone = client.execute(CLEAR, &[&webhook]).await.map_err(doing("resuming a webhook"))?;
+    Ok(gone > 0)
+}
+
+/// Holds some of a suspended webhook's open deliveries. Returns how many; zero when none is left.
+pub async fn hold(client: &Client, webhook: &str) -> Result<u64, LedgerError> {
+    client.execute(HOLD, &[&webhook, &STEP]).await.map_err(doing("holding deliveries"))
+}
+
+/// Releases some of an active webhook's held deliveries, in order. Returns how many lanes; zero when none is left.
+pub async fn release(client: &mut Client, webhook: &str) -> Result<usize, LedgerError> {
+    let doing_it = || doing("releasing held deliveries");
+    let transaction = client.transaction().await.map_err(doing_it())?;
+    let moved = transaction.query(RELEASE, &[&webhook, &STEP]).await.map_err(doing_it())?;
+    let lanes: Vec<i64> = moved.iter().map(|row| row.get(0)).collect();
+    transaction.execute(WAKE_LANES, &[&webhook, &lanes]).await.map_err(doing_it())?;
+    transaction.commit().await.map_err(doing_it())?;
+    Ok(lanes.len())
+}

@@ -1,0 +1,345 @@
+//! The one task that writes deliveries, strictly in the order it is told to.
+//!
+//! While one batch commits, the next gathers. Trouble with the database is waited out: the young deliveries stay in
+//! memory, their bytes stay accounted for, and intake stops when those are used up. A commit whose answer was lost
+//! is looked up, never repeated blindly. Losing the slot ends the task, and with it the process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio_postgres::error::SqlState;
+
+use super::own::Ownership;
+use super::record::{Finish, NewRow, Statements};
+use super::{Ledger, LedgerError, doing, recorded};
+use crate::clock::Clock;
+use crate::domain::{Lane, StoreBodies, limits};
+use crate::postgres::Session;
+use crate::settlement::Settlement;
+
+/// What the writer is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Record a young delivery; the permit is its share of the memory, given back once it is recorded.
+    Insert(Box<NewRow>, Option<OwnedSemaphorePermit>),
+    /// Record a claimed delivery's attempt.
+    Finish(Box<Finish>),
+    /// Stop sending to a webhook, for a reason that is kept.
+    Disable {
+        /// The webhook.
+        webhook: Arc<str>,
+        /// Why.
+        reason: String,
+    },
+    /// Count the open deliveries of a webhook by lane, unless there are more than `most`.
+    Lanes {
+        /// The webhook.
+        webhook: Arc<str>,
+        /// The most rows worth counting.
+        most: usize,
+    },
+}
+
+/// What the writer answers, in the order of the commands.
+#[derive(Debug)]
+pub enum Ack {
+    /// A young delivery has its row.
+    Inserted {
+        /// Its webhook.
+        webhook: Arc<str>,
+        /// Its lane.
+        lane: Lane,
+        /// Whether the row is open.
+        open: bool,
+        /// When it is due, where it is known to be (a pending one may stand behind another).
+        due: Option<Timestamp>,
+    },
+    /// A claimed delivery's attempt has been recorded.
+    Finished {
+        /// Its webhook.
+        webhook: Arc<str>,
+        /// Its lane.
+        lane: Lane,
+        /// Whether the row is still open.
+        open: bool,
+        /// When something of its lane is due next, at the earliest.
+        due: Option<Timestamp>,
+        /// Whether the lease had been lost, so that nothing was written.
+        lease_lost: bool,
+    },
+    /// The open deliveries of a webhook by lane; `None` where there are too many.
+    Lanes {
+        /// The webhook.
+        webhook: Arc<str>,
+        /// How many a lane.
+        lanes: Option<Vec<(Lane, u32)>>,
+    },
+}
+
+const DISABLE: &str = "
+insert into webhook_states (webhook, status, reason) values ($1, 'disabled', $2)
+on conflict (webhook) do nothing";
+
+const LANES: &str = "
+select lane, count(*)::integer
+from (select lane from deliveries_open where webhook = $1 limit $2) open
+group by lane";
+
+/// The writer, before it runs.
+pub struct Writer {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The right to write.
+    pub own: Ownership,
+    /// What is kept of ended deliveries' bodies.
+    pub store: StoreBodies,
+    /// Where settled debts go.
+    pub settlement: Settlement,
+    /// The time.
+    pub clock: Clock,
+    /// Whether the ledger answers, for `/readyz`.
+    pub health: watch::Sender<Health>,
+}
+
+/// Whether the ledger can be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Yes.
+    Writing,
+    /// No, for this reason.
+    Failing(String),
+}
+
+struct Open {
+    session: Session,
+    statements: Statements,
+}
+
+#[derive(Default)]
+struct Batch {
+    rows: Vec<NewRow>,
+    permits: Vec<OwnedSemaphorePermit>,
+    finishes: Vec<Finish>,
+}
+
+impl Writer {
+    /// Runs until every sender of commands is gone and all is written, or the slot's ledger has been taken over.
+    pub async fn run(
+        self, mut commands: mpsc::UnboundedReceiver<Command>, acks: mpsc::UnboundedSender<Vec<Ack>>,
+    ) -> Result<(), LedgerError> {
+        let mut open = None;
+        let mut waiting = Vec::with_capacity(limits::LEDGER_BATCH);
+        while commands.recv_many(&mut waiting, limits::LEDGER_BATCH).await > 0 {
+            let mut batch = Batch::default();
+            let mut answers = Vec::with_capacity(waiting.len());
+            for command in waiting.drain(..) {
+                match command {
+                    Command::Insert(row, permit) => {
+                        batch.rows.push(*row);
+                        batch.permits.extend(permit);
+                    }
+                    Command::Finish(finish) => batch.finishes.push(*finish),
+                    control => {
+                        self.write(&mut open, &mut batch, &mut answers).await?;
+                        self.control(&mut open, control, &mut answers).await?;
+                    }
+                }
+            }
+            self.write(&mut open, &mut batch, &mut answers).await?;
+            if acks.send(answers).is_err() {
+                // Nobody keeps lanes any more: the process is stopping, what is left is still written.
+                tracing::debug!("the ledger's answers are no longer read");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, however long it takes; then settles and answers for it.
+    async fn write(
+        &self, open: &mut Option<Open>, batch: &mut Batch, answers: &mut Vec<Ack>,
+    ) -> Result<(), LedgerError> {
+        if batch.rows.is_empty() && batch.finishes.is_empty() {
+            return Ok(());
+        }
+        let mut patience = Patience::default();
+        let lost = loop {
+            match self.try_write(open, batch, patience.failed()).await {
+                Ok(lost) => break lost,
+                Err(error) => self.wait_out(open, error, &mut patience).await?,
+            }
+        };
+        fail::fail_point!("after_ledger_commit", |_| std::process::abort());
+        self.health.send_if_modified(|h| std::mem::replace(h, Health::Writing) != Health::Writing);
+        batch.permits.clear();
+        self.settlement.settle(batch.rows.iter_mut().filter_map(|row| row.owed.take()));
+        let now = self.clock.now();
+        metrics::counter!("walhook_ledger_rows_total")
+            .increment(u64::try_from(batch.rows.len() + batch.finishes.len()).unwrap_or(0));
+        answers.extend(batch.rows.drain(..).map(|row| Ack::Inserted {
+            open: !row.state.is_ended(),
+            due: row.state.due(now),
+            webhook: row.delivery.webhook,
+            lane: row.delivery.lane,
+        }));
+        answers.extend(batch.finishes.drain(..).map(|finish| Ack::Finished {
+            open: !finish.state.is_ended(),
+            due: finish.state.due(now).or(finish.state.is_ended().then_some(now)),
+            lease_lost: lost.iter().any(|id| id == finish.id.as_str()),
+            webhook: finish.webhook,
+            lane: finish.lane,
+        }));
+        Ok(())
+    }
+
+    /// One try. Returns the ids of finished deliveries whose lease had been lost.
+    async fn try_write(
+        &self, open: &mut Option<Open>, batch: &mut Batch, again: Again,
+    ) -> Result<Vec<String>, LedgerError> {
+        let Open { session, statements } = self.open(open).await?;
+        let (slot, epoch, now) = (&*self.own.slot, self.own.epoch, self.clock.now());
+        let mut already = 0;
+        if again == Again::Yes {
+            let ids: Vec<&str> = batch.rows.iter().map(|row| row.delivery.id.as_str()).collect();
+            let there = recorded::among(&session.client, &ids).await?;
+            already = there.len();
+            // Those that are there count as written: only the others go into the statement below.
+            batch.rows.sort_by_key(|row| there.contains(row.delivery.id.as_str()));
+        }
+        let fresh = batch.rows.get(..batch.rows.len() - already).unwrap_or_default();
+        let transaction = session.client.transaction().await.map_err(doing("beginning to record"))?;
+        if !fresh.is_empty() {
+            let client = transaction.client();
+            let written = statements.insert(client, slot, epoch, fresh, self.store, now).await?;
+            if usize::try_from(written) != Ok(fresh.len()) {
+                return Err(LedgerError::FencedOff);
+            }
+        }
+        let mut lost = Vec::new();
+        if !batch.finishes.is_empty() {
+            let client = transaction.client();
+            let written = statements.finish(client, slot, epoch, &batch.finishes, self.store, now).await?;
+            statements.check_fence(client, slot, epoch).await?;
+            let missing = batch.finishes.iter().filter(|f| !written.contains(f.id.as_str()));
+            lost.extend(missing.map(|f| f.id.as_str().to_owned()));
+            let ended = batch.finishes.iter().filter(|f| f.state.is_ended());
+            let lanes: Vec<_> = ended.map(|f| (Arc::clone(&f.webhook), f.lane)).collect();
+            if !lanes.is_empty() {
+                statements.promote(client, &lanes).await?;
+            }
+        }
+        fail::fail_point!("before_ledger_commit", |_| std::process::abort());
+        transaction.commit().await.map_err(doing("committing to the ledger"))?;
+        Ok(if again == Again::Yes { Vec::new() } else { lost })
+    }
+
+    /// Answers what is no delivery.
+    async fn control(
+        &self, open: &mut Option<Open>, command: Command, answers: &mut Vec<Ack>,
+    ) -> Result<(), LedgerError> {
+        let mut patience = Patience::default();
+        loop {
+            let tried = async {
+                let client = &self.open(open).await?.session.client;
+                match &command {
+                    Command::Disable { webhook, reason } => {
+                        let written = client.execute(DISABLE, &[&&**webhook, reason]).await;
+                        written.map_err(doing("disabling a webhook"))?;
+                        Ok(None)
+                    }
+                    Command::Lanes { webhook, most } => {
+                        let limit = i64::try_from(*most).unwrap_or(i64::MAX).saturating_add(1);
+                        let rows = client.query(LANES, &[&&**webhook, &limit]).await;
+                        let rows = rows.map_err(doing("counting a webhook's lanes"))?;
+                        let count = |row: &tokio_postgres::Row| u32::try_from(row.get::<_, i32>(1)).unwrap_or(0);
+                        let lanes: Vec<_> = rows.iter().map(|row| (Lane(row.get(0)), count(row))).collect();
+                        let total: usize = lanes.iter().map(|(_, n)| usize::try_from(*n).unwrap_or(0)).sum();
+                        let lanes = (total <= *most).then_some(lanes);
+                        Ok(Some(Ack::Lanes { webhook: Arc::clone(webhook), lanes }))
+                    }
+                    Command::Insert(..) | Command::Finish(_) => Ok(None),
+                }
+            };
+            match tried.await {
+                Ok(answer) => {
+                    answers.extend(answer);
+                    return Ok(());
+                }
+                Err(error) => self.wait_out(open, error, &mut patience).await?,
+            }
+        }
+    }
+
+    async fn open<'a>(&self, open: &'a mut Option<Open>) -> Result<&'a mut Open, LedgerError> {
+        let open_now = match open.take() {
+            Some(there) if !there.session.client.is_closed() => there,
+            _ => {
+                let session = self.ledger.session("walhook ledger").await?;
+                let statements = Statements::prepare(&session.client).await?;
+                Open { session, statements }
+            }
+        };
+        Ok(open.insert(open_now))
+    }
+
+    /// Passes over trouble that time can heal; gives back the rest.
+    async fn wait_out(
+        &self, open: &mut Option<Open>, error: LedgerError, patience: &mut Patience,
+    ) -> Result<(), LedgerError> {
+        if is_missing_partition(&error)
+            && let Some(there) = open
+        {
+            super::prune::ensure_partitions(&there.session.client).await?;
+            patience.tries += 1;
+            if patience.tries < 3 {
+                return Ok(());
+            }
+        }
+        if !error.is_transient() {
+            return Err(error);
+        }
+        *open = None;
+        let reason = crate::telemetry::chain(&error);
+        let news = self.health.send_if_modified(|h| {
+            let failing = Health::Failing(reason.clone());
+            std::mem::replace(h, failing.clone()) != failing
+        });
+        if news {
+            tracing::warn!(reason, "the ledger cannot be written; deliveries wait in memory and in the log");
+        }
+        tokio::time::sleep(patience.next()).await;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    No,
+    Yes,
+}
+
+/// How often it has been tried, and how long to wait before the next.
+#[derive(Debug, Default)]
+struct Patience {
+    tries: u32,
+}
+
+impl Patience {
+    fn failed(&self) -> Again {
+        if self.tries == 0 { Again::No } else { Again::Yes }
+    }
+
+    fn next(&mut self) -> Duration {
+        let wait = Duration::from_millis(100).saturating_mul(1 << self.tries.min(7));
+        self.tries += 1;
+        wait.min(limits::RECONNECT_MAX)
+    }
+}
+
+fn is_missing_partition(error: &LedgerError) -> bool {
+    let LedgerError::Statement { source, .. } = error else { return false };
+    source.as_db_error().is_some_and(|db| {
+        *db.code() == SqlState::CHECK_VIOLATION && db.constraint().is_none()
+    })
+}

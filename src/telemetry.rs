@@ -1,0 +1,101 @@
+//! Logs and metrics: set up once, named here.
+//!
+//! `error` means a person must act, `warn` unexpected but carried on, `info` a change of state, `debug` one line a
+//! delivery, `trace` one a change. Never row values, bodies, secrets, or URLs with userinfo or query.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Each metric's name and help; the README's table is checked against it.
+pub const METRICS: &[(&str, Kind, &str)] = &[
+    ("walhook_source_changes_total", Kind::Counter, "Row changes received"),
+    ("walhook_source_transactions_total", Kind::Counter, "Transactions received that had changes of published tables"),
+    ("walhook_source_confirmed_lsn_bytes", Kind::Gauge, "The log position confirmed to Postgres"),
+    ("walhook_source_lag_seconds", Kind::Gauge, "Age of the last change taken from the stream"),
+    ("walhook_source_connections_total", Kind::Counter, "Connections of the replication link that began to stream"),
+    ("walhook_events_total", Kind::Counter, "Events made from changes that a webhook wanted"),
+    ("walhook_conditions_errors_total", Kind::Counter, "Conditions that could not be evaluated on a row"),
+    ("walhook_values_as_text_total", Kind::Counter, "Values that went out as their text because they could not be parsed"),
+    ("walhook_deliveries_delivered_total", Kind::Counter, "Deliveries that a receiver accepted"),
+    ("walhook_deliveries_failed_total", Kind::Counter, "Deliveries given up"),
+    ("walhook_deliveries_handed_over_total", Kind::Counter, "Young deliveries that went to the ledger unfinished"),
+    ("walhook_deliveries_in_flight", Kind::Gauge, "Requests under way"),
+    ("walhook_attempts_total", Kind::Counter, "Attempts, by outcome"),
+    ("walhook_attempt_duration_seconds", Kind::Histogram, "How long attempts took"),
+    ("walhook_delivery_age_seconds", Kind::Histogram, "From commit to the receiver's acceptance"),
+    ("walhook_ledger_rows_total", Kind::Counter, "Rows written to the ledger"),
+    ("walhook_memory_young_bytes", Kind::Gauge, "Memory taken by deliveries that are not in the ledger yet"),
+];
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// Starts logging to standard error. `filter` is in `tracing`'s `EnvFilter` syntax.
+pub fn start_logging(format: LogFormat, filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Json => builder.json().flatten_event(false).try_init(),
+        LogFormat::Text => {
+            builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+        }
+    };
+    drop(started);
+}
+
+/// Starts metrics; the handle renders them for `/metrics`. `None` when they had been started before.
+pub fn start_metrics() -> Option<PrometheusHandle> {
+    let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+    let recorder = PrometheusBuilder::new().set_buckets(&seconds).ok()?.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).ok()?;
+    for (name, kind, help) in METRICS {
+        match kind {
+            Kind::Counter => {
+                metrics::describe_counter!(*name, *help);
+                metrics::counter!(*name).increment(0);
+            }
+            Kind::Gauge => {
+                metrics::describe_gauge!(*name, *help);
+                metrics::gauge!(*name).set(0.0);
+            }
+            Kind::Histogram => metrics::describe_histogram!(*name, *help),
+        }
+    }
+    Some(handle)
+}
+
+/// An error and all its sources on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if write!(text, ": {inner}").is_err() {
+            break;
+        }
+        source = inner.source();
+    }
+    text
+}
