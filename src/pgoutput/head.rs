@@ -1,0 +1,84 @@
+//! What can be said of a message of which only the first bytes were kept.
+//!
+//! A frame over `limits::FRAME_BYTES` is too large to hold, and its row too large to send. The head still says which
+//! table it is about, and mostly the key, since keys tend to come first: enough to record the change as one that
+//! could not be delivered.
+
+use bytes::Bytes;
+
+use super::message::{logical_head, relation_id};
+use super::read::Cursor;
+use super::{DecodeError, MessageKind, tuple};
+use crate::domain::{OldRow, Tuple};
+
+/// The readable part of a cut message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadOnly {
+    /// Which message it is.
+    pub kind: MessageKind,
+    /// The table, for a row change.
+    pub relation: Option<u32>,
+    /// The leading values of the row before, where the message has one; those that were cut are missing from the end.
+    pub old: Option<OldRow>,
+    /// The leading values of the row after, where the head reaches it; those that were cut are missing from the end.
+    pub new: Option<Tuple>,
+    /// Whether a logical message belongs to its transaction; `true` for everything else.
+    pub transactional: bool,
+}
+
+/// Reads the head of a message that was cut (or not: a whole message is its own head). Values are slices of `payload`.
+///
+/// # Errors
+///
+/// [`DecodeError`], where not even the table can be told, or where the bytes that are there are malformed.
+pub fn decode_head(payload: &Bytes) -> Result<HeadOnly, DecodeError> {
+    let kind = MessageKind::of(payload)?;
+    let mut at = Cursor::new(kind, payload, 1);
+    let mut head = HeadOnly { kind, relation: None, old: None, new: None, transactional: true };
+    match kind {
+        MessageKind::Insert | MessageKind::Update | MessageKind::Delete => {
+            head.relation = Some(relation_id(&mut at)?);
+            rows(&mut at, payload, &mut head)?;
+        }
+        MessageKind::Logical => head.transactional = logical_head(&mut at)?.0,
+        _ => {}
+    }
+    Ok(head)
+}
+
+/// The marks and rows after the table's oid, up to the cut.
+fn rows(at: &mut Cursor<'_>, payload: &Bytes, head: &mut HeadOnly) -> Result<(), DecodeError> {
+    let expected = "the mark of a row ('K', 'O' or 'N')";
+    while at.left() > 0 && head.new.is_none() {
+        let mark = at.u8(expected)?;
+        let (leading, whole) = leading_cells(at, payload)?;
+        match mark {
+            b'N' => head.new = Some(leading),
+            b'K' if head.old.is_none() => head.old = Some(OldRow::Key(leading)),
+            b'O' if head.old.is_none() => head.old = Some(OldRow::Full(leading)),
+            other => return Err(at.unexpected(1, expected, other)),
+        }
+        if !whole {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The values of a row that are whole, and whether that is all of them.
+fn leading_cells(at: &mut Cursor<'_>, payload: &Bytes) -> Result<(Tuple, bool), DecodeError> {
+    let mut cells = Vec::new();
+    let count = match tuple::column_count(at) {
+        Ok(count) => count,
+        Err(DecodeError::Truncated { .. }) => return Ok((Tuple(cells), false)),
+        Err(error) => return Err(error),
+    };
+    for _ in 0..count {
+        match tuple::read_cell(at, payload) {
+            Ok(cell) => cells.push(cell),
+            Err(DecodeError::Truncated { .. }) => return Ok((Tuple(cells), false)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((Tuple(cells), true))
+}

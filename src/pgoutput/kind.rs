@@ -1,0 +1,130 @@
+//! Which JSON a column's type calls for.
+//!
+//! The oids are those of `pg_type.dat`, which never change. In the system catalog the array of type `x` is named `_x`;
+//! `create type` follows the same custom, so the name of an announced type tells its arrays too. What the elements
+//! of such an array are is not announced: they keep their text.
+
+use rustc_hash::FxHashMap;
+
+use crate::domain::{ValueKind, limits};
+
+/// Names of types outside the system catalog, as the stream announced them: oid to schema and name.
+///
+/// A server announces the types of a table right before the table, each time it describes it. So the names may be
+/// forgotten after any table, and are when there are many.
+#[derive(Debug, Default)]
+pub struct TypeNames {
+    names: FxHashMap<u32, (Box<str>, Box<str>)>,
+}
+
+impl TypeNames {
+    /// Remembers a name; a later one replaces it.
+    pub fn announce(&mut self, oid: u32, schema: &str, name: &str) {
+        // No table has that many columns beyond the limit kept by `table_described`.
+        if self.names.len() < limits::RELATIONS + limits::COLUMNS {
+            self.names.insert(oid, (schema.into(), name.into()));
+        }
+    }
+
+    /// Schema and name of an announced type.
+    pub fn get(&self, oid: u32) -> Option<(&str, &str)> {
+        self.names.get(&oid).map(|(schema, name)| (&**schema, &**name))
+    }
+
+    /// The kind of a column of that type.
+    pub fn kind(&self, type_oid: u32) -> ValueKind {
+        match self.get(type_oid) {
+            Some(("pg_catalog", name)) => kind_of(type_oid, Some(name)),
+            Some((_, name)) => in_catalog(type_oid).unwrap_or_else(|| of_custom(name)),
+            None => kind_of(type_oid, None),
+        }
+    }
+
+    /// Forgets everything if there is much of it: called after a table is complete.
+    pub(super) fn table_described(&mut self) {
+        if self.names.len() > limits::RELATIONS {
+            self.names.clear();
+        }
+    }
+}
+
+/// The kind of a type by its oid and, for one that is not in the system catalog, by the unqualified name under which it
+/// is announced: that of the base type for a domain. Unknown without a name: text.
+pub fn kind_of(type_oid: u32, name: Option<&str>) -> ValueKind {
+    in_catalog(type_oid).or_else(|| name.map(of_name)).unwrap_or(ValueKind::Text)
+}
+
+fn in_catalog(oid: u32) -> Option<ValueKind> {
+    let scalar = |oid| {
+        Some(match oid {
+            16 => ValueKind::Bool,
+            17 => ValueKind::Bytea,
+            20 | 21 | 23 | 26 => ValueKind::Integer,
+            114 | 3802 => ValueKind::Json,
+            700 | 701 => ValueKind::Float,
+            1114 => ValueKind::Timestamp,
+            1184 => ValueKind::TimestampTz,
+            1700 => ValueKind::Numeric,
+            _ => return None,
+        })
+    };
+    let element = match oid {
+        1000 => 16,
+        1001 => 17,
+        1005 | 1007 | 1016 | 1028 => 20,
+        199 | 3807 => 114,
+        1021 | 1022 => 700,
+        1115 => 1114,
+        1185 => 1184,
+        1231 => 1700,
+        1020 => return Some(array_of(ValueKind::Text, b';')),
+        oid if is_array_of_text(oid) => return Some(array_of(ValueKind::Text, b',')),
+        oid => return scalar(oid).or((oid < FIRST_ANNOUNCED).then_some(ValueKind::Text)),
+    };
+    scalar(element).map(|element| array_of(element, b','))
+}
+
+/// Types with a smaller oid belong to the system catalog and are never announced (`FirstGenbkiObjectId`).
+const FIRST_ANNOUNCED: u32 = 10_000;
+
+/// The other arrays of the system catalog, those of its row types left out, which no table can hold for long.
+fn is_array_of_text(oid: u32) -> bool {
+    matches!(
+        oid,
+        143 | 271 | 629 | 651 | 719 | 775 | 791 | 1002 | 1003 | 1006 | 1008..=1015 | 1017..=1019 | 1027
+            | 1034 | 1040 | 1041 | 1182 | 1183 | 1187 | 1263 | 1270 | 1561 | 1563 | 2201 | 2207..=2211
+            | 2949 | 2951 | 3221 | 3643..=3645 | 3735 | 3770 | 3905 | 3907 | 3909 | 3911 | 3913 | 3927
+            | 4073 | 4090 | 4097 | 4192 | 5039 | 6150..=6153 | 6155 | 6157
+    )
+}
+
+fn of_name(name: &str) -> ValueKind {
+    if let Some(element) = name.strip_prefix('_') {
+        let delimiter = if element == "box" { b';' } else { b',' };
+        return array_of(scalar_of_name(element), delimiter);
+    }
+    scalar_of_name(name)
+}
+
+fn scalar_of_name(name: &str) -> ValueKind {
+    match name {
+        "bool" => ValueKind::Bool,
+        "bytea" => ValueKind::Bytea,
+        "int2" | "int4" | "int8" | "oid" => ValueKind::Integer,
+        "json" | "jsonb" => ValueKind::Json,
+        "float4" | "float8" => ValueKind::Float,
+        "timestamp" => ValueKind::Timestamp,
+        "timestamptz" => ValueKind::TimestampTz,
+        "numeric" => ValueKind::Numeric,
+        _ => ValueKind::Text,
+    }
+}
+
+/// A type of the user's own, whatever it is named after.
+fn of_custom(name: &str) -> ValueKind {
+    if name.starts_with('_') { array_of(ValueKind::Text, b',') } else { ValueKind::Text }
+}
+
+fn array_of(element: ValueKind, delimiter: u8) -> ValueKind {
+    ValueKind::Array(Box::new(element), delimiter)
+}
