@@ -29,8 +29,18 @@ pub const BODY_BYTES: usize = 1024 * 1024;
 pub const TEMPLATE_BYTES: usize = 16 * 1024;
 /// How deep a template's blocks nest.
 pub const TEMPLATE_DEPTH: usize = 16;
+/// How many `{{else …}}` one block may chain: each is a level deeper when it runs.
+pub const TEMPLATE_ELSE_CHAIN: usize = 64;
+/// Turns that all loops of one rendering make together.
+pub const TEMPLATE_TURNS: usize = 100_000;
+/// The largest value that a template helper makes.
+pub const TEMPLATE_VALUE_BYTES: usize = 1024 * 1024;
 /// The longest condition.
 pub const CONDITION_BYTES: usize = 2 * 1024;
+/// How deep a condition nests, and how many operators of one kind it may chain.
+pub const CONDITION_DEPTH: usize = 64;
+/// Signatures looked at in one `webhook-signature` header.
+pub const SIGNATURES: usize = 16;
 
 /// Bytes of rendered deliveries that are in memory and not yet in the ledger.
 pub const YOUNG_BYTES: usize = 16 * 1024 * 1024;

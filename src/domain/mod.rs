@@ -11,6 +11,7 @@ pub mod limits;
 mod position;
 mod retry;
 mod row;
+mod rules;
 mod webhook;
 
 pub use delivery::{
@@ -21,6 +22,7 @@ pub use ids::{DeliveryId, EventId, Origin, Place};
 pub use position::{CommitLsn, EndLsn, Lsn, ParseLsnError};
 pub use retry::{FailReason, RetryPolicy, Verdict, judge};
 pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};
+pub use rules::{JsonWriter, Seen, TableRules, Treatment};
 pub use webhook::{
     BodyShape, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule, TemplateSource, Webhook,
     WebhookSource,

@@ -1,1 +1,185 @@
-//! (being written)
+//! Signatures: the only place where key bytes are exposed.
+//!
+//! Outgoing requests carry two schemes. `webhook-signature` is Standard Webhooks: over `id.timestamp.body`, one
+//! entry per secret, so that a receiver that knows either of two secrets goes on verifying while they are rotated.
+//! `x-webhook-signature` is the one-line check people write themselves: hex HMAC over the body alone, keyed with the
+//! first secret's text as it stands in the configuration.
+//!
+//! | secret | key | entry |
+//! | --- | --- | --- |
+//! | `whsec_…` | the base64-decoded rest | `v1,` HMAC-SHA256 |
+//! | `whsk_…` | ed25519 secret key, 32 or 64 bytes in base64 | `v1a,` ed25519 |
+//! | anything else | its UTF-8 bytes | `v1,` HMAC-SHA256 |
+//!
+//! Neither keys nor secrets appear in a `Debug`, an error or a log (invariant I12).
+
+mod key;
+mod verify;
+
+use std::fmt;
+
+use hmac::Mac;
+use http::{HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+
+use key::{HmacSha256, SigningKind, hmac_over};
+pub use verify::{VerifyError, verify};
+
+/// The Standard Webhooks signature header.
+pub const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// The hex signature over the body alone.
+pub const PLAIN_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
+
+/// A secret that cannot sign. `index` counts the webhook's secrets from 0; the secret itself is never told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// There is no text.
+    #[error("secret {index} is empty")]
+    Empty {
+        /// Which secret.
+        index: usize,
+    },
+    /// What follows `whsec_` is no base64, or nothing.
+    #[error("secret {index} starts with whsec_ and must go on with a base64-encoded key")]
+    BadSymmetric {
+        /// Which secret.
+        index: usize,
+    },
+    /// What follows `whsk_` is no ed25519 secret key.
+    #[error(
+        "secret {index} starts with whsk_ and must go on with a base64-encoded ed25519 secret key of 32 or 64 bytes"
+    )]
+    BadSecretKey {
+        /// Which secret.
+        index: usize,
+    },
+    /// `whpk_` is the receiver's half.
+    #[error("secret {index} is a public key (whpk_); signing takes the secret key (whsk_)")]
+    PublicKey {
+        /// Which secret.
+        index: usize,
+    },
+}
+
+/// A webhook's secrets, ready to sign. Its `Debug` tells only how many there are.
+pub struct Signer {
+    keys: Vec<SigningKind>,
+    plain: Option<HmacSha256>,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").field("keys", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// Prepares the keys. No secrets make a signer that adds no headers.
+    pub fn new(secrets: &[SecretString]) -> Result<Self, SignError> {
+        let keys = secrets
+            .iter()
+            .enumerate()
+            .map(|(index, secret)| SigningKind::parse(index, secret.expose_secret()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let plain = secrets.first().map(|first| key::hmac_key(first.expose_secret().as_bytes()));
+        Ok(Self { keys, plain })
+    }
+
+    /// The signature headers of one attempt: `unix_seconds` is what `webhook-timestamp` says, `body` the bytes before
+    /// compression.
+    pub fn headers(&self, id: &str, unix_seconds: i64, body: &[u8]) -> Vec<(HeaderName, HeaderValue)> {
+        let Some(plain) = &self.plain else { return Vec::new() };
+        let head = format!("{id}.{unix_seconds}.");
+        let mut entries = String::new();
+        for key in &self.keys {
+            if !entries.is_empty() {
+                entries.push(' ');
+            }
+            key.sign(head.as_bytes(), body, &mut entries);
+        }
+        let over_body = hex::encode(hmac_over(plain, &[body]).finalize().into_bytes());
+        let value = |text: String| HeaderValue::try_from(text).expect("base64 and hex are plain ASCII");
+        vec![(SIGNATURE, value(entries)), (PLAIN_SIGNATURE, value(format!("sha256={over_body}")))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &[u8] = br#"{"test": 2432232314}"#;
+
+    fn signer(secrets: &[&str]) -> Result<Signer, SignError> {
+        Signer::new(&secrets.iter().map(|s| SecretString::from(*s)).collect::<Vec<_>>())
+    }
+
+    fn header(secrets: &[&str], name: &HeaderName) -> String {
+        let headers = signer(secrets).unwrap().headers("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, BODY);
+        headers.iter().find(|(n, _)| n == name).unwrap().1.to_str().unwrap().to_owned()
+    }
+
+    /// The vector published with the Standard Webhooks libraries.
+    #[test]
+    fn the_published_vector_comes_out() {
+        let expect = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(header(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], &SIGNATURE), expect);
+    }
+
+    #[test]
+    fn every_secret_signs_and_the_first_makes_the_hex_signature_with_its_text() {
+        let both = header(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "plain text"], &SIGNATURE);
+        let entries: Vec<_> = both.split(' ').collect();
+        assert_eq!(entries, [entries[0], &header(&["plain text"], &SIGNATURE)]);
+        let plain = header(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "other"], &PLAIN_SIGNATURE);
+        assert_eq!(plain, "sha256=80ec8a89ce3cd22133a1066caecb4d04fea7467657c8514d717ec42c38a5c94c");
+    }
+
+    #[test]
+    fn the_hex_signature_is_that_of_any_hmac_tool() {
+        let body = b"The quick brown fox jumps over the lazy dog";
+        let headers = signer(&["key"]).unwrap().headers("id", 1, body);
+        let expect = "sha256=f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8";
+        assert_eq!(headers[1].1, expect);
+    }
+
+    #[test]
+    fn no_secrets_make_no_headers() {
+        assert!(signer(&[]).unwrap().headers("id", 1, BODY).is_empty());
+    }
+
+    #[test]
+    fn bad_secrets_are_refused_without_being_told() {
+        let check = |secret: &str, expect: SignError| {
+            let error = signer(&["fine", secret]).unwrap_err();
+            assert_eq!(error, expect);
+            assert!(!error.to_string().contains("AAAA"));
+        };
+        check("", SignError::Empty { index: 1 });
+        check("whsec_", SignError::BadSymmetric { index: 1 });
+        check("whsec_AAAA!", SignError::BadSymmetric { index: 1 });
+        check("whsk_AAAA", SignError::BadSecretKey { index: 1 });
+        check("whpk_AAAA", SignError::PublicKey { index: 1 });
+    }
+
+    #[test]
+    fn i12_debug_tells_no_key() {
+        let text = format!("{:?}", signer(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "hunter2"]).unwrap());
+        assert_eq!(text, "Signer { keys: 2, .. }");
+    }
+
+    /// `standardwebhooks` reads the clock itself, so the wall time comes from the system's clock here too.
+    #[test]
+    fn other_peoples_library_verifies_what_we_sign() {
+        let now = crate::clock::Clock::system().unix_seconds();
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let mut headers = http::HeaderMap::new();
+        headers.extend(signer(&["an older one", secret]).unwrap().headers("dlv_1", now, BODY));
+        headers.insert("webhook-id", HeaderValue::from_static("dlv_1"));
+        headers.insert("webhook-timestamp", HeaderValue::from(now));
+        let theirs = standardwebhooks::Webhook::new(secret).unwrap();
+        theirs.verify(BODY, &headers).unwrap();
+        assert!(theirs.verify(b"{}", &headers).is_err());
+        let raw = standardwebhooks::Webhook::from_bytes(b"an older one".to_vec()).unwrap();
+        raw.verify(BODY, &headers).unwrap();
+    }
+}
