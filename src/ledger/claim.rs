@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use super::record::Lease;
@@ -109,8 +110,10 @@ impl Claimer {
         let counts: Vec<i32> = rooms.iter().map(|room| i32::try_from(room.count).unwrap_or(i32::MAX)).collect();
         let leases: Vec<f64> = rooms.iter().map(|room| room.lease.as_secs_f64()).collect();
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let claimed = client.query(&self.claim, &[&webhooks, &counts, &leases, &token, &bytes]);
-        let next = client.query(&self.next_due, &[&webhooks]);
+        let (wanted, asked): ([&(dyn ToSql + Sync); 5], [&(dyn ToSql + Sync); 1]) =
+            ([&webhooks, &counts, &leases, &token, &bytes], [&webhooks]);
+        let claimed = client.query(&self.claim, &wanted);
+        let next = client.query(&self.next_due, &asked);
         // Sent together, answered in order: the second sees what the first has leased.
         let (claimed, next) = futures_util::future::join(claimed, next).await;
         let mut claimed: Vec<_> = claimed

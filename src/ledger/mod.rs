@@ -21,7 +21,7 @@ mod row;
 pub mod states;
 pub mod writer;
 
-use crate::postgres::{ConnectError, Server, Session};
+use crate::postgres::{ConnectError, Nature, Server, Session};
 
 /// Where the ledger lives: a database and a schema in it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl LedgerError {
     /// Whether trying again can help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect(error) => error.is_transient(),
+            Self::Connect(error) => error.nature() == Nature::Transient,
             Self::Statement { source, .. } => source.as_db_error().is_none_or(|db| {
                 let class = db.code().code().get(..2).unwrap_or_default();
                 // Connection, resource, operator and system trouble, serialization failures.

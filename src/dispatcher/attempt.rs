@@ -1,0 +1,64 @@
+//! One attempt: headers, signature, request, and how it ended.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio::time::Instant;
+
+use crate::catalog::Compiled;
+use crate::clock::Clock;
+use crate::domain::{Attempt, Delivery, Outcome, RefusedBy};
+use crate::transport::{Request, Transport};
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const X_WEBHOOK_ID: HeaderName = HeaderName::from_static("x-webhook-id");
+const X_WEBHOOK_EVENT: HeaderName = HeaderName::from_static("x-webhook-event");
+const X_WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("x-webhook-timestamp");
+const X_WEBHOOK_ATTEMPT: HeaderName = HeaderName::from_static("x-webhook-attempt");
+
+/// Sends a delivery once. `number` counts its attempts from 1.
+pub(super) async fn attempt(
+    target: &Compiled, delivery: &Delivery, number: u32, transport: &Transport, clock: &Clock,
+) -> Attempt {
+    let started_at = clock.now();
+    let begun = Instant::now();
+    fail::fail_point!("before_send", |_| std::process::abort());
+    let outcome = match headers(target, delivery, number, clock.unix_seconds()) {
+        Ok(headers) => {
+            let request = Request {
+                url: &target.webhook.url,
+                source: target.webhook.source,
+                headers,
+                body: delivery.body.clone(),
+                timeout: target.webhook.timeout,
+            };
+            transport.send(request).await
+        }
+        Err(error) => {
+            let reason = format!("the event type {:?} cannot stand in a header: {error}", delivery.event_type);
+            Outcome::Refused { by: RefusedBy::Request, reason }
+        }
+    };
+    fail::fail_point!("after_send", |_| std::process::abort());
+    let took = begun.elapsed();
+    metrics::histogram!("walhook_attempt_duration_seconds").record(took.as_secs_f64());
+    metrics::counter!("walhook_attempts_total", "outcome" => outcome.kind()).increment(1);
+    Attempt { number, started_at, took, outcome }
+}
+
+/// The headers of an attempt: those of the webhook, and ours, which win.
+fn headers(
+    target: &Compiled, delivery: &Delivery, number: u32, unix_seconds: i64,
+) -> Result<HeaderMap, http::header::InvalidHeaderValue> {
+    let mut headers = target.webhook.headers.clone();
+    let id = HeaderValue::from_str(delivery.id.as_str())?;
+    let timestamp = HeaderValue::from(unix_seconds);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(&delivery.content_type)?);
+    headers.insert(WEBHOOK_ID, id.clone());
+    headers.insert(X_WEBHOOK_ID, id);
+    headers.insert(WEBHOOK_TIMESTAMP, timestamp.clone());
+    headers.insert(X_WEBHOOK_TIMESTAMP, timestamp);
+    headers.insert(X_WEBHOOK_EVENT, HeaderValue::from_bytes(delivery.event_type.as_bytes())?);
+    headers.insert(X_WEBHOOK_ATTEMPT, HeaderValue::from(number));
+    headers.extend(target.signer.headers(delivery.id.as_str(), unix_seconds, &delivery.body));
+    Ok(headers)
+}
