@@ -1,0 +1,73 @@
+//! `[[events]]`: events beyond created, updated, deleted.
+
+use super::names;
+use super::node::{Node, Table};
+use super::problem::Fault;
+use crate::domain::{NamedEvent, Operation, limits};
+
+const EVENTS: usize = 10_000;
+const OPERATIONS: [(&str, Operation); 4] = [
+    ("insert", Operation::Insert),
+    ("update", Operation::Update),
+    ("delete", Operation::Delete),
+    ("truncate", Operation::Truncate),
+];
+
+pub(super) fn read(node: Node<'_>) -> Option<Vec<NamedEvent>> {
+    let mut events = Vec::new();
+    for item in node.list(EVENTS)? {
+        let (doc, path) = (item.doc, item.path.clone());
+        let Some(event) = item.table().and_then(event) else { continue };
+        if events.contains(&event) {
+            doc.report(&path, Fault::new("this event is declared twice, word for word"));
+        }
+        events.push(event);
+    }
+    Some(events)
+}
+
+fn event(mut table: Table<'_>) -> Option<NamedEvent> {
+    let name = table.require("type", "the event's type, such as \"order.shipped\"", |node| {
+        node.parse("an event type, as a string", names::event_type)
+    });
+    let place = table.require("table", "the table whose changes make the event", |node| {
+        node.parse("the name of a table, as a string", names::table)
+    });
+    let on = table.get("on", operations);
+    let when = table.get("when", condition);
+    table.finish();
+    let (schema, table) = place?;
+    let rows = || vec![Operation::Insert, Operation::Update, Operation::Delete];
+    Some(NamedEvent { event_type: name?.into(), schema, table, on: on.unwrap_or_else(rows), when })
+}
+
+fn operations(node: Node<'_>) -> Option<Vec<Operation>> {
+    let (doc, path) = (node.doc, node.path.clone());
+    let items = node.list_or_one(OPERATIONS.len())?;
+    if items.is_empty() {
+        doc.report(&path, Fault::new("expected at least one operation, found none"));
+    }
+    Some(items.into_iter().filter_map(|item| item.word(&OPERATIONS)).collect())
+}
+
+/// A CEL condition, which the injected check accepts.
+pub(super) fn condition(node: Node<'_>) -> Option<String> {
+    let (doc, path) = (node.doc, node.path.clone());
+    let text = node.parse("a condition, as a string", |text| {
+        if text.trim().is_empty() {
+            return Err(Fault::new("the condition is empty").hint("Leave the key out to match always."));
+        }
+        if text.len() > limits::CONDITION_BYTES {
+            return Err(Fault::new(format!(
+                "the condition is longer than {} bytes",
+                limits::CONDITION_BYTES
+            )));
+        }
+        Ok(text.to_owned())
+    })?;
+    let complaint = (doc.checks.condition)(&text).err();
+    if let Some(complaint) = &complaint {
+        doc.complain(&path, "condition", &text, complaint);
+    }
+    complaint.is_none().then_some(text)
+}

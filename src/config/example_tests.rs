@@ -1,0 +1,117 @@
+//! Holds `config.example.toml` against the code: the same keys, the same defaults.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::tests::{ACCEPT_ALL, Folder};
+use super::toml_file;
+use super::*;
+
+/// Keys without a default: required ones, and those whose absence is a meaning of its own.
+const NO_DEFAULT: [&str; 21] = [
+    "database.url",
+    "ledger.url",
+    "server.admin_token",
+    "tables.*.event",
+    "tables.*.exclude",
+    "tables.*.mask",
+    "tables.*.tenant",
+    "events[].type",
+    "events[].table",
+    "events[].on",
+    "events[].when",
+    "webhooks[].name",
+    "webhooks[].url",
+    "webhooks[].secret",
+    "webhooks[].events",
+    "webhooks[].filter",
+    "webhooks[].headers",
+    "webhooks[].template",
+    "templates.*.body",
+    "templates.*.file",
+    "templates.slack",
+];
+
+fn example() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml")).unwrap()
+}
+
+/// The example with every key switched on.
+fn whole_example() -> String {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(key) if !key.is_empty() && !key.starts_with(' ') => key.to_owned(),
+        _ => line.to_owned(),
+    };
+    example().lines().map(|line| on(line) + "\n").collect()
+}
+
+fn load_text(text: &str) -> Result<(Config, BTreeSet<String>), Problems> {
+    let folder = Folder::with(text);
+    std::fs::write(folder.file("receipt.hbs"), "{{id}}").unwrap();
+    let variables = ["DATABASE_URL", "LEDGER_URL", "WALHOOK_ADMIN_TOKEN", "CRM_SECRET"];
+    let variables = variables.map(|name| (name, "given"));
+    load_and_tell(&folder.sources(&variables), &ACCEPT_ALL).map(|(mut config, known)| {
+        config.path = PathBuf::new();
+        (config, known)
+    })
+}
+
+/// The path of every key in a tree, as a JSON pointer and as the readers call it.
+fn keys(value: &Value, pointer: &str, pattern: &str, out: &mut Vec<(String, String)>) {
+    let named = ["tables", "templates"].contains(&pattern);
+    let free = pattern.ends_with(".mask") || pattern.ends_with(".headers") || pattern.ends_with(".secret");
+    match value {
+        Value::Object(map) if !free && !map.contains_key("env") => {
+            for (key, value) in map {
+                let inner = format!("{pattern}.{}", if named { "*" } else { key });
+                let inner = inner.trim_start_matches('.').to_owned();
+                let pointer = format!("{pointer}/{key}");
+                keys(value, &pointer, &inner, out);
+                out.push((pointer, inner));
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_object()) {
+                keys(item, &format!("{pointer}/{index}"), &format!("{pattern}[]"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_example_loads_as_it_is_and_with_every_key_switched_on() {
+    load_text(&example()).unwrap_or_else(|problems| panic!("{problems}"));
+    let (config, _) = load_text(&whole_example()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (2, 2, 1));
+}
+
+#[test]
+fn the_example_has_every_key_of_the_code_and_no_other() {
+    let text = whole_example();
+    let (_, known) = load_text(&text).unwrap();
+    let mut written = Vec::new();
+    keys(&Value::Object(toml_file::parse(&text).unwrap().tree), "", "", &mut written);
+    let written: BTreeSet<_> = written.into_iter().map(|(_, pattern)| pattern).filter(|p| !p.ends_with('*')).collect();
+    assert_eq!(written, known);
+}
+
+#[test]
+fn the_defaults_in_the_example_are_those_of_the_code() {
+    let tree = Value::Object(toml_file::parse(&whole_example()).unwrap().tree);
+    let (config, _) = load_text(&toml::to_string(&tree).unwrap()).unwrap();
+    let mut all = Vec::new();
+    keys(&tree, "", "", &mut all);
+    for (pointer, pattern) in all {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let mut without = tree.clone();
+        let parent = without.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        if parent.remove(key).is_some_and(|value| value.is_object() && !key.contains("retry")) || pattern.ends_with("[]") {
+            continue;
+        }
+        let same = load_text(&toml::to_string(&without).unwrap())
+            .is_ok_and(|(other, _)| format!("{other:?}") == format!("{config:?}"));
+        assert_eq!(same, !NO_DEFAULT.contains(&pattern.as_str()), "{pattern} and its default");
+    }
+}

@@ -1,0 +1,67 @@
+//! `[tables.NAME]`: what is said of a table beyond its changes.
+
+use std::collections::HashSet;
+
+use super::names;
+use super::node::{Node, Table};
+use super::problem::Fault;
+use crate::domain::{Mask, TableRule, limits};
+
+const MASKS: [(&str, Mask); 2] = [("redact", Mask::Redact), ("hash", Mask::Hash)];
+
+pub(super) fn read(table: Table<'_>) -> Vec<TableRule> {
+    let mut rules: Vec<TableRule> = Vec::new();
+    for (name, node) in table.names() {
+        let place = match names::table(&name) {
+            Ok(place) => place,
+            Err(fault) => {
+                node.refuse(fault);
+                continue;
+            }
+        };
+        if rules.iter().any(|rule| (&rule.schema, &rule.table) == (&place.0, &place.1)) {
+            node.refuse(format!("the table {}.{} is described twice", place.0, place.1));
+        }
+        rules.extend(node.table().map(|table| rule(table, place)));
+    }
+    rules
+}
+
+fn rule(mut table: Table<'_>, (schema, name): (String, String)) -> TableRule {
+    let column = |node: Node<'_>| node.parse("the name of a column, as a string", names::identifier);
+    let columns = |node: Node<'_>| {
+        let items = node.list(limits::COLUMNS)?.into_iter();
+        Some(items.filter_map(column).collect::<Vec<_>>())
+    };
+    let rule = TableRule {
+        schema,
+        table: name,
+        event: table.get("event", |node| node.parse("an event type's start, as a string", names::event_type)),
+        exclude: table.get("exclude", columns).unwrap_or_default(),
+        mask: table.get("mask", mask).unwrap_or_default(),
+        tenant: table.get("tenant", column),
+    };
+    let excluded: HashSet<_> = rule.exclude.iter().collect();
+    for (masked, _) in rule.mask.iter().filter(|(name, _)| excluded.contains(name)) {
+        table.refuse(Fault::new(format!("the column \"{masked}\" is both excluded and masked")).hint(
+            "Exclude it, and nothing of it leaves; mask it, and receivers still see that it is there.",
+        ));
+    }
+    table.finish();
+    rule
+}
+
+fn mask(node: Node<'_>) -> Option<Vec<(String, Mask)>> {
+    let entries = node.table()?.names().into_iter();
+    Some(
+        entries
+            .filter_map(|(name, node)| match names::identifier(&name) {
+                Ok(name) => node.word(&MASKS).map(|mask| (name, mask)),
+                Err(fault) => {
+                    node.refuse(fault);
+                    None
+                }
+            })
+            .collect(),
+    )
+}

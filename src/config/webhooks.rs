@@ -1,0 +1,191 @@
+//! `[[webhooks]]`: who is told of which events, where and how.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use secrecy::SecretString;
+use url::Url;
+
+use super::delivery::{Delivery, Manner, manner};
+use super::events::condition;
+use super::headers;
+use super::names;
+use super::node::{Node, Table};
+use super::problem::Fault;
+use crate::domain::{BodyShape, Format, Webhook, WebhookSource, limits};
+
+const SECRETS: usize = 10;
+const EVENTS: usize = 1000;
+const URL_BYTES: usize = 2048;
+const FORMATS: [(&str, Format); 5] = [
+    ("standard", Format::Standard),
+    ("cloudevents", Format::Cloudevents),
+    ("supabase", Format::Supabase),
+    ("sequin", Format::Sequin),
+    ("raw", Format::Raw),
+];
+
+/// What a webhook refers to.
+pub(super) struct Surroundings<'s> {
+    pub defaults: &'s Delivery,
+    /// The names of the templates.
+    pub templates: Vec<&'s str>,
+}
+
+pub(super) fn read(node: Node<'_>, around: &Surroundings<'_>) -> Option<Vec<Webhook>> {
+    let mut webhooks = Vec::new();
+    let mut names = HashSet::new();
+    for item in node.list(limits::WEBHOOKS)? {
+        let (doc, path) = (item.doc, item.path.clone());
+        let name = item.value.get("name").and_then(|name| name.as_str()).map(str::to_owned);
+        if let Some(name) = name
+            && !names.insert(name.clone())
+        {
+            let fault = Fault::new(format!("another webhook is named \"{}\" too", name.escape_debug()))
+                .detail("Ids and the ledger go by a webhook's name.");
+            doc.report(&path.key("name"), fault);
+        }
+        webhooks.extend(item.table().and_then(|mut table| {
+            let webhook = webhook(&mut table, around, WebhookSource::Toml);
+            table.finish();
+            webhook
+        }));
+    }
+    Some(webhooks)
+}
+
+/// Reads one webhook; what it does not set is as `[delivery]` says.
+pub(super) fn webhook(
+    table: &mut Table<'_>,
+    around: &Surroundings<'_>,
+    source: WebhookSource,
+) -> Option<Webhook> {
+    let name = table.require("name", "the webhook's name, unique and stable", |node| {
+        node.parse("a name, as a string", names::plain_name)
+    });
+    let url =
+        table.require("url", "where its deliveries go", |node| node.parse("a URL, as a string", target));
+    let secrets = table.get("secret", secrets);
+    let events = table.require("events", "the event types it wants, such as [\"orders.*\"]", events);
+    let filter = table.get("filter", condition);
+    let headers = table.get("headers", headers::read);
+    let body = body(table, around);
+    let Manner { timeout, concurrency, ordering, retry } = manner(table, around.defaults);
+    Some(Webhook {
+        name: name?.into(),
+        source,
+        url: url?,
+        secrets: secrets.unwrap_or_default(),
+        events: events?,
+        filter,
+        headers: headers.unwrap_or_default(),
+        body,
+        timeout,
+        concurrency,
+        ordering,
+        retry,
+    })
+}
+
+/// What is refused says nothing of the URL: receivers put keys into it.
+fn target(text: &str) -> Result<Url, Fault> {
+    let example = "A URL is written \"https://example.com/hooks\".";
+    let url =
+        Url::parse(text).map_err(|error| Fault::new(format!("not a valid URL: {error}")).detail(example))?;
+    if text.len() > URL_BYTES {
+        return Err(Fault::new(format!("the URL is longer than {URL_BYTES} bytes")));
+    }
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Fault::new(format!(
+            "expected a URL of http or https, found one of \"{}\"",
+            url.scheme()
+        ))
+        .detail(example));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(Fault::new("the URL has no host").detail(example));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Fault::new("the URL holds a user name or a password").hint(
+            "Put it into headers: { Authorization = { env = \"NAME\" } }, with \"Basic …\" as its value.",
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(Fault::new("the URL has a fragment (#…), which is never sent"));
+    }
+    Ok(url)
+}
+
+fn secrets(node: Node<'_>) -> Option<Vec<SecretString>> {
+    let (doc, path) = (node.doc, node.path.clone());
+    let items = node.list_or_one(SECRETS)?;
+    if items.is_empty() {
+        doc.report(
+            &path,
+            Fault::new("expected at least one secret, found none")
+                .hint("Leave the key out for no signatures."),
+        );
+    }
+    Some(items.into_iter().filter_map(|item| item.checked_secret(signing_key)).collect())
+}
+
+/// Whether a secret can be a key (Standard Webhooks: `whsec_` and base64 for HMAC, `whsk_` and base64 for ed25519).
+fn signing_key(text: &str) -> Result<(), Fault> {
+    if text.starts_with("whpk_") {
+        return Err(Fault::new(
+            "this is a public key (whpk_…), for receivers; signing needs the private one (whsk_…)",
+        ));
+    }
+    let Some((prefix, key)) = ["whsec_", "whsk_"].iter().find_map(|p| Some((p, text.strip_prefix(p)?)))
+    else {
+        return Ok(());
+    };
+    match BASE64_STANDARD.decode(key) {
+        Ok(bytes) if !bytes.is_empty() => Ok(()),
+        _ => Err(Fault::new(format!("what follows {prefix} is not base64"))
+            .hint("Base64 comes in whole groups of four characters; see that none was lost.")),
+    }
+}
+
+fn events(node: Node<'_>) -> Option<Vec<String>> {
+    let (doc, path) = (node.doc, node.path.clone());
+    let items = node.list(EVENTS)?;
+    if items.is_empty() {
+        doc.report(
+            &path,
+            Fault::new("expected at least one event type, found none").hint("[\"*\"] takes every event."),
+        );
+    }
+    Some(
+        items
+            .into_iter()
+            .filter_map(|item| item.parse("an event type, as a string", names::event_pattern))
+            .collect(),
+    )
+}
+
+fn body(table: &mut Table<'_>, around: &Surroundings<'_>) -> BodyShape {
+    let format = table.take("format");
+    let template = table.take("template");
+    if let (Some(_), Some(template)) = (&format, &template) {
+        template.refuse("a webhook has a format or a template, not both");
+    }
+    let template = template.and_then(|node| {
+        node.parse("the name of a template, as a string", |name| {
+            if around.templates.contains(&name) {
+                return Ok(Arc::from(name));
+            }
+            let fault = Fault::new(format!("there is no template named \"{}\"", name.escape_debug()));
+            let fault = if around.templates.is_empty() {
+                fault.detail("Templates are declared as [templates.NAME]; there are none.")
+            } else {
+                fault.detail(format!("The templates are {}.", around.templates.join(", ")))
+            };
+            Err(fault.nearest(name, around.templates.iter().copied()))
+        })
+    });
+    let format = format.and_then(|node| node.word(&FORMATS));
+    template.map_or_else(|| BodyShape::Format(format.unwrap_or_default()), BodyShape::Template)
+}
