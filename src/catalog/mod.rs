@@ -1,0 +1,82 @@
+//! The webhooks, from file and database, compiled into one immutable [`Snapshot`] behind a watch.
+//!
+//! Whoever works takes the newest snapshot at a boundary of its own (intake: a transaction's begin) and keeps it as
+//! long as it needs; nobody sees half a change. A webhook of the database that cannot be used is set aside with its
+//! reason and hurts no other (invariant I8); a file that cannot be used is refused as a whole, and the one before
+//! goes on.
+
+mod compile;
+mod load;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+pub use compile::{compile_file, conditions_complaint, template_complaint};
+pub use load::{Rows, load};
+pub use watch::{Watcher, watch};
+
+use crate::domain::Webhook;
+use crate::ledger::states::WebhookState;
+use crate::matcher::Matcher;
+use crate::render::Renderer;
+use crate::sign::Signer;
+
+/// A webhook, ready to be sent to.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Its declaration.
+    pub webhook: Arc<Webhook>,
+    /// Signs its requests.
+    pub signer: Signer,
+    /// Makes its bodies.
+    pub renderer: Arc<Renderer>,
+}
+
+/// A webhook of the database that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// Its name.
+    pub webhook: String,
+    /// Every problem it has.
+    pub reason: String,
+}
+
+/// All webhooks at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    webhooks: Vec<Arc<Compiled>>,
+    by_name: FxHashMap<Arc<str>, usize>,
+    /// Finds what a change owes; its indices are those of [`Snapshot::webhook`].
+    pub matcher: Matcher,
+    /// Webhooks of the database that are set aside.
+    pub invalid: Vec<Invalid>,
+}
+
+/// What the catalog publishes: declarations and states together.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    /// The webhooks.
+    pub snapshot: Arc<Snapshot>,
+    /// Those that are not active.
+    pub states: Arc<HashMap<Arc<str>, WebhookState>>,
+}
+
+impl Snapshot {
+    /// All webhooks.
+    pub fn webhooks(&self) -> &[Arc<Compiled>] {
+        &self.webhooks
+    }
+
+    /// The webhook of an index that the matcher gave.
+    pub fn webhook(&self, index: usize) -> Option<&Arc<Compiled>> {
+        self.webhooks.get(index)
+    }
+
+    /// The webhook of a name.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Compiled>> {
+        self.webhooks.get(*self.by_name.get(name)?)
+    }
+}

@@ -1,0 +1,131 @@
+//! Keeps the published catalog true: to the database, to the file.
+//!
+//! `NOTIFY` is a hint that makes it quick; the version, asked every second, is the truth.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_postgres::Notification;
+use tokio_util::sync::CancellationToken;
+
+use super::compile::Compiler;
+use super::load::{Rows, load, version};
+use super::{Published, Snapshot};
+use crate::config::Config;
+use crate::ledger::{Ledger, LedgerError, quote};
+use crate::postgres::Session;
+use crate::telemetry::chain;
+
+/// How often the version is asked for.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
+/// What the watcher works with.
+pub struct Watcher {
+    /// Where the rows are.
+    pub ledger: Ledger,
+    /// The file, checked; sent anew when it has been read again.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// Where the catalog is published.
+    pub published: watch::Sender<Published>,
+    /// Counts the hints that somebody else has put work into the ledger.
+    pub pokes: watch::Sender<u64>,
+}
+
+struct Open {
+    session: Session,
+    hints: mpsc::Receiver<Notification>,
+}
+
+/// Publishes every change until asked to stop.
+pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
+    let mut known = rows.version;
+    let mut compiler = Compiler::default();
+    let mut open = None;
+    let mut told = false;
+    loop {
+        let outcome = step(&watcher, &mut open, known).await;
+        match outcome {
+            Ok(Some(rows)) => {
+                known = rows.version;
+                publish(&watcher, &mut compiler, &rows);
+                told = false;
+            }
+            Ok(None) => told = false,
+            Err(error) => {
+                open = None;
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(reason = chain(&error), "the webhooks of the database cannot be read");
+                }
+            }
+        }
+        let hint = async {
+            match open.as_mut() {
+                Some(Open { hints, .. }) => hints.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = watcher.config.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                known = 0;
+            }
+            hint = hint => match hint {
+                Some(hint) if hint.payload() == "ledger" => watcher.pokes.send_modify(|n| *n += 1),
+                Some(_) => {}
+                None => open = None,
+            },
+            () = tokio::time::sleep(POLL_EVERY) => {}
+        }
+    }
+}
+
+/// Reads the database's declarations if their version is not the known one.
+async fn step(watcher: &Watcher, open: &mut Option<Open>, known: i64) -> Result<Option<Rows>, LedgerError> {
+    let there = match open.take() {
+        Some(there) if !there.session.client.is_closed() => there,
+        _ => connect(&watcher.ledger).await?,
+    };
+    let client = &open.insert(there).session.client;
+    if version(client).await? == known {
+        return Ok(None);
+    }
+    load(client).await.map(Some)
+}
+
+async fn connect(ledger: &Ledger) -> Result<Open, LedgerError> {
+    let mut session = ledger.session("walhook catalog").await?;
+    let hints = session.notifications().unwrap_or_else(|| mpsc::channel(1).1);
+    let listen = format!("listen {}", quote(ledger.schema()));
+    let listening = session.client.batch_execute(&listen).await;
+    listening.map_err(|source| LedgerError::Statement { doing: "listening for changes", source })?;
+    Ok(Open { session, hints })
+}
+
+fn publish(watcher: &Watcher, compiler: &mut Compiler, rows: &Rows) {
+    let config = watcher.config.borrow().clone();
+    match compiler.compile(&config, rows) {
+        Ok(snapshot) => {
+            report(&snapshot, &watcher.published.borrow().snapshot);
+            let states = Arc::new(rows.states.clone());
+            watcher.published.send_replace(Published { snapshot: Arc::new(snapshot), states });
+        }
+        Err(problem) => {
+            tracing::error!(problem, "the webhooks cannot be compiled; those known so far go on");
+        }
+    }
+}
+
+/// Tells what is new: how many there are, and which of the database are set aside.
+fn report(new: &Snapshot, old: &Snapshot) {
+    for invalid in &new.invalid {
+        if !old.invalid.contains(invalid) {
+            let (webhook, reason) = (&invalid.webhook, &invalid.reason);
+            tracing::warn!(webhook, reason, "a webhook of the database cannot be used");
+        }
+    }
+    tracing::info!(webhooks = new.webhooks().len(), "the catalog is up to date");
+}

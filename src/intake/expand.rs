@@ -1,0 +1,241 @@
+//! One change and all the deliveries it owes.
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::keys::{Key, Keys};
+use crate::catalog::{Compiled, Snapshot};
+use crate::domain::{
+    Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, OldRow, Ordering, Origin, Place, Relation,
+    Transaction, ValueKind, lane_of,
+};
+use crate::matcher::{ConditionFailure, Interest, Owed};
+use crate::pgoutput::{self, Written};
+use crate::render::{RenderError, write_data};
+use crate::source::RawChange;
+
+/// The longest text of a row's key that is kept for people to search.
+const KEY_TEXT_BYTES: usize = 256;
+
+/// A delivery, or why it can never be one.
+pub(super) struct Expanded {
+    pub delivery: Delivery,
+    pub dead: Option<FailReason>,
+}
+
+/// Turns changes into deliveries; remembers what it has resolved of each table.
+pub(super) struct Expander {
+    keys: Keys,
+    origin: Origin,
+    database: Arc<str>,
+    max_body: usize,
+    tables: FxHashMap<u32, Table>,
+    /// The table of the change before: mostly that of the next one too.
+    last: Option<(Arc<Relation>, bool)>,
+    data: Vec<u8>,
+    failed_conditions: FxHashSet<String>,
+}
+
+/// What is resolved of a table, once for each description and snapshot.
+struct Table {
+    relation: Arc<Relation>,
+    interest: Interest,
+    key: Key,
+    schema: Arc<str>,
+    name: Arc<str>,
+}
+
+impl Expander {
+    pub fn new(keys: Keys, origin: Origin, database: Arc<str>, max_body: usize) -> Self {
+        Self {
+            keys,
+            origin,
+            database,
+            max_body,
+            tables: FxHashMap::default(),
+            last: None,
+            data: Vec::new(),
+            failed_conditions: FxHashSet::default(),
+        }
+    }
+
+    /// The snapshot or the connection is another: what was resolved is void.
+    pub fn forget_relations(&mut self) {
+        self.tables.clear();
+        self.last = None;
+    }
+
+    /// The deliveries a change owes; `None` where nobody wants it.
+    pub async fn expand(
+        &mut self, snapshot: &Snapshot, transaction: Transaction, raw: &RawChange,
+    ) -> Option<Vec<Expanded>> {
+        if let Some((relation, wanted)) = &self.last
+            && !wanted
+            && Arc::ptr_eq(relation, &raw.relation)
+        {
+            return None;
+        }
+        self.resolve(snapshot, &raw.relation).await;
+        let table = self.tables.get(&raw.relation.id)?;
+        if !table.interest.wants(raw.operation) {
+            return None;
+        }
+        let change = raw.decode();
+        let owing = table.interest.owed(&change, json);
+        for failure in &owing.failures {
+            report(&mut self.failed_conditions, failure);
+        }
+        if owing.deliveries.is_empty() {
+            return None;
+        }
+        self.data.clear();
+        if raw.oversized().is_none() {
+            write_data(&change, table.interest.rules(), json, &mut self.data);
+        }
+        let place = Place { origin: self.origin, commit: transaction.commit, sequence: raw.sequence };
+        let values = table.key_values(&change);
+        let written = Data { data: &self.data, oversized: raw.oversized(), max_body: self.max_body };
+        let mut expanded = Vec::with_capacity(owing.deliveries.len());
+        let mut event = None;
+        for owed in owing.deliveries {
+            let Some(compiled) = snapshot.webhook(owed.webhook) else { continue };
+            let event = event_of(&mut event, &owed, place, transaction, &self.database);
+            expanded.push(table.delivery(compiled, event, &owed, &values, &change, &written));
+        }
+        Some(expanded)
+    }
+
+    async fn resolve(&mut self, snapshot: &Snapshot, relation: &Arc<Relation>) {
+        if self.tables.get(&relation.id).is_some_and(|table| Arc::ptr_eq(&table.relation, relation)) {
+            return;
+        }
+        let interest = snapshot.matcher.interest(relation);
+        let wanted = !interest.is_empty();
+        let key = if wanted { self.keys.of(relation).await } else { Key::EachRow };
+        let (schema, name) = (relation.schema.as_ref().into(), relation.name.as_ref().into());
+        let table = Table { relation: Arc::clone(relation), interest, key, schema, name };
+        self.tables.insert(relation.id, table);
+        self.last = Some((Arc::clone(relation), wanted));
+    }
+}
+
+/// The event of an owed type; several webhooks share one.
+fn event_of<'e>(
+    known: &'e mut Option<Event>, owed: &Owed, place: Place, transaction: Transaction, database: &Arc<str>,
+) -> &'e Event {
+    if known.as_ref().is_none_or(|event| event.event_type != owed.event_type) {
+        *known = None;
+    }
+    known.get_or_insert_with(|| Event {
+        id: EventId::of(&place, named(owed)),
+        event_type: Arc::clone(&owed.event_type),
+        place,
+        transaction,
+        database: Arc::clone(database),
+    })
+}
+
+/// What tells apart the events of one change: the type of a named one, nothing for the change's own.
+fn named(owed: &Owed) -> &str {
+    if owed.named { &owed.event_type } else { "" }
+}
+
+/// The change's data, or that there is too much of it.
+struct Data<'a> {
+    data: &'a [u8],
+    oversized: Option<usize>,
+    max_body: usize,
+}
+
+impl Data<'_> {
+    fn body(&self, compiled: &Compiled, event: &Event) -> Result<bytes::Bytes, FailReason> {
+        if let Some(bytes) = self.oversized {
+            let limit = crate::domain::limits::FRAME_BYTES;
+            return Err(FailReason::TooLarge(format!("the row has {bytes} bytes, more than the {limit} walhook reads")));
+        }
+        let rendered = compiled.renderer.render(event, self.data, &compiled.webhook.name, self.max_body);
+        rendered.map_err(|error| match error {
+            RenderError::TooLarge { .. } => FailReason::TooLarge(format!("{error} (delivery.max_body)")),
+            other => FailReason::NotRendered(other.to_string()),
+        })
+    }
+}
+
+impl Table {
+    /// The text of the key's values, of the row after the change or, where there is none, of the one before.
+    fn key_values<'c>(&self, change: &'c Change) -> Vec<&'c [u8]> {
+        let Key::Columns(positions) = &self.key else { return Vec::new() };
+        let old = match &change.old {
+            Some(OldRow::Key(tuple) | OldRow::Full(tuple)) => Some(tuple),
+            None => None,
+        };
+        let value = |position: &usize| {
+            let cell = change.new_cell(*position).or_else(|| old.map(|tuple| tuple.cell(*position)));
+            match cell {
+                Some(Cell::Text(text)) => &text[..],
+                _ => &[],
+            }
+        };
+        positions.iter().map(value).collect()
+    }
+
+    fn delivery(
+        &self, compiled: &Compiled, event: &Event, owed: &Owed, key: &[&[u8]], change: &Change, written: &Data<'_>,
+    ) -> Expanded {
+        let webhook = &compiled.webhook;
+        let id = DeliveryId::of(&event.place, named(owed), &webhook.name);
+        let ordering = match (webhook.ordering, &self.key) {
+            (Ordering::Row, Key::EachRow) => Ordering::None,
+            (ordering, _) => ordering,
+        };
+        let (body, dead) = match written.body(compiled, event) {
+            Ok(body) => (body, None),
+            Err(reason) => (bytes::Bytes::new(), Some(reason)),
+        };
+        let delivery = Delivery {
+            lane: lane_of(ordering, (&self.schema, &self.name), key, &id),
+            id,
+            event_id: event.id.clone(),
+            event_type: Arc::clone(&event.event_type),
+            webhook: Arc::clone(&webhook.name),
+            schema: Arc::clone(&self.schema),
+            table: Arc::clone(&self.name),
+            key: key_text(key),
+            operation: change.operation,
+            committed_at: event.transaction.committed_at,
+            content_type: compiled.renderer.content_type().into(),
+            body,
+        };
+        Expanded { delivery, dead }
+    }
+}
+
+/// The key for people: its values, separated by commas, cut where they are long.
+fn key_text(values: &[&[u8]]) -> Arc<str> {
+    let joined = values.join(&b","[..]);
+    let mut text = String::from_utf8_lossy(&joined).into_owned();
+    if text.len() > KEY_TEXT_BYTES {
+        let cut = (0..=KEY_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(cut);
+    }
+    text.into()
+}
+
+/// Writes a value and counts it where it could only go out as its text.
+fn json(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
+    if pgoutput::write_json(kind, text, out) == Written::AsText {
+        metrics::counter!("walhook_values_as_text_total").increment(1);
+    }
+}
+
+/// Counts a condition that could not be answered, and tells of each condition once.
+fn report(known: &mut FxHashSet<String>, failure: &ConditionFailure) {
+    metrics::counter!("walhook_conditions_errors_total").increment(1);
+    let source = failure.condition.source();
+    if !known.contains(source) {
+        known.insert(source.to_owned());
+        let reason = &failure.reason;
+        tracing::warn!(condition = source, reason, "a condition cannot be answered on a row and does not match");
+    }
+}

@@ -1,0 +1,214 @@
+//! A change becomes an event becomes the deliveries it owes, numbered and rendered.
+//!
+//! The one place where data turns from what Postgres says into what receivers get. Per change: who wants the table
+//! ([`crate::matcher`], resolved once a table), the row taken apart, conditions, the `data` object written once, and
+//! for each webhook its id, its lane and its body. A change that nobody wants costs a comparison.
+//!
+//! After a lost connection the stream comes again from the confirmed position: what was taken before is skipped
+//! ([`progress`]). After a restart of the process nothing is remembered here, so the ledger is asked which deliveries
+//! it holds already ([`recovery`], invariant I3), until the stream has passed the last of them.
+//!
+//! A template that fails on a row, or a row that is too large, makes that delivery *dead*: recorded as failed with
+//! the reason, and nothing else suffers (invariant I8).
+
+mod expand;
+mod keys;
+mod progress;
+mod recovery;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{Published, Snapshot};
+use crate::clock::{Clock, since};
+use crate::dispatcher::{Offer, Young};
+use crate::domain::{Origin, limits};
+use crate::ledger::LedgerError;
+use crate::postgres::Server;
+use crate::settlement::Settlement;
+use crate::source::{Chunk, Item, Piece, RawChange};
+use expand::{Expander, Expanded};
+use keys::Keys;
+use progress::Progress;
+pub use recovery::Recovery;
+
+/// Deliveries handed to the dispatcher at once, at most.
+const BATCH: usize = 256;
+
+/// What intake works with.
+pub struct Intake {
+    /// From the source.
+    pub items: mpsc::Receiver<Item>,
+    /// To the dispatcher.
+    pub offers: mpsc::Sender<Vec<Offer>>,
+    /// The webhooks.
+    pub catalog: watch::Receiver<Published>,
+    /// What may be confirmed.
+    pub settlement: Settlement,
+    /// Bytes of deliveries that may be in memory.
+    pub memory: Arc<Semaphore>,
+    /// The size of all of it.
+    pub memory_bytes: usize,
+    /// The largest body.
+    pub max_body: usize,
+    /// Which log the positions belong to.
+    pub origin: Origin,
+    /// The database's name.
+    pub database: Arc<str>,
+    /// For the keys of tables whose stream does not tell them.
+    pub server: Server,
+    /// What the ledger held at the start.
+    pub recovery: Recovery,
+    /// The time.
+    pub clock: Clock,
+}
+
+struct Running {
+    with: Intake,
+    snapshot: Arc<Snapshot>,
+    expander: Expander,
+    progress: Progress,
+    batch: Vec<Offer>,
+    stop: CancellationToken,
+}
+
+/// Why intake ended before its time.
+#[derive(Debug)]
+enum Halt {
+    /// It was asked to.
+    Stopped,
+    /// The ledger could not be asked what it holds.
+    Ledger(LedgerError),
+}
+
+impl Intake {
+    /// Takes in what the source sends until asked to stop or the source has ended.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), LedgerError> {
+        let snapshot = self.catalog.borrow_and_update().snapshot.clone();
+        let expander = Expander::new(Keys::new(self.server.clone()), self.origin, Arc::clone(&self.database), self.max_body);
+        let mut running =
+            Running { with: self, snapshot, expander, progress: Progress::default(), batch: Vec::new(), stop };
+        loop {
+            let item = tokio::select! {
+                biased;
+                () = running.stop.cancelled() => break,
+                item = running.with.items.recv() => item,
+            };
+            let taken = match item {
+                Some(Item::Chunk(chunk)) => running.take(&chunk).await,
+                Some(Item::Idle(end)) => {
+                    if running.progress.is_between_transactions() {
+                        running.with.settlement.end(end);
+                    }
+                    Ok(())
+                }
+                Some(Item::Restarted) => {
+                    running.progress.restart();
+                    running.expander.forget_relations();
+                    Ok(())
+                }
+                None => break,
+            };
+            match taken {
+                Ok(()) => {}
+                Err(Halt::Stopped) => break,
+                Err(Halt::Ledger(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    async fn take(&mut self, chunk: &Chunk) -> Result<(), Halt> {
+        let mut changes = 0;
+        for (piece, all) in chunk.pieces() {
+            changes += all.len();
+            if self.progress.is_taken(piece.transaction.commit) {
+                continue;
+            }
+            if piece.begins && self.with.catalog.has_changed().unwrap_or(false) {
+                // A transaction is taken whole under one snapshot, unless it is going on after a reconnection.
+                self.snapshot = self.with.catalog.borrow_and_update().snapshot.clone();
+                self.expander.forget_relations();
+            }
+            for change in all {
+                if self.progress.take(piece.transaction.commit, change.sequence) {
+                    self.change(piece, change).await?;
+                }
+            }
+            if let Some(end) = piece.end {
+                // What is still in the batch has its debt counted already.
+                self.with.settlement.end(end);
+                self.progress.end(piece.transaction.commit);
+            }
+        }
+        self.flush().await?;
+        self.tell(chunk, changes);
+        Ok(())
+    }
+
+    fn tell(&self, chunk: &Chunk, changes: usize) {
+        metrics::counter!("walhook_source_changes_total").increment(u64::try_from(changes).unwrap_or(0));
+        let Some((last, _)) = chunk.pieces().last() else { return };
+        let ended = chunk.pieces().filter(|(piece, _)| piece.end.is_some()).count();
+        metrics::counter!("walhook_source_transactions_total").increment(u64::try_from(ended).unwrap_or(0));
+        let lag = since(self.with.clock.now(), last.transaction.committed_at);
+        metrics::gauge!("walhook_source_lag_seconds").set(lag.as_secs_f64());
+    }
+
+    async fn change(&mut self, piece: &Piece, raw: &RawChange) -> Result<(), Halt> {
+        let Some(expansion) = self.expander.expand(&self.snapshot, piece.transaction, raw).await else {
+            return Ok(());
+        };
+        for Expanded { delivery, dead } in expansion {
+            let bytes = (delivery.body.len() + limits::DELIVERY_OVERHEAD_BYTES).min(self.with.memory_bytes);
+            let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let memory = Arc::clone(&self.with.memory);
+            let permit = match Arc::clone(&memory).try_acquire_many_owned(permits) {
+                Ok(permit) => permit,
+                Err(_) => {
+                    // What waits in the batch holds memory too: it must be on its way before we wait.
+                    self.flush().await?;
+                    tokio::select! {
+                        () = self.stop.cancelled() => return Err(Halt::Stopped),
+                        permit = memory.acquire_many_owned(permits) => permit.map_err(|_| Halt::Stopped)?,
+                    }
+                }
+            };
+            let owed = self.with.settlement.owe();
+            let young = Young { delivery, owed, permit: Some(permit), since: tokio::time::Instant::now() };
+            self.batch.push(match dead {
+                None => Offer::Send(young),
+                Some(reason) => Offer::Dead(young, reason),
+            });
+            if self.batch.len() >= BATCH {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the batch to the dispatcher, less what the ledger holds already.
+    async fn flush(&mut self) -> Result<(), Halt> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let batch = match self.with.recovery.filter(batch, &self.with.settlement, &self.stop).await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Err(Halt::Stopped),
+            Err(error) => return Err(Halt::Ledger(error)),
+        };
+        if batch.is_empty() {
+            return Ok(());
+        }
+        metrics::counter!("walhook_events_total").increment(u64::try_from(batch.len()).unwrap_or(0));
+        tokio::select! {
+            sent = self.with.offers.send(batch) => sent.map_err(|_| Halt::Stopped),
+            () = self.stop.cancelled() => Err(Halt::Stopped),
+        }
+    }
+}
