@@ -1,7 +1,7 @@
 //! The environment as a layer over the file: `WALHOOK_DELIVERY__RETRY__JITTER` is `delivery.retry.jitter`.
 //!
 //! A variable's text stays text here; the reader that knows which type a key wants makes it a number, a list, a
-//! table. Three kinds of variables start with `WALHOOK_` and are no keys: the one that names the file, those that the
+//! table. Three kinds of variables start with `WALHOOK_` and are no keys: those that name other things, those that the
 //! configuration itself names as the home of a secret (`{ env = "WALHOOK_ADMIN_TOKEN" }`), and those that Kubernetes
 //! and Docker make for a service that happens to be called walhook.
 
@@ -14,6 +14,8 @@ use super::problem::{Fault, Place, Problem};
 use super::sources::{FILE_VARIABLE, Sources};
 
 const PREFIX: &str = "WALHOOK_";
+/// Variables of walhook's that are no keys: the configuration file, and the Postgres server of the demo and the tests.
+const NO_KEYS: [&str; 2] = [FILE_VARIABLE, "WALHOOK_PG_BIN"];
 /// Lists of tables, which a variable can only replace as a whole.
 const LISTS: [&str; 2] = ["webhooks", "events"];
 
@@ -42,7 +44,8 @@ pub(super) fn layer(sources: &Sources, file: &Map<String, Value>) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in variables {
         let rest = name.strip_prefix(PREFIX).unwrap_or_default();
-        if name != FILE_VARIABLE && !homes.contains(name.as_str()) && !made_by_the_platform(rest) {
+        if !NO_KEYS.contains(&name.as_str()) && !homes.contains(name.as_str()) && !made_by_the_platform(rest)
+        {
             layer.set(name, rest, value, file);
         }
     }

@@ -15,7 +15,7 @@ const OPERATIONS: [(&str, Operation); 4] = [
 
 pub(super) fn read(node: Node<'_>) -> Option<Vec<NamedEvent>> {
     let mut events = Vec::new();
-    for item in node.list(EVENTS)? {
+    for item in node.tables(EVENTS)? {
         let (doc, path) = (item.doc, item.path.clone());
         let Some(event) = item.table().and_then(event) else { continue };
         if events.contains(&event) {

@@ -133,6 +133,17 @@ impl<'d> Node<'d> {
         Some(items.into_iter().enumerate().map(element).collect())
     }
 
+    /// The elements of a list of tables (`[[webhooks]]`).
+    pub fn tables(mut self, limit: usize) -> Option<Vec<Node<'d>>> {
+        self.unfold();
+        if self.value.is_object() {
+            let fault = Fault::new("expected a list of tables, found one table");
+            self.refuse(fault.hint(format!("Write [[{0}]] in the place of [{0}].", self.path)));
+            return None;
+        }
+        self.list(limit)
+    }
+
     /// A list, or one value in the place of a list of one.
     pub fn list_or_one(mut self, limit: usize) -> Option<Vec<Node<'d>>> {
         self.unfold();

@@ -26,7 +26,8 @@ impl Node<'_> {
                 let mut entries = form.iter();
                 match (entries.next(), entries.next()) {
                     (Some((form, Value::String(name))), None) => look_up(form, name, path, sources),
-                    _ => Err(Fault::new("expected a string, or where to find it; found another table").detail(FORMS)),
+                    _ => Err(Fault::new("expected a string, or where to find it; found another table")
+                        .detail(FORMS)),
                 }
             }
             _ => Err(Fault::new("expected a string, or where to find it").detail(FORMS)),

@@ -53,19 +53,17 @@ pub(super) fn size(text: &str) -> Result<usize, Fault> {
 /// A duration as it would be written.
 pub(super) fn show_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut text = String::new();
+    let mut parts = Vec::new();
     for (unit, scale) in DURATIONS {
-        if rest >= scale {
-            text.push_str(&format!("{}{unit}", rest / scale));
-            rest %= scale;
-        }
+        parts.extend((rest >= scale).then(|| format!("{}{unit}", rest / scale)));
+        rest %= scale;
     }
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
 }
 
 /// A size as it would be written.
 pub(super) fn show_size(bytes: usize) -> String {
-    let binary = SIZES.iter().take(3).find(|(_, scale)| bytes > 0 && bytes % scale == 0);
+    let binary = SIZES.iter().take(3).find(|(_, scale)| bytes > 0 && bytes.is_multiple_of(*scale));
     binary.map_or_else(|| format!("{bytes}B"), |(unit, scale)| format!("{}{unit}", bytes / scale))
 }
 

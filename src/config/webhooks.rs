@@ -37,7 +37,7 @@ pub(super) struct Surroundings<'s> {
 pub(super) fn read(node: Node<'_>, around: &Surroundings<'_>) -> Option<Vec<Webhook>> {
     let mut webhooks = Vec::new();
     let mut names = HashSet::new();
-    for item in node.list(limits::WEBHOOKS)? {
+    for item in node.tables(limits::WEBHOOKS)? {
         let (doc, path) = (item.doc, item.path.clone());
         let name = item.value.get("name").and_then(|name| name.as_str()).map(str::to_owned);
         if let Some(name) = name
