@@ -1,0 +1,137 @@
+//! Why no answer came, read off the chain of causes.
+//!
+//! What decides is the type of a cause, never its text: our own [`ResolveError`], rustls' error (which hides inside
+//! an `io::Error`, where `source()` steps over it), the kind of an `io::Error`. The texts say *where* by the host and
+//! the addresses that were dialled, and never quote the URL.
+
+use std::error::Error;
+use std::io;
+
+use url::Url;
+
+use super::progress::Progress;
+use super::resolve::ResolveError;
+use crate::domain::{Outcome, RefusedBy, UnreachableBy};
+
+/// Addresses that a reason lists.
+const ADDRESSES_NAMED: usize = 4;
+/// The longest foreign text in a reason, in characters.
+const CAUSE_CHARACTERS: usize = 200;
+/// How far a chain of causes is followed.
+const CHAIN_LENGTH: usize = 32;
+
+/// The outcome of a request that reqwest could not carry out.
+pub(super) fn outcome(error: &reqwest::Error, url: &Url, progress: &Progress) -> Outcome {
+    if error.is_builder() {
+        let reason = format!("the delivery cannot be made into a request: {}", root_cause(error));
+        return Outcome::Refused { by: RefusedBy::Request, reason };
+    }
+    if let Some(resolve) = find::<ResolveError>(error) {
+        return unresolved(resolve);
+    }
+    let (by, reason) = told(error, error.is_connect(), url, &place(url, progress));
+    Outcome::Unreachable { by, reason }
+}
+
+/// The outcome of a name that could not be resolved, or not to an address that may be dialled.
+pub(super) fn unresolved(error: &ResolveError) -> Outcome {
+    match error {
+        ResolveError::Forbidden { .. } => {
+            Outcome::Refused { by: RefusedBy::Address, reason: error.to_string() }
+        }
+        _ => Outcome::Unreachable { by: UnreachableBy::Dns, reason: error.to_string() },
+    }
+}
+
+/// The kind and the reason of a network error; `connecting` while no connection stands.
+pub(super) fn told(
+    error: &(dyn Error + 'static),
+    connecting: bool,
+    url: &Url,
+    place: &str,
+) -> (UnreachableBy, String) {
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return (UnreachableBy::Tls, tls_reason(tls, place));
+    }
+    let kind = find::<io::Error>(error).map(io::Error::kind);
+    if !connecting {
+        let reason = match kind {
+            Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+                format!("{place} broke the connection before it had answered")
+            }
+            _ => format!("no HTTP answer from {place}: {}", root_cause(error)),
+        };
+        return (UnreachableBy::Protocol, reason);
+    }
+    let reason = match kind {
+        Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            if url.scheme() == "https" =>
+        {
+            return (UnreachableBy::Tls, format!("{place} broke the connection in the TLS handshake"));
+        }
+        Some(io::ErrorKind::ConnectionRefused) => format!("connection refused by {place}"),
+        Some(io::ErrorKind::HostUnreachable) => format!("no route to {place}"),
+        Some(io::ErrorKind::NetworkUnreachable) => format!("the network of {place} is unreachable"),
+        _ => format!("no connection to {place}: {}", root_cause(error)),
+    };
+    (UnreachableBy::Connect, reason)
+}
+
+fn tls_reason(error: &rustls::Error, place: &str) -> String {
+    let hint = match error {
+        rustls::Error::InvalidMessage(_) => " (is it a plain http port?)",
+        _ => "",
+    };
+    format!("TLS with {place} failed: {}{hint}", shortened(&error.to_string()))
+}
+
+/// `host:port`, with the addresses of the host where it is a name.
+pub(super) fn place(url: &Url, progress: &Progress) -> String {
+    let host = url.host_str().unwrap_or("?");
+    let port = url.port_or_known_default().unwrap_or(0);
+    let dialled = progress.dialled();
+    if dialled.is_empty() {
+        return format!("{host}:{port}");
+    }
+    let mut names: Vec<_> = dialled.iter().take(ADDRESSES_NAMED).map(ToString::to_string).collect();
+    if dialled.len() > ADDRESSES_NAMED {
+        names.push("…".to_owned());
+    }
+    format!("{host}:{port} ({})", names.join(", "))
+}
+
+/// The first cause of this type in the chain, looking into what `io::Error` wraps.
+fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
+    let mut cause = Some(error);
+    for _ in 0..CHAIN_LENGTH {
+        let here = cause?;
+        if let Some(found) = here.downcast_ref::<E>() {
+            return Some(found);
+        }
+        cause = inner(here);
+    }
+    None
+}
+
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    for _ in 0..CHAIN_LENGTH {
+        match inner(last) {
+            Some(next) => last = next,
+            None => break,
+        }
+    }
+    shortened(&last.to_string())
+}
+
+fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match wrapped {
+        Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+        None => error.source(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CAUSE_CHARACTERS).collect()
+}

@@ -1,0 +1,6 @@
+//! What the transport makes of receivers that behave and of those that do not, all on loopback.
+
+mod answers;
+mod guard;
+mod rig;
+mod tls;

@@ -1,0 +1,129 @@
+//! A receiver made of bare bytes, so that it can misbehave, and a transport to send to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use url::Url;
+
+use super::super::{Policy, Request, Transport, TransportOptions};
+use crate::clock::Clock;
+use crate::domain::{Outcome, WebhookSource};
+use crate::tasks::{Role, Tasks};
+
+/// What the receiver does once it has read a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Script {
+    /// Sends these bytes and reads the next request.
+    Answer(&'static [u8]),
+    /// Sends these bytes and closes.
+    Close(&'static [u8]),
+    /// Sends these bytes and stays silent.
+    Hang(&'static [u8]),
+    /// Sends the first bytes, then the second again and again, with a pause between.
+    Repeat(&'static [u8], &'static [u8], Duration),
+}
+
+/// A running receiver; it ends with the test's runtime.
+pub struct Receiver {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Receiver {
+    pub async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let receiver =
+            Self { address, connections: Arc::clone(&connections), requests: Arc::clone(&requests) };
+        let (tasks, _) = Tasks::new();
+        let connected = tasks.clone();
+        tasks.spawn("receiver", Role::Passing, async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::SeqCst);
+                let requests = Arc::clone(&requests);
+                connected.spawn("connection", Role::Passing, async move {
+                    let ended = converse(stream, script, &requests).await;
+                    drop(ended);
+                });
+            }
+        });
+        receiver
+    }
+
+    pub fn url(&self, path: &str) -> Url {
+        format!("http://{}{path}", self.address).parse().unwrap()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+async fn converse(mut stream: TcpStream, script: Script, requests: &AtomicUsize) -> std::io::Result<()> {
+    while read_request(&mut stream).await? {
+        requests.fetch_add(1, Ordering::SeqCst);
+        match script {
+            Script::Answer(bytes) => stream.write_all(bytes).await?,
+            Script::Close(bytes) => {
+                stream.write_all(bytes).await?;
+                return stream.shutdown().await;
+            }
+            Script::Hang(bytes) => {
+                stream.write_all(bytes).await?;
+                std::future::pending::<()>().await;
+            }
+            Script::Repeat(head, again, pause) => {
+                stream.write_all(head).await?;
+                loop {
+                    stream.write_all(again).await?;
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a head and the body it announces; `false` at the end of the connection.
+async fn read_request(stream: &mut TcpStream) -> std::io::Result<bool> {
+    let mut read = Vec::new();
+    loop {
+        if let Some(end) = read.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&read[..end]).to_lowercase();
+            let announced = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = announced.map_or(0, |text| text.trim().parse().unwrap());
+            if read.len() >= end + 4 + length {
+                return Ok(true);
+            }
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+/// A transport that keeps 16 bytes of answers.
+pub fn transport(policy: Policy, extra_roots: Vec<CertificateDer<'static>>) -> Transport {
+    let clock = Clock::turned("2026-11-21T20:00:00Z".parse().unwrap(), 7);
+    Transport::new(TransportOptions { policy, capture_bytes: 16, clock, extra_roots }).unwrap()
+}
+
+/// Sends a small body with a timeout in milliseconds.
+pub async fn send(transport: &Transport, url: &Url, source: WebhookSource, timeout_ms: u64) -> Outcome {
+    let body = Bytes::from_static(b"{\"hello\":1}");
+    let timeout = Duration::from_millis(timeout_ms);
+    transport.send(Request { url, source, headers: HeaderMap::new(), body, timeout }).await
+}
