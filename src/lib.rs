@@ -1,7 +1,12 @@
 //! walhook, seen from the top.
+pub mod app;
+pub mod catalog;
+pub mod chores;
 pub mod clock;
 pub mod config;
+pub mod dispatcher;
 pub mod domain;
+pub mod intake;
 pub mod ledger;
 pub mod matcher;
 pub mod pgoutput;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-pub use compile::{compile_file, conditions_complaint, template_complaint};
+pub use compile::{compile_file, compile_with, conditions_complaint, template_complaint};
 pub use load::{Rows, load};
 pub use watch::{Watcher, watch};
 

@@ -21,9 +21,10 @@ mod queue;
 mod run;
 mod slot;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use queue::Young;
@@ -62,6 +63,10 @@ pub struct Dispatcher {
     pub handover_after: Duration,
     /// How long stopping may take; a part of it is left for the ledger.
     pub shutdown_grace: Duration,
+    /// Bytes of young deliveries that may still come into memory.
+    pub memory: Arc<Semaphore>,
+    /// The size of all of it.
+    pub memory_bytes: usize,
 }
 
 /// The dispatcher's doors.

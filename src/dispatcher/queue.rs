@@ -70,7 +70,6 @@ pub(super) struct Rules {
     pub ordering: Ordering,
     pub concurrency: usize,
     pub timeout: Duration,
-    pub handover_after: Duration,
 }
 
 /// The queue of one webhook.
@@ -280,8 +279,7 @@ impl Queue {
     }
 
     /// Hands over the lanes that have waited for too long, behind others or in flight.
-    pub fn hand_over_aged(&mut self, turn: &mut Turn<'_>) {
-        let limit = self.rules.handover_after;
+    pub fn hand_over_aged(&mut self, limit: Duration, turn: &mut Turn<'_>) {
         let is_old = |since: Instant| turn.at.saturating_duration_since(since) >= limit;
         let aged: Vec<Lane> = self
             .lanes

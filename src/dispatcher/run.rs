@@ -179,7 +179,7 @@ impl State {
     pub(super) fn slot(&mut self, webhook: &Arc<str>, mode: Mode) -> Option<&mut Slot> {
         if self.slots.get_mut(webhook).is_none() {
             let target = self.catalog.snapshot.by_name(webhook).cloned();
-            let rules = rules_of(target.as_deref(), self.with.handover_after);
+            let rules = rules_of(target.as_deref());
             self.slots.insert(Arc::clone(webhook), Slot::new(webhook, target, rules, mode));
         }
         self.slots.get_mut(webhook)
@@ -358,7 +358,7 @@ impl State {
         let now = self.with.clock.now();
         for webhook in self.slots.names() {
             let target = snapshot.by_name(&webhook).cloned();
-            let rules = rules_of(target.as_deref(), self.with.handover_after);
+            let rules = rules_of(target.as_deref());
             self.with_queue(&webhook, |queue, turn| queue.set_rules(rules, turn));
             if let Some(slot) = self.slots.get_mut(&webhook) {
                 slot.target = target;
@@ -388,10 +388,16 @@ impl State {
         let now = self.with.clock.now();
         self.tick_at = at + TICK;
         self.restless = false;
+        let free = self.with.memory.available_permits();
+        metrics::gauge!("walhook_memory_young_bytes")
+            .set(f64::from(u32::try_from(self.with.memory_bytes.saturating_sub(free)).unwrap_or(u32::MAX)));
+        // When memory runs short, whoever keeps up is spared and the others go to the ledger early.
+        let is_short = free < self.with.memory_bytes / 4;
+        let limit = if is_short { limits::QUEUE_PATIENCE } else { self.with.handover_after };
         let mut turn = Turn { at, now, tokens: &mut self.tokens, commands: &mut self.commands };
         for (webhook, slot) in self.slots.iter_mut() {
             if !slot.queue.is_empty() {
-                slot.queue.hand_over_aged(&mut turn);
+                slot.queue.hand_over_aged(limit, &mut turn);
             }
             if slot.wants_recount(at) {
                 let most = limits::BLOCKED_LANES_PER_WEBHOOK / 2;

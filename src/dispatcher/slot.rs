@@ -39,15 +39,14 @@ pub(super) struct Slots {
 }
 
 /// What a queue needs to know of a webhook; of one that is not declared, that nothing may go.
-pub(super) fn rules_of(target: Option<&Compiled>, handover_after: Duration) -> Rules {
+pub(super) fn rules_of(target: Option<&Compiled>) -> Rules {
     match target {
         Some(compiled) => Rules {
             ordering: compiled.webhook.ordering,
             concurrency: usize::try_from(compiled.webhook.concurrency).unwrap_or(1),
             timeout: compiled.webhook.timeout,
-            handover_after,
         },
-        None => Rules { ordering: Ordering::Row, concurrency: 0, timeout: handover_after, handover_after },
+        None => Rules { ordering: Ordering::Row, concurrency: 0, timeout: Duration::ZERO },
     }
 }
 

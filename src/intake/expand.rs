@@ -31,8 +31,6 @@ pub(super) struct Expander {
     database: Arc<str>,
     max_body: usize,
     tables: FxHashMap<u32, Table>,
-    /// The table of the change before: mostly that of the next one too.
-    last: Option<(Arc<Relation>, bool)>,
     data: Vec<u8>,
     failed_conditions: FxHashSet<String>,
 }
@@ -54,7 +52,6 @@ impl Expander {
             database,
             max_body,
             tables: FxHashMap::default(),
-            last: None,
             data: Vec::new(),
             failed_conditions: FxHashSet::default(),
         }
@@ -63,19 +60,12 @@ impl Expander {
     /// The snapshot or the connection is another: what was resolved is void.
     pub fn forget_relations(&mut self) {
         self.tables.clear();
-        self.last = None;
     }
 
     /// The deliveries a change owes; `None` where nobody wants it.
     pub async fn expand(
         &mut self, snapshot: &Snapshot, transaction: Transaction, raw: &RawChange,
     ) -> Option<Vec<Expanded>> {
-        if let Some((relation, wanted)) = &self.last
-            && !wanted
-            && Arc::ptr_eq(relation, &raw.relation)
-        {
-            return None;
-        }
         self.resolve(snapshot, &raw.relation).await;
         let table = self.tables.get(&raw.relation.id)?;
         if !table.interest.wants(raw.operation) {
@@ -111,12 +101,10 @@ impl Expander {
             return;
         }
         let interest = snapshot.matcher.interest(relation);
-        let wanted = !interest.is_empty();
-        let key = if wanted { self.keys.of(relation).await } else { Key::EachRow };
+        let key = if interest.is_empty() { Key::EachRow } else { self.keys.of(relation).await };
         let (schema, name) = (relation.schema.as_ref().into(), relation.name.as_ref().into());
         let table = Table { relation: Arc::clone(relation), interest, key, schema, name };
         self.tables.insert(relation.id, table);
-        self.last = Some((Arc::clone(relation), wanted));
     }
 }
 
@@ -224,7 +212,7 @@ fn key_text(values: &[&[u8]]) -> Arc<str> {
 
 /// Writes a value and counts it where it could only go out as its text.
 fn json(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
-    if pgoutput::write_json(kind, text, out) == Written::AsText {
+    if pgoutput::write_json(kind, text, out) == Written::TextInstead {
         metrics::counter!("walhook_values_as_text_total").increment(1);
     }
 }

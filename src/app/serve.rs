@@ -1,0 +1,78 @@
+//! `/healthz`, `/readyz`, `/metrics`.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::AppError;
+use crate::ledger::writer::Health;
+use crate::source::SourceState;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// The numbers; `None` where they could not be started.
+    pub metrics: Option<PrometheusHandle>,
+    /// What the source is doing.
+    pub source: watch::Receiver<SourceState>,
+    /// Whether the ledger can be written.
+    pub ledger: watch::Receiver<Health>,
+}
+
+/// Opens the port and says which.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        tracing::info!(address = %listener.local_addr()?, "listening");
+        Ok(listener)
+    };
+    bound.await.map_err(|source| AppError::Listen { address, source })
+}
+
+/// Serves until asked to stop.
+pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) {
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(numbers))
+        .with_state(pages);
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "the pages can no longer be served");
+    }
+}
+
+/// 200 once streaming with a ledger that can be written; else 503 and the reason.
+async fn ready(State(pages): State<Pages>) -> Response {
+    let source = pages.source.borrow().clone();
+    let ledger = pages.ledger.borrow().clone();
+    match (source, ledger) {
+        (SourceState::Streaming { .. }, Health::Writing) => (StatusCode::OK, "streaming\n".to_owned()),
+        (_, Health::Failing(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("ledger: {reason}\n")),
+        (SourceState::Connecting, _) => (StatusCode::SERVICE_UNAVAILABLE, "connecting\n".to_owned()),
+        (SourceState::Standby { since, pid }, _) => {
+            let holder = pid.map(|pid| format!(" of server process {pid}")).unwrap_or_default();
+            (StatusCode::SERVICE_UNAVAILABLE, format!("standby since {since}: the slot is in the hands{holder}\n"))
+        }
+        (SourceState::Waiting { error, .. }, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting: {error}\n")),
+    }
+    .into_response()
+}
+
+async fn numbers(State(pages): State<Pages>) -> Response {
+    match pages.metrics {
+        Some(metrics) => {
+            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (kind, metrics.render()).into_response()
+        }
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}

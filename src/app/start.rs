@@ -1,0 +1,318 @@
+//! The order in which things begin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AppError, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running, Settlement,
+    SourceError, SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits,
+};
+use crate::catalog::{Rows, Snapshot};
+use crate::chores::{self, upkeep};
+use crate::clock::Clock;
+use crate::config::OnSlotLost;
+use crate::domain::WebhookSource;
+use crate::intake::{Intake, Recovery};
+use crate::ledger::own::{Identity, Ownership};
+use crate::ledger::prune::Retention;
+use crate::matcher::pattern_matches;
+use crate::source::{
+    self, Manage, Preparation, Prepared, PublicationNames, SetupError, SlotHistory, SourceOptions, TableInfo,
+    WalStatus, drop_slot, slot_state,
+};
+use crate::tasks::Role;
+use crate::transport::Transport;
+
+/// Everything that was found and made before the link begins.
+pub(super) struct Ready {
+    places: Places,
+    rows: Rows,
+    snapshot: Snapshot,
+    identity: source::Identity,
+    prepared: Prepared,
+    transport: Transport,
+    clock: Clock,
+}
+
+/// Whether the publications are ours to change.
+pub(super) fn manage(config: &Config) -> Manage {
+    if config.database.manage_publication { Manage::Change } else { Manage::Look }
+}
+
+/// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
+pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
+    let clock = Clock::system();
+    let places = Places::of(config)?;
+    let transport = super::transport(config, &clock)?;
+    let mut session = places.database.session("walhook").await?;
+    let (_, problems) = source::check(&session, &config.database.slot).await?;
+    if let Some(problem) = problems.into_iter().next() {
+        return Err(problem.into());
+    }
+    let known = source::tables(&session, &config.database.schema).await?;
+    let of_file = catalog::compile_file(config).map_err(AppError::Compile)?;
+    check_patterns(&of_file, config, &known)?;
+    check_identities(&of_file, &known)?;
+    places.ledger.migrate().await?;
+    let ledger = places.ledger.session("walhook start").await?;
+    let rows = catalog::load(&ledger.client).await?;
+    drop(ledger);
+    let snapshot = catalog::compile_with(config, &rows).map_err(AppError::Compile)?;
+    let history = match places.ledger.knows_slot(&config.database.slot).await? {
+        true => SlotHistory::Made,
+        false => SlotHistory::Never,
+    };
+    let mut wish = Preparation {
+        slot: config.database.slot.clone(),
+        history,
+        names: PublicationNames::of(&config.database.publication),
+        manage: manage(config),
+        wanted: upkeep::wanted(&snapshot, &known),
+        own_schema: config.database.schema.clone(),
+    };
+    let identity = source::identify(&places.database).await?;
+    let recreated = forget_lost_slot(config, &places, &mut wish, &session, &identity).await?;
+    let mut prepared = source::prepare(&mut session, &wish).await?;
+    prepared.slot_created |= recreated;
+    Ok(Ready { places, rows, snapshot, identity, prepared, transport, clock })
+}
+
+/// With `on_slot_lost = "recreate"`: records what is lost and lets a new slot be made. Returns whether it was so.
+async fn forget_lost_slot(
+    config: &Config, places: &Places, wish: &mut Preparation, session: &crate::postgres::Session,
+    identity: &source::Identity,
+) -> Result<bool, AppError> {
+    if config.database.on_slot_lost != OnSlotLost::Recreate || wish.history == SlotHistory::Never {
+        return Ok(false);
+    }
+    let slot = &config.database.slot;
+    let state = slot_state(session, slot).await?;
+    let reason = match &state {
+        None => "the slot is gone",
+        Some(state) if state.wal_status == WalStatus::Lost => "the slot was invalidated",
+        Some(_) => return Ok(false),
+    };
+    let from = state.as_ref().map(|state| state.confirmed.to_string());
+    let to = identity.flushed.to_string();
+    places.ledger.record_gap(slot, from.as_deref(), &to, reason).await?;
+    tracing::error!(slot, from, to, reason, "changes between these positions are lost; recorded in gaps");
+    if state.is_some() {
+        drop_slot(session, slot).await?;
+    }
+    wish.history = SlotHistory::Never;
+    Ok(true)
+}
+
+/// Patterns of the file that name one type must name one that some table can make.
+fn check_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Result<(), AppError> {
+    let mut types: Vec<Arc<str>> = config.events.iter().map(|event| Arc::clone(&event.event_type)).collect();
+    for table in known {
+        types.extend(snapshot.matcher.types_of(&table.schema, &table.table).into_iter().map(|t| t.event_type));
+    }
+    let mut lines = Vec::new();
+    for compiled in snapshot.webhooks().iter().filter(|c| c.webhook.source == WebhookSource::Toml) {
+        for pattern in compiled.webhook.events.iter().filter(|pattern| !pattern.contains('*')) {
+            if types.iter().any(|event_type| pattern_matches(pattern, event_type)) {
+                continue;
+            }
+            lines.push(complaint(&config.path, &compiled.webhook.name, pattern, &types));
+        }
+    }
+    if lines.is_empty() { Ok(()) } else { Err(AppError::Patterns(lines.join("\n"))) }
+}
+
+fn complaint(path: &std::path::Path, webhook: &str, pattern: &str, types: &[Arc<str>]) -> String {
+    let nearest = types.iter().min_by_key(|event_type| strsim::damerau_levenshtein(pattern, event_type));
+    let hint = nearest.map_or_else(
+        || "The database has no table that could be published.".to_owned(),
+        |nearest| format!("The nearest is \"{nearest}\"; a pattern with * may wait for tables to come."),
+    );
+    format!(
+        "{}: webhooks.{webhook}.events: no table makes an event \"{pattern}\"\n  hint: {hint}",
+        path.display()
+    )
+}
+
+/// Tables that are meant by name for updates or deletes must have a replica identity: asked before anything is made.
+fn check_identities(snapshot: &Snapshot, known: &[TableInfo]) -> Result<(), AppError> {
+    source::check_identities(&upkeep::wanted(snapshot, known), known).map_err(AppError::from)
+}
+
+/// Begins the link, and behind it a task that builds the rest when the slot is ours.
+pub(super) fn begin(
+    config: Arc<Config>, ready: Ready, tasks: &Tasks, states: watch::Sender<SourceState>,
+    health: watch::Sender<Health>,
+) -> Running {
+    let (items_in, items) = mpsc::channel(limits::CHUNKS_WAITING);
+    let (faults_in, faults) = mpsc::unbounded_channel();
+    let (config_in, config_out) = watch::channel(Arc::clone(&config));
+    let (end_source, drained) = (CancellationToken::new(), CancellationToken::new());
+    let settlement = Settlement::new();
+    let timeout = u64::try_from(ready.prepared.facts.wal_sender_timeout_ms).unwrap_or(0);
+    let every = Duration::from_millis(timeout / 3);
+    let feedback_every = if timeout == 0 { limits::FEEDBACK_EVERY } else { every.min(limits::FEEDBACK_EVERY) };
+    let options = SourceOptions {
+        server: ready.places.database.clone(),
+        slot: config.database.slot.clone(),
+        publications: ready.prepared.report.publications.clone(),
+        feedback_every,
+        own_schema: config.database.schema.clone(),
+        system: Some(ready.identity.system),
+        clock: ready.clock.clone(),
+    };
+    let watching = states.subscribe();
+    let link = source::run(options, items_in, settlement.confirmed(), states, end_source.clone());
+    let told = faults_in.clone();
+    tasks.spawn("source", Role::Essential, report(told, link));
+    let body = Body { config, ready, tasks: tasks.clone(), settlement, items, config_out, health };
+    let build = body.build(watching, faults_in.clone(), drained.clone());
+    tasks.spawn("start", Role::Passing, report(faults_in, build));
+    Running { end_source, config: config_in, faults, drained }
+}
+
+/// Runs a worker; a fault of it is told before it ends.
+async fn report<T, E: Into<AppError>>(
+    faults: mpsc::UnboundedSender<AppError>, worker: impl Future<Output = Result<T, E>>,
+) {
+    if let Err(error) = worker.await
+        && faults.send(error.into()).is_err()
+    {
+        tracing::debug!("a fault came after the end");
+    }
+}
+
+/// Everything behind the link.
+struct Body {
+    config: Arc<Config>,
+    ready: Ready,
+    tasks: Tasks,
+    settlement: Settlement,
+    items: mpsc::Receiver<Item>,
+    config_out: watch::Receiver<Arc<Config>>,
+    health: watch::Sender<Health>,
+}
+
+impl Body {
+    /// Waits until the slot is ours, takes the ledger over, and begins the workers.
+    async fn build(
+        self, mut states: watch::Receiver<SourceState>, faults: mpsc::UnboundedSender<AppError>,
+        drained: CancellationToken,
+    ) -> Result<(), AppError> {
+        let stop = self.tasks.stopping();
+        let streaming = |state: &SourceState| matches!(state, SourceState::Streaming { .. });
+        tokio::select! {
+            ours = states.wait_for(streaming) => if ours.is_err() { return Ok(()) },
+            () = stop.cancelled() => {
+                drained.cancel();
+                return Ok(());
+            }
+        }
+        let Self { config, ready, tasks, settlement, items, config_out, health } = self;
+        let ledger = ready.places.ledger.clone();
+        let identity = Identity {
+            system: ready.identity.system,
+            timeline: i32::try_from(ready.identity.timeline).unwrap_or(i32::MAX),
+            slot_is_new: ready.prepared.slot_created,
+        };
+        let holder = format!("pid {}", std::process::id());
+        let own = ledger.take_over(&config.database.slot, &identity, &holder).await?;
+        let recovery = Recovery::begin(ledger.clone(), &own).await?;
+        // What a process that held the slot before us did to the declarations counts too.
+        let rows = Rows { version: 0, ..ready.rows };
+        let states = Arc::new(rows.states.clone());
+        let (published, catalog) = watch::channel(Published { snapshot: Arc::new(ready.snapshot), states });
+        let (pokes_in, pokes) = watch::channel(0);
+        let workers = Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
+        let flow = Flow { items, catalog: catalog.clone(), pokes, settlement, health, recovery };
+        workers.flow(flow, &tasks, &faults, drained);
+        let watcher = Watcher { ledger, config: config_out, published, pokes: pokes_in.clone() };
+        tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
+        workers.chores(&catalog, pokes_in, &tasks);
+        Ok(())
+    }
+}
+
+struct Workers {
+    config: Arc<Config>,
+    places: Places,
+    transport: Transport,
+    clock: Clock,
+    own: Ownership,
+}
+
+struct Flow {
+    items: mpsc::Receiver<Item>,
+    catalog: watch::Receiver<Published>,
+    pokes: watch::Receiver<u64>,
+    settlement: Settlement,
+    health: watch::Sender<Health>,
+    recovery: Recovery,
+}
+
+impl Workers {
+    /// Intake → dispatcher → writer.
+    fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>, drained: CancellationToken) {
+        let Flow { items, catalog, pokes, settlement, health, recovery } = flow;
+        let (offers_in, offers) = dispatcher::offers();
+        let (commands, written) = mpsc::unbounded_channel();
+        let (acks_in, acks) = mpsc::unbounded_channel();
+        let memory = Arc::new(Semaphore::new(self.config.delivery.memory));
+        let writer = Writer {
+            ledger: self.places.ledger.clone(),
+            own: self.own.clone(),
+            store: self.config.ledger.store_bodies,
+            settlement: settlement.clone(),
+            clock: self.clock.clone(),
+            health,
+        };
+        let writing = async move {
+            let written = writer.run(written, acks_in).await;
+            drained.cancel();
+            written
+        };
+        tasks.spawn("ledger writer", Role::Essential, report(faults.clone(), writing));
+        let dispatcher = Dispatcher {
+            transport: self.transport.clone(),
+            clock: self.clock.clone(),
+            tasks: tasks.clone(),
+            ledger: self.places.ledger.clone(),
+            epoch: self.own.epoch,
+            handover_after: self.config.delivery.handover_after,
+            shutdown_grace: self.config.delivery.shutdown_grace,
+            memory: Arc::clone(&memory),
+            memory_bytes: self.config.delivery.memory,
+        };
+        let doors = Doors { offers, commands, acks, catalog: catalog.clone(), pokes, stop: tasks.stopping() };
+        tasks.spawn("dispatcher", Role::Essential, dispatcher.run(doors));
+        let intake = Intake {
+            items,
+            offers: offers_in,
+            catalog,
+            settlement,
+            memory,
+            memory_bytes: self.config.delivery.memory,
+            max_body: self.config.delivery.max_body,
+            origin: self.own.origin,
+            database: self.places.database.database().unwrap_or_default().into(),
+            server: self.places.database.clone(),
+            recovery,
+            clock: self.clock.clone(),
+        };
+        tasks.spawn("intake", Role::Essential, report::<_, LedgerError>(faults.clone(), intake.run(tasks.stopping())));
+    }
+
+    fn chores(&self, catalog: &watch::Receiver<Published>, pokes: watch::Sender<u64>, tasks: &Tasks) {
+        let (ledger, stop) = (&self.places.ledger, tasks.stopping());
+        let config = &self.config.ledger;
+        let retention = Retention { delivered: config.retention, failed: config.failed_retention };
+        let retain = chores::keep_retention(ledger.clone(), retention, stop.clone());
+        tasks.spawn("retention", Role::Essential, retain);
+        let holds = chores::keep_holds(ledger.clone(), catalog.clone(), pokes, stop.clone());
+        tasks.spawn("holds", Role::Essential, holds);
+        let upkeep = self.places.upkeep(&self.config);
+        tasks.spawn("upkeep", Role::Essential, chores::keep_publications(upkeep, catalog.clone(), stop));
+    }
+}

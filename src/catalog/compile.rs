@@ -1,0 +1,103 @@
+//! From declarations to a snapshot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{Compiled, Invalid, Rows, Snapshot};
+use crate::config::{Checks, Complaint, Config, webhook_from_row};
+use crate::domain::{Webhook, limits};
+use crate::matcher::{Condition, Matcher};
+use crate::render::{self, Templates};
+use crate::sign::Signer;
+
+/// Compiles snapshots; remembers the rows it has checked, so that one change among many costs one check.
+#[derive(Default)]
+pub(super) struct Compiler {
+    checked: HashMap<String, (Map<String, Value>, Result<Arc<Webhook>, String>)>,
+}
+
+/// Whether a text is a condition, in the configuration's terms.
+pub fn conditions_complaint(source: &str) -> Result<(), Complaint> {
+    Condition::compile(source).map(drop).map_err(|error| Complaint {
+        message: error.message.clone(),
+        line: error.line,
+        column: error.column,
+    })
+}
+
+/// Whether a text is a template, in the configuration's terms.
+pub fn template_complaint(source: &str) -> Result<(), Complaint> {
+    render::check_template(source).map_err(|error| Complaint {
+        message: error.message.clone(),
+        line: error.line,
+        column: error.column,
+    })
+}
+
+/// Compiles what the file alone declares.
+pub fn compile_file(config: &Config) -> Result<Snapshot, String> {
+    compile_with(config, &Rows::default())
+}
+
+/// Compiles what file and database declare.
+pub fn compile_with(config: &Config, rows: &Rows) -> Result<Snapshot, String> {
+    Compiler::default().compile(config, rows)
+}
+
+impl Compiler {
+    /// Compiles file and rows. The file's own faults are an error; a row's set that row aside.
+    pub fn compile(&mut self, config: &Config, rows: &Rows) -> Result<Snapshot, String> {
+        let mut webhooks: Vec<Arc<Webhook>> = config.webhooks.iter().cloned().map(Arc::new).collect();
+        let mut invalid = Vec::new();
+        let mut checked = HashMap::with_capacity(rows.webhooks.len());
+        for row in &rows.webhooks {
+            let name = row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let known = self.checked.remove(&name).filter(|(before, _)| before == row);
+            let (row, result) = known.unwrap_or_else(|| (row.clone(), check(row, config)));
+            match &result {
+                _ if webhooks.len() >= limits::WEBHOOKS => {
+                    let reason = format!("there are more than {} webhooks", limits::WEBHOOKS);
+                    invalid.push(Invalid { webhook: name.clone(), reason });
+                }
+                Ok(webhook) if config.webhooks.iter().any(|ours| ours.name == webhook.name) => {
+                    let reason = format!("{} declares a webhook of this name", config.path.display());
+                    invalid.push(Invalid { webhook: name.clone(), reason });
+                }
+                Ok(webhook) => webhooks.push(Arc::clone(webhook)),
+                Err(reason) => invalid.push(Invalid { webhook: name.clone(), reason: reason.clone() }),
+            }
+            checked.insert(name, (row, result));
+        }
+        self.checked = checked;
+        assemble(config, webhooks, invalid)
+    }
+}
+
+fn check(row: &Map<String, Value>, config: &Config) -> Result<Arc<Webhook>, String> {
+    let checks = Checks {
+        condition: &conditions_complaint,
+        template: &template_complaint,
+        connection: &|_| Ok(()),
+    };
+    webhook_from_row(row.clone(), config, &checks).map(Arc::new).map_err(|problems| problems.to_string())
+}
+
+fn assemble(
+    config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>,
+) -> Result<Snapshot, String> {
+    let templates = Templates::compile(&config.templates).map_err(|error| error.to_string())?;
+    let matcher = Matcher::build(&config.tables, &config.events, &webhooks).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(|(place, error)| format!("{place}: {error}")).collect();
+        lines.join("\n")
+    })?;
+    let mut compiled = Vec::with_capacity(webhooks.len());
+    for webhook in webhooks {
+        let signer = Signer::new(&webhook.secrets).map_err(|error| format!("{}: {error}", webhook.name))?;
+        let renderer = templates.renderer(&webhook.body).map_err(|error| format!("{}: {error}", webhook.name))?;
+        compiled.push(Arc::new(Compiled { webhook, signer, renderer }));
+    }
+    let by_name = compiled.iter().enumerate().map(|(at, c)| (Arc::clone(&c.webhook.name), at)).collect();
+    Ok(Snapshot { webhooks: compiled, by_name, matcher, invalid })
+}

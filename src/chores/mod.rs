@@ -1,0 +1,66 @@
+//! What must be done now and then: idempotent, woken or periodic.
+//!
+//! Each chore looks at how things are and brings them to how they should be; it keeps nothing in between, so doing it
+//! twice, or after a crash, does no harm.
+
+pub mod hold;
+pub mod retain;
+pub mod upkeep;
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Published;
+use crate::ledger::Ledger;
+use crate::ledger::prune::Retention;
+
+/// How often retention is looked after.
+const RETAIN_EVERY: Duration = Duration::from_secs(15 * 60);
+/// How often held and released deliveries, and publications, are looked after without being woken.
+const ROUND_EVERY: Duration = Duration::from_secs(30);
+
+/// Drops what is past its retention, now and every quarter of an hour.
+pub async fn keep_retention(ledger: Ledger, retention: Retention, stop: CancellationToken) {
+    loop {
+        retain::activate(&ledger, &retention).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETAIN_EVERY) => {}
+        }
+    }
+}
+
+/// Holds and releases deliveries as the webhooks' states say, at each change and every half minute.
+pub async fn keep_holds(
+    ledger: Ledger, mut catalog: watch::Receiver<Published>, pokes: watch::Sender<u64>, stop: CancellationToken,
+) {
+    loop {
+        let published = catalog.borrow_and_update().clone();
+        hold::activate(&ledger, &published, &pokes, &stop).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = catalog.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(ROUND_EVERY) => {}
+        }
+    }
+}
+
+/// Keeps the publications at what the webhooks need, at each change and every half minute.
+pub async fn keep_publications(
+    upkeep: upkeep::Upkeep, mut catalog: watch::Receiver<Published>, stop: CancellationToken,
+) {
+    let mut last = upkeep::Report::default();
+    loop {
+        let published = catalog.borrow_and_update().clone();
+        let report = upkeep.activate(&published.snapshot).await;
+        report.tell_what_is_new(&last);
+        last = report;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = catalog.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(ROUND_EVERY) => {}
+        }
+    }
+}
