@@ -48,17 +48,24 @@ pub fn decode_head(payload: Bytes) -> Result<HeadOnly, DecodeError> {
 
 /// The marks and rows after the table's oid, up to the cut.
 fn rows(at: &mut Cursor, head: &mut HeadOnly) -> Result<(), DecodeError> {
-    let expected = "the mark of a row ('K', 'O' or 'N')";
-    while at.left() > 0 && head.new.is_none() {
+    let (expected, old_may_come, new_may_come) = match head.kind {
+        MessageKind::Insert => ("the mark of a new row ('N')", false, true),
+        MessageKind::Delete => ("the mark of an old row ('K' or 'O')", true, false),
+        _ => ("the mark of a row ('K', 'O' or 'N')", true, true),
+    };
+    while at.left() > 0 {
         let mark = at.u8(expected)?;
+        let old_fits = old_may_come && head.old.is_none();
+        if !(mark == b'N' && new_may_come || matches!(mark, b'K' | b'O') && old_fits) {
+            return Err(at.unexpected(1, expected, mark));
+        }
         let (leading, whole) = leading_cells(at)?;
         match mark {
-            b'N' => head.new = Some(leading),
-            b'K' if head.old.is_none() => head.old = Some(OldRow::Key(leading)),
-            b'O' if head.old.is_none() => head.old = Some(OldRow::Full(leading)),
-            other => return Err(at.unexpected(1, expected, other)),
+            b'K' => head.old = Some(OldRow::Key(leading)),
+            b'O' => head.old = Some(OldRow::Full(leading)),
+            _ => head.new = Some(leading),
         }
-        if !whole {
+        if !whole || mark == b'N' || !new_may_come {
             break;
         }
     }
