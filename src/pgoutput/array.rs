@@ -194,3 +194,31 @@ pub(super) fn write_array(
     }
     Some(written)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_reads_piece_by_piece() {
+        use ArrayToken::{Close, Element, Null, Open};
+        let text = |text: &'static str| Element(Cow::Borrowed(text.as_bytes()));
+        let tokens: Result<Vec<_>, _> =
+            ArrayTokens::new(br#"[2:3]={{a,NULL},{"NULL","x\"\\y"}}"#, b',').collect();
+        let expected =
+            vec![Open, Open, text("a"), Null, Close, Open, text("NULL"), text("x\"\\y"), Close, Close];
+        assert_eq!(tokens, Ok(expected));
+    }
+
+    #[test]
+    fn what_is_no_array_ends_in_one_error() {
+        for text in [
+            "", "{", "}", "{}}", "{}x", "{,}", "{1,}", "{,1}", "{1,,2}", "x", "[0:1]={1", "[a]={1}",
+            "[0:1]{1}", "[0:1]=", "{\"a}", "{\"a\\", "{\"a\"b}", "{a\"b\"}", "{a\\b}", "{1 {2}}", "{{1}2}",
+        ] {
+            let tokens: Vec<_> = ArrayTokens::new(text.as_bytes(), b',').collect();
+            assert_eq!(tokens.last(), Some(&Err(MalformedArray)), "{text}");
+            assert_eq!(tokens.iter().filter(|token| token.is_err()).count(), 1, "{text}");
+        }
+    }
+}

@@ -31,14 +31,14 @@ pub struct HeadOnly {
 /// # Errors
 ///
 /// [`DecodeError`], where not even the table can be told, or where the bytes that are there are malformed.
-pub fn decode_head(payload: &Bytes) -> Result<HeadOnly, DecodeError> {
-    let kind = MessageKind::of(payload)?;
+pub fn decode_head(payload: Bytes) -> Result<HeadOnly, DecodeError> {
+    let kind = MessageKind::of(&payload)?;
     let mut at = Cursor::new(kind, payload, 1);
     let mut head = HeadOnly { kind, relation: None, old: None, new: None, transactional: true };
     match kind {
         MessageKind::Insert | MessageKind::Update | MessageKind::Delete => {
             head.relation = Some(relation_id(&mut at)?);
-            rows(&mut at, payload, &mut head)?;
+            rows(&mut at, &mut head)?;
         }
         MessageKind::Logical => head.transactional = logical_head(&mut at)?.0,
         _ => {}
@@ -47,18 +47,25 @@ pub fn decode_head(payload: &Bytes) -> Result<HeadOnly, DecodeError> {
 }
 
 /// The marks and rows after the table's oid, up to the cut.
-fn rows(at: &mut Cursor<'_>, payload: &Bytes, head: &mut HeadOnly) -> Result<(), DecodeError> {
-    let expected = "the mark of a row ('K', 'O' or 'N')";
-    while at.left() > 0 && head.new.is_none() {
+fn rows(at: &mut Cursor, head: &mut HeadOnly) -> Result<(), DecodeError> {
+    let (expected, old_may_come, new_may_come) = match head.kind {
+        MessageKind::Insert => ("the mark of a new row ('N')", false, true),
+        MessageKind::Delete => ("the mark of an old row ('K' or 'O')", true, false),
+        _ => ("the mark of a row ('K', 'O' or 'N')", true, true),
+    };
+    while at.left() > 0 {
         let mark = at.u8(expected)?;
-        let (leading, whole) = leading_cells(at, payload)?;
-        match mark {
-            b'N' => head.new = Some(leading),
-            b'K' if head.old.is_none() => head.old = Some(OldRow::Key(leading)),
-            b'O' if head.old.is_none() => head.old = Some(OldRow::Full(leading)),
-            other => return Err(at.unexpected(1, expected, other)),
+        let old_fits = old_may_come && head.old.is_none();
+        if !(mark == b'N' && new_may_come || matches!(mark, b'K' | b'O') && old_fits) {
+            return Err(at.unexpected(1, expected, mark));
         }
-        if !whole {
+        let (leading, whole) = leading_cells(at)?;
+        match mark {
+            b'K' => head.old = Some(OldRow::Key(leading)),
+            b'O' => head.old = Some(OldRow::Full(leading)),
+            _ => head.new = Some(leading),
+        }
+        if !whole || mark == b'N' || !new_may_come {
             break;
         }
     }
@@ -66,7 +73,7 @@ fn rows(at: &mut Cursor<'_>, payload: &Bytes, head: &mut HeadOnly) -> Result<(),
 }
 
 /// The values of a row that are whole, and whether that is all of them.
-fn leading_cells(at: &mut Cursor<'_>, payload: &Bytes) -> Result<(Tuple, bool), DecodeError> {
+fn leading_cells(at: &mut Cursor) -> Result<(Tuple, bool), DecodeError> {
     let mut cells = Vec::new();
     let count = match tuple::column_count(at) {
         Ok(count) => count,
@@ -74,7 +81,7 @@ fn leading_cells(at: &mut Cursor<'_>, payload: &Bytes) -> Result<(Tuple, bool), 
         Err(error) => return Err(error),
     };
     for _ in 0..count {
-        match tuple::read_cell(at, payload) {
+        match tuple::read_cell(at) {
             Ok(cell) => cells.push(cell),
             Err(DecodeError::Truncated { .. }) => return Ok((Tuple(cells), false)),
             Err(error) => return Err(error),

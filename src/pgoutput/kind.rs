@@ -20,7 +20,7 @@ pub struct TypeNames {
 impl TypeNames {
     /// Remembers a name; a later one replaces it.
     pub fn announce(&mut self, oid: u32, schema: &str, name: &str) {
-        // No table has that many columns beyond the limit kept by `table_described`.
+        // Room for all columns of the next table: `table_described` keeps the rest below `limits::RELATIONS`.
         if self.names.len() < limits::RELATIONS + limits::COLUMNS {
             self.names.insert(oid, (schema.into(), name.into()));
         }
@@ -87,11 +87,11 @@ fn in_catalog(oid: u32) -> Option<ValueKind> {
 /// Types with a smaller oid belong to the system catalog and are never announced (`FirstGenbkiObjectId`).
 const FIRST_ANNOUNCED: u32 = 10_000;
 
-/// The other arrays of the system catalog, those of its row types left out, which no table can hold for long.
+/// The other arrays of the system catalog.
 fn is_array_of_text(oid: u32) -> bool {
     matches!(
         oid,
-        143 | 271 | 629 | 651 | 719 | 775 | 791 | 1002 | 1003 | 1006 | 1008..=1015 | 1017..=1019 | 1027
+        143 | 210 | 270..=273 | 629 | 651 | 719 | 775 | 791 | 1002 | 1003 | 1006 | 1008..=1015 | 1017..=1019 | 1027
             | 1034 | 1040 | 1041 | 1182 | 1183 | 1187 | 1263 | 1270 | 1561 | 1563 | 2201 | 2207..=2211
             | 2949 | 2951 | 3221 | 3643..=3645 | 3735 | 3770 | 3905 | 3907 | 3909 | 3911 | 3913 | 3927
             | 4073 | 4090 | 4097 | 4192 | 5039 | 6150..=6153 | 6155 | 6157
@@ -127,4 +127,59 @@ fn of_custom(name: &str) -> ValueKind {
 
 fn array_of(element: ValueKind, delimiter: u8) -> ValueKind {
     ValueKind::Array(Box::new(element), delimiter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_known_by_its_oid_or_by_its_announced_name() {
+        let list = |element, delimiter| ValueKind::Array(Box::new(element), delimiter);
+        for (oid, name, expected) in [
+            (16, None, ValueKind::Bool),
+            (20, None, ValueKind::Integer),
+            (25, None, ValueKind::Text),
+            (22, None, ValueKind::Text),
+            (1082, None, ValueKind::Text),
+            (1007, None, list(ValueKind::Integer, b',')),
+            (1006, None, list(ValueKind::Text, b',')),
+            (1020, None, list(ValueKind::Text, b';')),
+            (1231, None, list(ValueKind::Numeric, b',')),
+            (3807, None, list(ValueKind::Json, b',')),
+            (6157, None, list(ValueKind::Text, b',')),
+            (16500, None, ValueKind::Text),
+            (16500, Some("int8"), ValueKind::Integer),
+            (16500, Some("mood"), ValueKind::Text),
+            (16500, Some("_mood"), list(ValueKind::Text, b',')),
+            (16500, Some("_timestamptz"), list(ValueKind::TimestampTz, b',')),
+            (16500, Some("_box"), list(ValueKind::Text, b';')),
+            (23, Some("_mood"), ValueKind::Integer),
+        ] {
+            assert_eq!(kind_of(oid, name), expected, "{oid} {name:?}");
+        }
+    }
+
+    #[test]
+    fn a_type_of_the_users_own_is_not_taken_for_one_of_the_catalog() {
+        let mut types = TypeNames::default();
+        types.announce(1, "app", "json");
+        types.announce(20_000, "app", "json");
+        types.announce(20_001, "pg_catalog", "json");
+        assert_eq!(types.kind(20_000), ValueKind::Text);
+        assert_eq!(types.kind(20_001), ValueKind::Json);
+        assert_eq!(types.get(20_000), Some(("app", "json")));
+    }
+
+    #[test]
+    fn names_never_pile_up() {
+        let mut types = TypeNames::default();
+        let many = u32::try_from(limits::RELATIONS + limits::COLUMNS).unwrap();
+        for oid in 0..many + 10 {
+            types.announce(oid, "app", "t");
+        }
+        assert_eq!(types.names.len(), limits::RELATIONS + limits::COLUMNS);
+        types.table_described();
+        assert_eq!(types.names.len(), 0);
+    }
 }

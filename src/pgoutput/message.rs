@@ -160,7 +160,7 @@ impl Decoder {
     /// [`DecodeError`], where it is no message of protocol 1. The decoder stays usable.
     pub fn decode(&mut self, payload: Bytes) -> Result<Message, DecodeError> {
         let kind = MessageKind::of(&payload)?;
-        let mut at = Cursor::new(kind, &payload, 1);
+        let mut at = Cursor::new(kind, payload, 1);
         match kind {
             MessageKind::Begin => begin(&mut at),
             MessageKind::Commit => commit(&mut at),
@@ -189,31 +189,31 @@ impl Decoder {
     }
 }
 
-fn begin(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
+fn begin(at: &mut Cursor) -> Result<Message, DecodeError> {
     let commit = CommitLsn(lsn(at, "the commit position")?);
     let committed_at = timestamp(at)?;
     Ok(Message::Begin { commit, committed_at, xid: at.u32("the transaction id")? })
 }
 
-fn commit(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
+fn commit(at: &mut Cursor) -> Result<Message, DecodeError> {
     at.u8("the flags")?;
     let commit = CommitLsn(lsn(at, "the commit position")?);
     let end = EndLsn(lsn(at, "the end position")?);
     Ok(Message::Commit { commit, end, committed_at: timestamp(at)? })
 }
 
-fn origin(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
+fn origin(at: &mut Cursor) -> Result<Message, DecodeError> {
     let commit = lsn(at, "the commit position at the origin")?;
     Ok(Message::Origin { commit, name: at.string("the origin's name")? })
 }
 
-fn announced_type(at: &mut Cursor<'_>) -> Result<(u32, Box<str>, Box<str>), DecodeError> {
+fn announced_type(at: &mut Cursor) -> Result<(u32, Box<str>, Box<str>), DecodeError> {
     let oid = at.u32("the type's oid")?;
     let schema = schema(at)?;
     Ok((oid, schema, at.string("the type's name")?))
 }
 
-fn relation(at: &mut Cursor<'_>, types: &TypeNames) -> Result<Relation, DecodeError> {
+fn relation(at: &mut Cursor, types: &TypeNames) -> Result<Relation, DecodeError> {
     let id = at.u32("the table's oid")?;
     let schema = schema(at)?;
     let name = at.string("the table's name")?;
@@ -230,7 +230,7 @@ fn relation(at: &mut Cursor<'_>, types: &TypeNames) -> Result<Relation, DecodeEr
     Ok(Relation { id, schema, name, identity, columns })
 }
 
-fn column(at: &mut Cursor<'_>, types: &TypeNames) -> Result<Column, DecodeError> {
+fn column(at: &mut Cursor, types: &TypeNames) -> Result<Column, DecodeError> {
     let in_identity = at.u8("a column's flags")? & 1 == 1;
     let name = at.string("a column's name")?;
     let type_oid = at.u32("a column's type")?;
@@ -238,13 +238,13 @@ fn column(at: &mut Cursor<'_>, types: &TypeNames) -> Result<Column, DecodeError>
     Ok(Column { name, type_oid, type_modifier, in_identity, kind: types.kind(type_oid) })
 }
 
-fn insert(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
+fn insert(at: &mut Cursor) -> Result<Message, DecodeError> {
     let relation = relation_id(at)?;
     tuple::new_mark(at)?;
     Ok(Message::Insert { relation, new: RawTuple::read(at)? })
 }
 
-fn update(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
+fn update(at: &mut Cursor) -> Result<Message, DecodeError> {
     let relation = relation_id(at)?;
     let expected = "the mark of a row ('K', 'O' or 'N')";
     let old = match at.u8(expected)? {
@@ -259,7 +259,7 @@ fn update(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
     Ok(Message::Update { relation, old, new: RawTuple::read(at)? })
 }
 
-fn delete(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
+fn delete(at: &mut Cursor) -> Result<Message, DecodeError> {
     let relation = relation_id(at)?;
     let expected = "the mark of an old row ('K' or 'O')";
     let old = match at.u8(expected)? {
@@ -270,7 +270,7 @@ fn delete(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
     Ok(Message::Delete { relation, old })
 }
 
-fn truncate(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
+fn truncate(at: &mut Cursor) -> Result<Message, DecodeError> {
     let count = at.length("the number of tables")?;
     let options = at.u8("the options of TRUNCATE")?;
     // The count is not believed before that many oids are there.
@@ -281,7 +281,7 @@ fn truncate(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
     Ok(Message::Truncate { relations, cascade: options & 1 != 0, restart_identity: options & 2 != 0 })
 }
 
-fn logical(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
+fn logical(at: &mut Cursor) -> Result<Message, DecodeError> {
     let (transactional, lsn, prefix) = logical_head(at)?;
     let length = at.length("the length of the content")?;
     let start = at.offset();
@@ -290,32 +290,36 @@ fn logical(at: &mut Cursor<'_>) -> Result<Message, DecodeError> {
 }
 
 /// A logical message up to its content.
-pub(super) fn logical_head(at: &mut Cursor<'_>) -> Result<(bool, Lsn, Box<str>), DecodeError> {
+pub(super) fn logical_head(at: &mut Cursor) -> Result<(bool, Lsn, Box<str>), DecodeError> {
     let transactional = at.u8("the flags")? & 1 == 1;
     let lsn = lsn(at, "the message's position")?;
     Ok((transactional, lsn, at.string("the message's prefix")?))
 }
 
 /// The oid of the table that a change is about.
-pub(super) fn relation_id(at: &mut Cursor<'_>) -> Result<u32, DecodeError> {
+pub(super) fn relation_id(at: &mut Cursor) -> Result<u32, DecodeError> {
     at.u32("the table's oid")
 }
 
-fn lsn(at: &mut Cursor<'_>, expected: &'static str) -> Result<Lsn, DecodeError> {
+fn lsn(at: &mut Cursor, expected: &'static str) -> Result<Lsn, DecodeError> {
     at.u64(expected).map(Lsn)
 }
 
 /// `pg_catalog` is sent as the empty string.
-fn schema(at: &mut Cursor<'_>) -> Result<Box<str>, DecodeError> {
+fn schema(at: &mut Cursor) -> Result<Box<str>, DecodeError> {
     let schema = at.string("a schema's name")?;
     Ok(if schema.is_empty() { "pg_catalog".into() } else { schema })
 }
 
 /// Microseconds since 2000; what lies beyond the years that a [`Timestamp`] has becomes its first or last moment.
-fn timestamp(at: &mut Cursor<'_>) -> Result<Timestamp, DecodeError> {
+fn timestamp(at: &mut Cursor) -> Result<Timestamp, DecodeError> {
     let micros = at.i64("the commit time")?;
     let bound = if micros < 0 { Timestamp::MIN } else { Timestamp::MAX };
     Ok(Timestamp::from_microsecond(micros.saturating_add(POSTGRES_EPOCH_MICROS)).unwrap_or(bound))
 }
 
 const _: () = assert!(limits::COLUMNS <= u16::MAX as usize, "a tuple's column count is an Int16");
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

@@ -41,15 +41,15 @@ pub enum DecodeError {
 }
 
 /// A place in a payload. Multi-byte numbers are big-endian, strings end with a zero byte.
-pub(super) struct Cursor<'a> {
+pub(super) struct Cursor {
     message: MessageKind,
-    payload: &'a Bytes,
+    payload: Bytes,
     offset: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl Cursor {
     /// A cursor that stands `offset` bytes into the payload.
-    pub(super) fn new(message: MessageKind, payload: &'a Bytes, offset: usize) -> Self {
+    pub(super) fn new(message: MessageKind, payload: Bytes, offset: usize) -> Self {
         Self { message, payload, offset }
     }
 

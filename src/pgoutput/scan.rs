@@ -172,3 +172,86 @@ impl Scan<'_> {
         self.bytes = self.bytes.get(1..).unwrap_or_default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_what_the_rfc_says() {
+        for text in [
+            "0",
+            "-0",
+            "1.5e-7",
+            "1E400",
+            "true",
+            "false",
+            "null",
+            "\"\"",
+            "[]",
+            "{}",
+            " [ 1 , 2 ] ",
+            "[[],{}]",
+            r#"{"a":{"b":[1,{"c":null}]},"a":2}"#,
+            r#""\ud800""#,
+            r#""\u0000\/\n\"""#,
+            "\t\n\r{\"é\" : \"🦀\"}\n",
+        ] {
+            assert!(is_json(text, 64), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "+1",
+            "tru",
+            "nullx",
+            "'a'",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\n\"",
+            "[",
+            "]",
+            "[1",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "[1}",
+            "{]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{1:2}",
+            "{,}",
+            "1 2",
+            "[] []",
+            "NaN",
+            "[1]]",
+            "\u{a0}1",
+        ] {
+            assert!(!is_json(text, 64), "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_counted_and_bounded() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for (depth, limit, fits) in [
+            (1, 0, false),
+            (1, 1, true),
+            (64, 64, true),
+            (65, 64, false),
+            (128, 500, true),
+            (129, 500, false),
+        ] {
+            assert_eq!(is_json(&nested(depth), limit), fits, "{depth} in {limit}");
+        }
+        assert!(is_json("1", 0));
+        assert!(!is_json(&"[".repeat(1_000_000), 64));
+    }
+}

@@ -1,7 +1,6 @@
 //! Rows: checked when read, taken apart when wanted.
 
 use std::fmt;
-use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -26,17 +25,19 @@ pub enum RawOld {
     Full(RawTuple),
 }
 
-/// One value, by its place in the payload.
+/// One value that the cursor has just passed.
 enum Piece {
     Null,
     Unchanged,
-    Text(Range<usize>),
-    Binary(Range<usize>),
+    /// Text that starts there and ends at the cursor.
+    Text(usize),
+    /// The same of bytes.
+    Binary(usize),
 }
 
 impl RawTuple {
     /// Checks a row and remembers where it stands.
-    pub(super) fn read(at: &mut Cursor<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn read(at: &mut Cursor) -> Result<Self, DecodeError> {
         let columns = column_count(at)?;
         let start = at.offset();
         for _ in 0..columns {
@@ -61,10 +62,10 @@ impl RawTuple {
     /// `\x` and hexadecimal digits, so that nothing is lost.
     pub fn decode(&self) -> Tuple {
         // What the message was does not matter any more: a checked row has no errors.
-        let mut at = Cursor::new(MessageKind::Insert, &self.cells, 0);
+        let mut at = Cursor::new(MessageKind::Insert, self.cells.clone(), 0);
         let mut cells = Vec::with_capacity(self.columns());
         for _ in 0..self.columns {
-            let Ok(cell) = read_cell(&mut at, &self.cells) else { break };
+            let Ok(cell) = read_cell(&mut at) else { break };
             cells.push(cell);
         }
         Tuple(cells)
@@ -98,7 +99,7 @@ impl RawOld {
 }
 
 /// The number of values or columns that follow.
-pub(super) fn column_count(at: &mut Cursor<'_>) -> Result<u16, DecodeError> {
+pub(super) fn column_count(at: &mut Cursor) -> Result<u16, DecodeError> {
     let expected = "a number of columns within the limit";
     let count = at.u16(expected)?;
     if usize::from(count) > limits::COLUMNS {
@@ -108,7 +109,7 @@ pub(super) fn column_count(at: &mut Cursor<'_>) -> Result<u16, DecodeError> {
 }
 
 /// The mark before a new row.
-pub(super) fn new_mark(at: &mut Cursor<'_>) -> Result<(), DecodeError> {
+pub(super) fn new_mark(at: &mut Cursor) -> Result<(), DecodeError> {
     let expected = "the mark of a new row ('N')";
     match at.u8(expected)? {
         b'N' => Ok(()),
@@ -116,19 +117,17 @@ pub(super) fn new_mark(at: &mut Cursor<'_>) -> Result<(), DecodeError> {
     }
 }
 
-/// One value of a row in `payload`, over which the cursor stands.
-pub(super) fn read_cell(at: &mut Cursor<'_>, payload: &Bytes) -> Result<Cell, DecodeError> {
+/// One value of a row, as a slice of the payload.
+pub(super) fn read_cell(at: &mut Cursor) -> Result<Cell, DecodeError> {
     Ok(match piece(at)? {
         Piece::Null => Cell::Null,
         Piece::Unchanged => Cell::Unchanged,
-        Piece::Text(range) => Cell::Text(payload.slice(range)),
-        Piece::Binary(range) => {
-            Cell::Text(format!("\\x{}", hex::encode(payload.get(range).unwrap_or_default())).into())
-        }
+        Piece::Text(start) => Cell::Text(at.since(start)),
+        Piece::Binary(start) => Cell::Text(format!("\\x{}", hex::encode(at.since(start))).into()),
     })
 }
 
-fn piece(at: &mut Cursor<'_>) -> Result<Piece, DecodeError> {
+fn piece(at: &mut Cursor) -> Result<Piece, DecodeError> {
     let expected = "the kind of a value ('n', 'u', 't' or 'b')";
     match at.u8(expected)? {
         b'n' => Ok(Piece::Null),
@@ -139,9 +138,9 @@ fn piece(at: &mut Cursor<'_>) -> Result<Piece, DecodeError> {
     }
 }
 
-fn sized(at: &mut Cursor<'_>) -> Result<Range<usize>, DecodeError> {
+fn sized(at: &mut Cursor) -> Result<usize, DecodeError> {
     let length = at.length("the length of a value")?;
     let start = at.offset();
     at.skip(length, "a value of the announced length")?;
-    Ok(start..at.offset())
+    Ok(start)
 }
