@@ -28,6 +28,7 @@ mod verify;
 
 pub use dial::{Dialled, Socket, dial};
 pub use error::{ConnectError, Fault, Nature, ServerError, told};
+pub(crate) use error::{chain as error_chain, nature_of as fault_nature};
 pub use pool::{Pool, pool};
 pub use server::{Server, TlsMode};
 pub use session::Session;
