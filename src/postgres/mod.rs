@@ -52,7 +52,7 @@ pub fn pinned_options(own: Option<&str>) -> String {
     let mut options = own.map(|text| format!("{text} ")).unwrap_or_default();
     for (index, (name, value)) in PINS.iter().enumerate() {
         let gap = if index == 0 { "" } else { " " };
-        options.push_str(&format!("{gap}-c {name}={value}"));
+        options.extend([gap, "-c ", name, "=", value]);
     }
     options
 }

@@ -93,7 +93,7 @@ async fn scram(
     if code != SASL_FINAL {
         return Err(failed(server, "the SCRAM exchange is out of order"));
     }
-    Ok(scram.finish(&body).map_err(wrong)?)
+    scram.finish(&body).map_err(wrong)
 }
 
 /// The next `Authentication` message: its code and the rest.

@@ -12,7 +12,7 @@ use crate::postgres::{ConnectError, Fault, Nature, error_chain, fault_nature};
 pub enum SourceError {
     /// No connection.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] Box<ConnectError>),
     /// The server refused a command.
     #[error("Postgres refused {command}")]
     Refused {
@@ -20,14 +20,14 @@ pub enum SourceError {
         command: &'static str,
         /// What the server said.
         #[source]
-        source: Fault,
+        source: Box<Fault>,
     },
     /// The server ended the stream with an error.
     #[error("Postgres ended the replication stream")]
     Ended {
         /// What the server said.
         #[source]
-        source: Fault,
+        source: Box<Fault>,
     },
     /// Somebody else streams from the slot.
     #[error("replication slot \"{slot}\" is in use by another process")]
@@ -91,6 +91,12 @@ pub enum SourceError {
         /// For how long, in seconds.
         seconds: u64,
     },
+}
+
+impl From<ConnectError> for SourceError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(Box::new(error))
+    }
 }
 
 impl SourceError {

@@ -30,11 +30,11 @@ pub(super) async fn ask(link: &mut Link) -> Result<Identity, SourceError> {
     let row = rows.into_iter().next().unwrap_or_default();
     let text = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
     let odd =
-        |_| SourceError::out_of_order("an answer to IDENTIFY_SYSTEM without system, timeline or position");
+        || SourceError::out_of_order("an answer to IDENTIFY_SYSTEM without system, timeline or position");
     Ok(Identity {
-        system: text(0).parse().map_err(|_| odd(()))?,
-        timeline: text(1).parse().map_err(|_| odd(()))?,
-        flushed: text(2).parse().map_err(|_| odd(()))?,
+        system: text(0).parse().map_err(|_| odd())?,
+        timeline: text(1).parse().map_err(|_| odd())?,
+        flushed: text(2).parse().map_err(|_| odd())?,
         database: text(3).to_owned(),
     })
 }

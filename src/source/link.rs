@@ -111,7 +111,7 @@ impl Link {
                 match frame.tag {
                     b'D' if rows.len() < ROWS => rows.push(data_row(frame.body)?),
                     b'D' => return Err(SourceError::out_of_order("an answer with too many rows")),
-                    b'E' => failure = Some(fault(&frame.body)),
+                    b'E' => failure = Some(Box::new(fault(&frame.body))),
                     b'Z' => break,
                     b'T' | b'C' | b'N' | b'S' | b'I' => {}
                     tag => return Err(unexpected(tag, command)),
@@ -136,7 +136,10 @@ impl Link {
                 match frame.tag {
                     b'W' => return Ok(()),
                     b'E' => {
-                        return Err(SourceError::Refused { command: COMMAND, source: fault(&frame.body) });
+                        return Err(SourceError::Refused {
+                            command: COMMAND,
+                            source: Box::new(fault(&frame.body)),
+                        });
                     }
                     b'N' | b'S' => {}
                     tag => return Err(unexpected(tag, COMMAND)),

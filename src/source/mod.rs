@@ -28,6 +28,8 @@
 mod assemble;
 mod auth;
 mod error;
+#[cfg(test)]
+mod fake;
 mod feedback;
 mod frame;
 mod gate;
@@ -41,12 +43,14 @@ mod run;
 mod setup;
 mod slot;
 mod stream;
+#[cfg(test)]
+mod stream_tests;
 
 pub use error::{SetupError, SourceError};
 pub use identity::{Identity, identify};
 pub use item::{Chunk, Item, Piece, RawChange};
 pub use positions::Positions;
-pub use publication::{PublicationNames, TableInfo, TableWanted, tables};
+pub use publication::{PublicationNames, RowIdentity, TableInfo, TableWanted, tables};
 pub use reconcile::{Report, reconcile};
 pub use run::{SourceState, run};
 pub use setup::{Facts, Manage, Preparation, Prepared, SlotHistory, check, prepare};

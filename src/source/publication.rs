@@ -40,12 +40,28 @@ pub struct TableInfo {
     pub oid: u32,
     /// Whether it is partitioned.
     pub partitioned: bool,
-    /// Whether updates and deletes of it (and of all its partitions) can be published.
-    pub identity_usable: bool,
-    /// Whether the old row comes whole (`REPLICA IDENTITY FULL`, on every partition).
-    pub identity_full: bool,
+    /// What identifies its rows, on every partition.
+    pub identity: RowIdentity,
     /// Whether our role owns it, and so may publish it.
     pub owned: bool,
+}
+
+/// What a table (and each of its partitions) gives of the old row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowIdentity {
+    /// Nothing: updates and deletes must not be published.
+    Unusable,
+    /// A key.
+    Key,
+    /// The whole old row (`REPLICA IDENTITY FULL`).
+    Full,
+}
+
+impl TableInfo {
+    /// Whether updates and deletes can be published.
+    pub fn identity_usable(&self) -> bool {
+        self.identity != RowIdentity::Unusable
+    }
 }
 
 impl PublicationNames {
@@ -90,8 +106,11 @@ pub async fn tables(session: &Session, own_schema: &str) -> Result<Vec<TableInfo
                 table: row.try_get(1)?,
                 oid: row.try_get(2)?,
                 partitioned: row.try_get(3)?,
-                identity_usable: row.try_get(4)?,
-                identity_full: row.try_get(5)?,
+                identity: match (row.try_get(4)?, row.try_get(5)?) {
+                    (_, true) => RowIdentity::Full,
+                    (true, false) => RowIdentity::Key,
+                    (false, false) => RowIdentity::Unusable,
+                },
                 owned: row.try_get(6)?,
             })
         })

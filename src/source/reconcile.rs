@@ -99,7 +99,7 @@ fn targets(wanted: &[TableWanted], known: &[TableInfo], report: &mut Report) -> 
         let name = qualified(&table.schema, &table.table);
         match by_name.get(&(&*table.schema, &*table.table)) {
             None => report.missing.push(name),
-            Some(info) if info.identity_usable => drop(targets.all.insert(name)),
+            Some(info) if info.identity_usable() => drop(targets.all.insert(name)),
             Some(_) if table.updates_or_deletes && table.explicit => drop(refused.insert(name)),
             Some(_) => {
                 if table.updates_or_deletes {
@@ -215,16 +215,16 @@ async fn read(session: &Session, names: &PublicationNames) -> Result<BTreeMap<St
 
 #[cfg(test)]
 mod tests {
+    use super::super::RowIdentity;
     use super::*;
 
-    fn table(name: &str, identity_usable: bool) -> TableInfo {
+    fn table(name: &str, usable: bool) -> TableInfo {
         TableInfo {
             schema: "public".to_owned(),
             table: name.to_owned(),
             oid: 1,
             partitioned: false,
-            identity_usable,
-            identity_full: false,
+            identity: if usable { RowIdentity::Key } else { RowIdentity::Unusable },
             owned: true,
         }
     }

@@ -147,13 +147,12 @@ pub async fn prepare(session: &mut Session, wish: &Preparation) -> Result<Prepar
     let known = tables(session, &wish.own_schema).await?;
     let report = reconcile(session, &wish.names, &wish.wanted, &known, wish.manage).await?;
     let slot_created = before.is_none();
-    let slot = match before {
-        Some(state) => state,
-        None => {
-            slot::create(session, &wish.slot).await?;
-            let made = slot_state(session, &wish.slot).await?;
-            made.ok_or_else(|| Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }))?
-        }
+    let slot = if let Some(state) = before {
+        state
+    } else {
+        slot::create(session, &wish.slot).await?;
+        let made = slot_state(session, &wish.slot).await?;
+        made.ok_or_else(|| Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }))?
     };
     Ok(Prepared { facts, report, slot, slot_created })
 }

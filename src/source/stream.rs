@@ -174,7 +174,10 @@ impl Reader {
             let (item_ready, item_at) = self.next_item_at();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.goodbye(*confirmed.borrow()).await,
+                () = stop.cancelled() => {
+                    let last = *confirmed.borrow();
+                    return self.goodbye(last).await;
+                }
                 () = sleep_until(self.feedback.due(newest)) => self.report(newest, reading).await?,
                 moved = confirmed.changed() => if moved.is_err() {
                     return Ok(Stopped::Abandoned);
@@ -213,7 +216,7 @@ impl Reader {
     fn take_frame(&mut self, frame: Frame) -> Result<(), SourceError> {
         match frame.tag {
             b'd' => self.take_copy_data(frame.body, frame.cut),
-            b'E' => Err(SourceError::Ended { source: fault(&frame.body) }),
+            b'E' => Err(SourceError::Ended { source: Box::new(fault(&frame.body)) }),
             b'c' | b'C' => Err(SourceError::HungUp),
             b'N' | b'S' => Ok(()),
             tag => Err(unexpected(tag, "streaming")),
@@ -231,7 +234,7 @@ impl Reader {
                 }
                 Ok(())
             }
-            Some(b'k') if body.len() >= 1 + 8 + 8 + 1 => {
+            Some(b'k') if body.len() > 8 + 8 + 1 => {
                 body.advance(1);
                 let end = EndLsn(Lsn(body.get_u64()));
                 body.advance(8);
