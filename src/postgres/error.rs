@@ -151,7 +151,7 @@ pub enum ConnectError {
         user: String,
         /// What the server said.
         #[source]
-        source: Fault,
+        source: Box<Fault>,
     },
     /// The authentication exchange could not be done on our side.
     #[error("could not authenticate role \"{user}\" with Postgres at {server}")]
@@ -171,7 +171,7 @@ pub enum ConnectError {
         server: String,
         /// What the server said.
         #[source]
-        source: Fault,
+        source: Box<Fault>,
     },
     /// The server has no connection to spare.
     #[error("Postgres at {server} has no free connection")]
@@ -180,7 +180,7 @@ pub enum ConnectError {
         server: String,
         /// What the server said.
         #[source]
-        source: Fault,
+        source: Box<Fault>,
     },
     /// The server is starting, stopping or recovering.
     #[error("Postgres at {server} is not ready")]
@@ -189,7 +189,7 @@ pub enum ConnectError {
         server: String,
         /// What the server said.
         #[source]
-        source: Fault,
+        source: Box<Fault>,
     },
     /// The server refused for another reason.
     #[error("Postgres at {server} refused the connection")]
@@ -198,7 +198,7 @@ pub enum ConnectError {
         server: String,
         /// What the server said.
         #[source]
-        source: Fault,
+        source: Box<Fault>,
     },
     /// What came was not the Postgres protocol.
     #[error("what answers at {server} does not speak the Postgres protocol")]
@@ -214,7 +214,7 @@ pub enum ConnectError {
 impl ConnectError {
     /// Sorts a refusal at startup by its SQLSTATE.
     pub fn refused(server: String, user: &str, source: Fault) -> Self {
-        let user = user.to_owned();
+        let (user, source) = (user.to_owned(), Box::new(source));
         match source.code.as_str() {
             "28P01" | "28000" => Self::Credentials { server, user, source },
             "3D000" => Self::NoDatabase { server, source },
@@ -233,7 +233,7 @@ impl ConnectError {
         let Some(source) = error.into_source() else {
             return Self::Unreachable { server: place, source: io::ErrorKind::ConnectionAborted.into() };
         };
-        match source.downcast::<Self>().map_err(|source| source.downcast::<io::Error>()) {
+        match source.downcast::<Self>().map_err(<dyn Error + Send + Sync>::downcast::<io::Error>) {
             Ok(ours) => *ours,
             Err(Ok(io)) if is_protocol(&io) => Self::Authentication { server: place, user, source: io },
             Err(Ok(io)) => Self::Unreachable { server: place, source: *io },
@@ -331,7 +331,7 @@ pub fn told(primary: &dyn fmt::Display, detail: Option<&str>, hint: Option<&str>
     let mut text = primary.to_string();
     for (name, part) in [("detail", detail), ("hint", hint)] {
         if let Some(part) = part {
-            text.push_str(&format!("\n  {name}: {part}"));
+            text.extend(["\n  ", name, ": ", part]);
         }
     }
     text

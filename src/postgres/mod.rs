@@ -28,6 +28,7 @@ mod verify;
 
 pub use dial::{Dialled, Socket, dial};
 pub use error::{ConnectError, Fault, Nature, ServerError, told};
+pub(crate) use error::{chain as error_chain, nature_of as fault_nature};
 pub use pool::{Pool, pool};
 pub use server::{Server, TlsMode};
 pub use session::Session;
@@ -51,7 +52,7 @@ pub fn pinned_options(own: Option<&str>) -> String {
     let mut options = own.map(|text| format!("{text} ")).unwrap_or_default();
     for (index, (name, value)) in PINS.iter().enumerate() {
         let gap = if index == 0 { "" } else { " " };
-        options.push_str(&format!("{gap}-c {name}={value}"));
+        options.extend([gap, "-c ", name, "=", value]);
     }
     options
 }

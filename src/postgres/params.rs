@@ -88,7 +88,7 @@ fn split_words(text: &str) -> Result<Split, ServerError> {
             taken.push((name, value));
         } else {
             let quoted = value.replace('\\', "\\\\").replace('\'', "\\'");
-            rest.push_str(&format!("{key}='{quoted}' "));
+            rest.extend([&key, "='", &quoted, "' "]);
         }
     }
 }

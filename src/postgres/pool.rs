@@ -19,6 +19,10 @@ pub type Pool = deadpool_postgres::Pool;
 /// Makes a pool of at most `size` connections, opened when needed with the settings of [`super::PINS`]; `name` is
 /// their `application_name`. Waiting for a free one and opening one are bounded by the connection string's
 /// `connect_timeout`.
+///
+/// # Panics
+///
+/// Never: the one condition of `deadpool`'s builder, a runtime for its timeouts, is met here.
 pub fn pool(server: &Server, name: &str, size: usize) -> Pool {
     let opener = Opener { server: server.clone(), name: name.to_owned() };
     let manager = Manager::from_connect(

@@ -65,8 +65,7 @@ impl Server {
         let split = split(text)?;
         let config: Config =
             split.rest.parse().map_err(|source: tokio_postgres::Error| ServerError::Unreadable {
-                problem: std::error::Error::source(&source)
-                    .map_or_else(|| source.to_string(), |cause| error::chain(cause)),
+                problem: std::error::Error::source(&source).map_or_else(|| source.to_string(), error::chain),
             })?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(ServerError::Missing { what: "host" });

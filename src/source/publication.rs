@@ -1,0 +1,145 @@
+//! Tables, and which publication each belongs in.
+//!
+//! A table whose rows have no usable identity must not be in a publication that publishes updates: Postgres would
+//! refuse the application's own UPDATE and DELETE of it. So there are two publications: one for everything, and one
+//! that publishes inserts and truncates only. Both publish partitions as their root.
+
+use super::SetupError;
+use crate::postgres::Session;
+
+/// The two publications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicationNames {
+    /// Publishes every operation.
+    pub all: String,
+    /// Publishes inserts and truncates.
+    pub inserts: String,
+}
+
+/// A table that webhooks need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableWanted {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// Whether updates or deletes are wanted of it.
+    pub updates_or_deletes: bool,
+    /// Whether it is named (or only matched by a pattern): then what cannot be had is an error.
+    pub explicit: bool,
+}
+
+/// A table of the database; partitions are represented by their root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// Its oid.
+    pub oid: u32,
+    /// Whether it is partitioned.
+    pub partitioned: bool,
+    /// What identifies its rows, on every partition.
+    pub identity: RowIdentity,
+    /// Whether our role owns it, and so may publish it.
+    pub owned: bool,
+}
+
+/// What a table (and each of its partitions) gives of the old row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowIdentity {
+    /// Nothing: updates and deletes must not be published.
+    Unusable,
+    /// A key.
+    Key,
+    /// The whole old row (`REPLICA IDENTITY FULL`).
+    Full,
+}
+
+impl TableInfo {
+    /// Whether updates and deletes can be published.
+    pub fn identity_usable(&self) -> bool {
+        self.identity != RowIdentity::Unusable
+    }
+}
+
+impl PublicationNames {
+    /// `name` and `name_inserts`.
+    pub fn of(publication: &str) -> Self {
+        Self { all: publication.to_owned(), inserts: format!("{publication}_inserts") }
+    }
+}
+
+/// The tables that could be published: permanent, not of the system, not in `own_schema`.
+pub async fn tables(session: &Session, own_schema: &str) -> Result<Vec<TableInfo>, SetupError> {
+    let sql = "
+        with leaf as (
+            select c.oid as root, coalesce(t.relid, c.oid)::oid as oid
+            from pg_catalog.pg_class c
+            left join lateral pg_catalog.pg_partition_tree(c.oid) t on c.relkind = 'p' and t.isleaf
+            where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence = 'p'
+        ), judged as (
+            select leaf.root,
+                bool_and(l.relkind = 'p' or case l.relreplident
+                    when 'f' then true
+                    when 'd' then exists (select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisprimary)
+                    when 'i' then exists (select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisreplident)
+                    else false end) as usable,
+                bool_and(l.relreplident = 'f') as full_row
+            from leaf join pg_catalog.pg_class l on l.oid = leaf.oid
+            group by leaf.root
+        )
+        select n.nspname::text, c.relname::text, c.oid, c.relkind = 'p', judged.usable, judged.full_row,
+            pg_catalog.pg_has_role(c.relowner, 'USAGE')
+        from judged
+        join pg_catalog.pg_class c on c.oid = judged.root
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and n.nspname <> $1
+        order by 1, 2";
+    let rows =
+        session.client.query(sql, &[&own_schema]).await.map_err(SetupError::query("list the tables"))?;
+    rows.iter()
+        .map(|row| {
+            Ok(TableInfo {
+                schema: row.try_get(0)?,
+                table: row.try_get(1)?,
+                oid: row.try_get(2)?,
+                partitioned: row.try_get(3)?,
+                identity: match (row.try_get(4)?, row.try_get(5)?) {
+                    (_, true) => RowIdentity::Full,
+                    (true, false) => RowIdentity::Key,
+                    (false, false) => RowIdentity::Unusable,
+                },
+                owned: row.try_get(6)?,
+            })
+        })
+        .collect::<Result<_, tokio_postgres::Error>>()
+        .map_err(SetupError::query("list the tables"))
+}
+
+/// An SQL identifier, quoted.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table's name, quoted.
+pub(super) fn qualified(schema: &str, table: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(table))
+}
+
+/// An SQL string.
+pub(super) fn literal(text: &str) -> String {
+    postgres_protocol::escape::escape_literal(text).trim_start().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_strings_cannot_break_out() {
+        assert_eq!(qualified("public", "or\"ders"), "\"public\".\"or\"\"ders\"");
+        assert_eq!(literal("it's"), "'it''s'");
+    }
+}

@@ -1,0 +1,158 @@
+//! Making the database a source: everything is checked first, then the publications, then the slot.
+
+use super::publication::tables;
+use super::reconcile::{Report, reconcile};
+use super::slot::{self, SlotState, slot_state};
+use super::{PublicationNames, SetupError, SourceError, TableWanted};
+use crate::postgres::Session;
+
+/// The oldest server whose `pgoutput` does what we need.
+const OLDEST: i32 = 140_000;
+
+/// Whether publications are changed by us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manage {
+    /// We make and alter them.
+    Change,
+    /// They are somebody else's: we only look.
+    Look,
+}
+
+/// Whether our state knows of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotHistory {
+    /// There was none: one is made.
+    Never,
+    /// There was one: if it is gone, changes are lost, and that must be said.
+    Made,
+}
+
+/// What is wanted of the database.
+#[derive(Debug, Clone)]
+pub struct Preparation {
+    /// The slot.
+    pub slot: String,
+    /// Whether there should be one already.
+    pub history: SlotHistory,
+    /// The publications.
+    pub names: PublicationNames,
+    /// Whether they are ours to change.
+    pub manage: Manage,
+    /// The tables that webhooks need.
+    pub wanted: Vec<TableWanted>,
+    /// The schema of our own tables.
+    pub own_schema: String,
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// `server_version_num`.
+    pub version: i32,
+    /// `server_version`.
+    pub version_text: String,
+    /// Our role.
+    pub role: String,
+    /// `wal_sender_timeout` in milliseconds; 0 is endless.
+    pub wal_sender_timeout_ms: i64,
+}
+
+/// A database that is ready to stream from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// What the server says of itself.
+    pub facts: Facts,
+    /// What was done to the publications.
+    pub report: Report,
+    /// The slot.
+    pub slot: SlotState,
+    /// Whether it was made just now.
+    pub slot_created: bool,
+}
+
+/// Looks at version, settings and privileges. Every problem is in the list, not only the first.
+pub async fn check(session: &Session, slot: &str) -> Result<(Facts, Vec<SetupError>), SetupError> {
+    let sql = "
+        select current_setting('server_version_num')::int4, current_setting('server_version'), current_user::text,
+            current_setting('wal_level'),
+            current_setting('max_replication_slots')::int4,
+            (select count(*)::int4 from pg_catalog.pg_replication_slots),
+            exists (select from pg_catalog.pg_replication_slots s where s.slot_name = $1),
+            current_setting('max_wal_senders')::int4,
+            (select count(*)::int4 from pg_catalog.pg_stat_activity a where a.backend_type = 'walsender'),
+            (select r.rolreplication or r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user)
+                or exists (select from pg_catalog.pg_roles r where r.rolname in ('rds_replication', 'rds_superuser')
+                    and pg_catalog.pg_has_role(r.oid, 'MEMBER')),
+            (select s.setting::int8 from pg_catalog.pg_settings s where s.name = 'wal_sender_timeout')";
+    let failed = SetupError::query("read the server's settings");
+    let row = session.client.query_one(sql, &[&slot]).await.map_err(&failed)?;
+    let number = |index: usize| row.try_get::<_, i32>(index).map_err(&failed);
+    let text = |index: usize| row.try_get::<_, String>(index).map_err(&failed);
+    let truth = |index: usize| row.try_get::<_, bool>(index).map_err(&failed);
+    let facts = Facts {
+        version: number(0)?,
+        version_text: text(1)?,
+        role: text(2)?,
+        wal_sender_timeout_ms: row.try_get(10).map_err(&failed)?,
+    };
+    let mut problems = Vec::new();
+    if facts.version < OLDEST {
+        problems.push(SetupError::Version { found: facts.version_text.clone() });
+    }
+    let level = text(3)?;
+    if level != "logical" {
+        problems.push(SetupError::Setting {
+            setting: "wal_level",
+            found: format!("\"{level}\""),
+            needed: "Logical replication needs wal_level = logical.".to_owned(),
+            remedy: "ALTER SYSTEM SET wal_level = 'logical'; then restart Postgres (on a managed service, set it in \
+                     the parameter group or by the logical replication switch)."
+                .to_owned(),
+        });
+    }
+    let (used, most, ours) = (number(5)?, number(4)?, truth(6)?);
+    if !ours && used >= most {
+        problems.push(used_up("max_replication_slots", used, most));
+    }
+    let (used, most) = (number(8)?, number(7)?);
+    if !ours && used >= most {
+        problems.push(used_up("max_wal_senders", used, most));
+    }
+    if !truth(9)? {
+        problems.push(SetupError::Privilege { role: facts.role.clone() });
+    }
+    Ok((facts, problems))
+}
+
+fn used_up(setting: &'static str, used: i32, most: i32) -> SetupError {
+    SetupError::Setting {
+        setting,
+        found: format!("used up ({used} of {most})"),
+        needed: "walhook needs one.".to_owned(),
+        remedy: format!("ALTER SYSTEM SET {setting} = {}; then restart Postgres.", most.saturating_add(4)),
+    }
+}
+
+/// Checks everything, brings the publications to what is wanted, and makes the slot where there never was one. The
+/// first problem is the error, and nothing is changed then.
+pub async fn prepare(session: &mut Session, wish: &Preparation) -> Result<Prepared, SetupError> {
+    let (facts, problems) = check(session, &wish.slot).await?;
+    if let Some(problem) = problems.into_iter().next() {
+        return Err(problem);
+    }
+    let before = slot_state(session, &wish.slot).await?;
+    if before.is_none() && wish.history == SlotHistory::Made {
+        return Err(Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }).into());
+    }
+    let known = tables(session, &wish.own_schema).await?;
+    let report = reconcile(session, &wish.names, &wish.wanted, &known, wish.manage).await?;
+    let slot_created = before.is_none();
+    let slot = if let Some(state) = before {
+        state
+    } else {
+        slot::create(session, &wish.slot).await?;
+        let made = slot_state(session, &wish.slot).await?;
+        made.ok_or_else(|| Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }))?
+    };
+    Ok(Prepared { facts, report, slot, slot_created })
+}

@@ -1,0 +1,126 @@
+//! The replication slot: the server's memory of what we have confirmed.
+
+use tokio_postgres::SimpleQueryMessage;
+
+use super::link::{Link, TextRow};
+use super::publication::literal;
+use super::{SetupError, SourceError};
+use crate::domain::{EndLsn, Lsn};
+use crate::postgres::Session;
+
+/// Whether the log that the slot needs is there (`pg_replication_slots.wal_status`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalStatus {
+    /// Within `max_wal_size`.
+    Reserved,
+    /// Beyond it, kept for the slot.
+    Extended,
+    /// About to be removed: the slot can still be saved by confirming.
+    Unreserved,
+    /// Removed.
+    Lost,
+}
+
+/// A slot as the server describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotState {
+    /// Its output plugin.
+    pub plugin: String,
+    /// Its database.
+    pub database: String,
+    /// The server process that streams from it.
+    pub active_pid: Option<i32>,
+    /// Up to where everything was confirmed.
+    pub confirmed: EndLsn,
+    /// The oldest position it holds.
+    pub restart: Option<Lsn>,
+    /// Whether its log is there.
+    pub wal_status: WalStatus,
+    /// How many bytes may still be written before it is lost; `None` without a limit.
+    pub safe_wal_bytes: Option<i64>,
+    /// How far the server's log is ahead of `confirmed`, in bytes.
+    pub lag_bytes: u64,
+}
+
+fn query_text(slot: &str) -> String {
+    format!(
+        "select s.plugin, s.database, s.active_pid, s.confirmed_flush_lsn, s.restart_lsn, s.wal_status, \
+         s.safe_wal_size, case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
+         else pg_current_wal_flush_lsn() end \
+         from pg_catalog.pg_replication_slots s where s.slot_name = {}",
+        literal(slot)
+    )
+}
+
+impl SlotState {
+    fn read(row: &[Option<String>]) -> Self {
+        let text = |index: usize| row.get(index).and_then(Option::as_deref);
+        let lsn = |index: usize| text(index).and_then(|text| text.parse::<Lsn>().ok());
+        let confirmed = lsn(3).unwrap_or_default();
+        Self {
+            plugin: text(0).unwrap_or_default().to_owned(),
+            database: text(1).unwrap_or_default().to_owned(),
+            active_pid: text(2).and_then(|text| text.parse().ok()),
+            confirmed: EndLsn(confirmed),
+            restart: lsn(4),
+            wal_status: match text(5) {
+                Some("extended") => WalStatus::Extended,
+                Some("unreserved") => WalStatus::Unreserved,
+                Some("lost") => WalStatus::Lost,
+                _ => WalStatus::Reserved,
+            },
+            safe_wal_bytes: text(6).and_then(|text| text.parse().ok()),
+            lag_bytes: lsn(7).unwrap_or_default().bytes_since(confirmed),
+        }
+    }
+
+    /// Whether a stream can start from it, as `slot`.
+    pub(super) fn usable(&self, slot: &str, database: &str) -> Result<(), SourceError> {
+        let slot = slot.to_owned();
+        if self.plugin != "pgoutput" || self.database != database {
+            let problem = format!("It uses plugin {:?} in database {:?}.", self.plugin, self.database);
+            return Err(SourceError::SlotForeign { slot, problem });
+        }
+        if self.wal_status == WalStatus::Lost {
+            return Err(SourceError::SlotLost { slot, confirmed: Some(self.confirmed) });
+        }
+        match self.active_pid {
+            Some(pid) => Err(SourceError::SlotTaken { slot, pid: Some(pid) }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads a slot's state; `None` where there is none of this name.
+pub async fn slot_state(session: &Session, slot: &str) -> Result<Option<SlotState>, SetupError> {
+    let messages = session.client.simple_query(&query_text(slot)).await;
+    let messages = messages.map_err(SetupError::query("read the state of the replication slot"))?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            let texts: TextRow = (0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect();
+            Some(SlotState::read(&texts))
+        }
+        _ => None,
+    }))
+}
+
+/// The same, over the replication link.
+pub(super) async fn state_on(link: &mut Link, slot: &str) -> Result<Option<SlotState>, SourceError> {
+    let rows = link.query("the question for the slot's state", &query_text(slot)).await?;
+    Ok(rows.first().map(|row| SlotState::read(row)))
+}
+
+/// Makes a slot. The server first waits for the transactions that are running.
+pub(super) async fn create(session: &Session, slot: &str) -> Result<(), SetupError> {
+    let sql = "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')";
+    let made = session.client.query(sql, &[&slot]).await;
+    made.map(drop).map_err(SetupError::query("create the replication slot"))
+}
+
+/// Drops a slot, if it is there and nobody streams from it. Returns whether it was there.
+pub async fn drop_slot(session: &Session, slot: &str) -> Result<bool, SetupError> {
+    let sql = "select pg_catalog.pg_drop_replication_slot(s.slot_name) \
+               from pg_catalog.pg_replication_slots s where s.slot_name = $1";
+    let dropped = session.client.query(sql, &[&slot]).await;
+    dropped.map(|rows| !rows.is_empty()).map_err(SetupError::query("drop the replication slot"))
+}

@@ -1,0 +1,356 @@
+//! The life of one replication connection.
+//!
+//! ```text
+//!   open ─▶ identify ─▶ look at the slot ─▶ START_REPLICATION ─▶ ┌─▶ frames ─▶ chunk ─┐ ─▶ goodbye
+//!                                                               └── one select! ◀───┘
+//! ```
+//!
+//! The loop waits, in this order, for: the stop; the moment a status message is due; a moved position; room in the
+//! channel; bytes. Bytes are not asked for while a full chunk waits for room. `START_REPLICATION` gives 0/0: the
+//! server then starts at the slot's own confirmed position.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::assemble::Assembler;
+use super::feedback::{Answer, Feedback};
+use super::frame::Frame;
+use super::gate::Gate;
+use super::identity::{self, Identity};
+use super::link::{Link, fault, unexpected};
+use super::publication::literal;
+use super::{Item, SourceError, slot};
+use crate::clock::Clock;
+use crate::domain::{EndLsn, Lsn, limits};
+use crate::postgres::Server;
+
+/// The head of `XLogData`: `w`, start, end, clock.
+const WAL_HEAD: usize = 1 + 3 * 8;
+/// The least time between two [`Item::Idle`].
+const IDLE_RATE: Duration = Duration::from_millis(100);
+/// How long a status message may take to be written.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the server may take to end the stream when asked to.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// So many feedback intervals without a byte, and the connection is dead.
+const SILENT_INTERVALS: u32 = 4;
+
+/// What to stream from, and how.
+#[derive(Debug, Clone)]
+pub struct SourceOptions {
+    /// The server and database.
+    pub server: Server,
+    /// The slot.
+    pub slot: String,
+    /// The publications, all of which exist.
+    pub publications: Vec<String>,
+    /// The longest gap between two status messages; shortened to a third of the server's `wal_sender_timeout`.
+    pub feedback_every: Duration,
+    /// The schema of our own tables, whose changes are dropped.
+    pub own_schema: String,
+    /// The cluster the state belongs to; any other is refused.
+    pub system: Option<u64>,
+    /// The clock of status messages.
+    pub clock: Clock,
+}
+
+/// A stream that ended because it was asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// The token was cancelled; the newest confirmed position was sent.
+    Asked,
+    /// Nobody takes the items any more, or nobody confirms them.
+    Abandoned,
+}
+
+/// Streams over one connection until it ends. `started` is called once the server has begun.
+pub async fn stream(
+    options: &SourceOptions,
+    items: &mpsc::Sender<Item>,
+    confirmed: &mut watch::Receiver<EndLsn>,
+    stop: &CancellationToken,
+    started: impl FnOnce(&Identity),
+) -> Result<Stopped, SourceError> {
+    let opening = async {
+        let mut link = Link::open(&options.server, "walhook").await?;
+        let (identity, floor, every) = begin(&mut link, options).await?;
+        Ok::<_, SourceError>((link, identity, floor, every))
+    };
+    let (link, identity, floor, every) = tokio::select! {
+        () = stop.cancelled() => return Ok(Stopped::Asked),
+        opened = opening => opened?,
+    };
+    started(&identity);
+    let now = Instant::now();
+    let reader = Reader {
+        link,
+        assembler: Assembler::new(&options.own_schema),
+        feedback: Feedback::new(floor, every, now),
+        gate: Gate::new(now),
+        every,
+        read_after: now,
+        heard: now,
+        restarted: Some(Item::Restarted),
+        idle: None,
+        idle_after: now,
+        idle_sent: floor,
+        clock: options.clock.clone(),
+    };
+    reader.run(items, confirmed, stop).await
+}
+
+/// Checks that this is the right cluster and a usable slot, and starts.
+async fn begin(
+    link: &mut Link,
+    options: &SourceOptions,
+) -> Result<(Identity, EndLsn, Duration), SourceError> {
+    let identity = identity::ask(link).await?;
+    if let Some(expected) = options.system.filter(|expected| *expected != identity.system) {
+        return Err(SourceError::OtherSystem { expected, found: identity.system });
+    }
+    let state = slot::state_on(link, &options.slot).await?;
+    let state = state.ok_or_else(|| SourceError::SlotMissing { slot: options.slot.clone() })?;
+    state.usable(&options.slot, &identity.database)?;
+    let sql = "select setting from pg_catalog.pg_settings where name = 'wal_sender_timeout'";
+    let rows = link.query("the question for wal_sender_timeout", sql).await?;
+    let timeout_ms = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
+    let every = feedback_every(options.feedback_every, Duration::from_millis(timeout_ms));
+    let names: Vec<_> =
+        options.publications.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+    let sql = format!(
+        "START_REPLICATION SLOT \"{}\" LOGICAL 0/0 (proto_version '1', publication_names {})",
+        options.slot.replace('"', "\"\""),
+        literal(&names.join(","))
+    );
+    match link.start(&sql).await {
+        // Between the look at the slot and the start somebody else was quicker.
+        Err(SourceError::Refused { source, .. }) if source.code == "55006" => {
+            Err(SourceError::SlotTaken { slot: options.slot.clone(), pid: None })
+        }
+        started => started.map(|()| (identity, state.confirmed, every)),
+    }
+}
+
+/// A third of the server's patience, and never more than wished. Zero means that the server has endless patience.
+fn feedback_every(wished: Duration, server: Duration) -> Duration {
+    let wished = wished.min(limits::FEEDBACK_EVERY);
+    if server.is_zero() { wished } else { wished.min(server / 3) }
+}
+
+struct Reader {
+    link: Link,
+    assembler: Assembler,
+    feedback: Feedback,
+    gate: Gate,
+    every: Duration,
+    /// Not to be read before, so that bytes can gather.
+    read_after: Instant,
+    /// When the last bytes came.
+    heard: Instant,
+    restarted: Option<Item>,
+    idle: Option<EndLsn>,
+    idle_after: Instant,
+    idle_sent: EndLsn,
+    clock: Clock,
+}
+
+impl Reader {
+    async fn run(
+        mut self,
+        items: &mpsc::Sender<Item>,
+        confirmed: &mut watch::Receiver<EndLsn>,
+        stop: &CancellationToken,
+    ) -> Result<Stopped, SourceError> {
+        loop {
+            self.take_frames()?;
+            let newest = *confirmed.borrow_and_update();
+            let reading = !self.assembler.is_full();
+            let (item_ready, item_at) = self.next_item_at();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    let last = *confirmed.borrow();
+                    return self.goodbye(last).await;
+                }
+                () = sleep_until(self.feedback.due(newest)) => self.report(newest, reading).await?,
+                moved = confirmed.changed() => if moved.is_err() {
+                    return Ok(Stopped::Abandoned);
+                },
+                permit = ready(item_at, items), if item_ready => match permit {
+                    Ok(permit) => if let Some(item) = self.next_item() {
+                        permit.send(item);
+                    },
+                    Err(_) => return Ok(Stopped::Abandoned),
+                },
+                bytes = read(&mut self.link, self.read_after), if reading => self.took(bytes?)?,
+            }
+        }
+    }
+
+    /// Notes a read.
+    fn took(&mut self, bytes: usize) -> Result<(), SourceError> {
+        if bytes == 0 {
+            return Err(SourceError::HungUp);
+        }
+        let now = Instant::now();
+        self.heard = now;
+        self.read_after = now + self.gate.after_read(bytes, now).unwrap_or_default();
+        Ok(())
+    }
+
+    /// Takes frames as long as there are whole ones and room for what they bring.
+    fn take_frames(&mut self) -> Result<(), SourceError> {
+        while !self.assembler.is_full() {
+            let Some(frame) = self.link.splitter.next()? else { break };
+            self.take_frame(frame)?;
+        }
+        Ok(())
+    }
+
+    fn take_frame(&mut self, frame: Frame) -> Result<(), SourceError> {
+        match frame.tag {
+            b'd' => self.take_copy_data(frame.body, frame.cut),
+            b'E' => Err(SourceError::Ended { source: Box::new(fault(&frame.body)) }),
+            b'c' | b'C' => Err(SourceError::HungUp),
+            b'N' | b'S' => Ok(()),
+            tag => Err(unexpected(tag, "streaming")),
+        }
+    }
+
+    /// `XLogData (B)` or `Primary keepalive message (B)`.
+    fn take_copy_data(&mut self, mut body: Bytes, cut: Option<usize>) -> Result<(), SourceError> {
+        match body.first() {
+            Some(b'w') if body.len() > WAL_HEAD => {
+                body.advance(WAL_HEAD);
+                self.assembler.take(body, cut.map(|full| full.saturating_sub(WAL_HEAD)))?;
+                if self.assembler.in_transaction() {
+                    self.idle = None;
+                }
+                Ok(())
+            }
+            Some(b'k') if body.len() > 8 + 8 + 1 => {
+                body.advance(1);
+                let end = EndLsn(Lsn(body.get_u64()));
+                body.advance(8);
+                if body.get_u8() == 1 {
+                    self.feedback.ask();
+                }
+                if !self.assembler.in_transaction() && end > self.idle_sent {
+                    self.idle = Some(end);
+                }
+                Ok(())
+            }
+            Some(kind @ (b'w' | b'k')) => {
+                let problem = format!("CopyData '{}' that ends too early", kind.escape_ascii());
+                Err(SourceError::Protocol { problem })
+            }
+            Some(kind) => {
+                Err(SourceError::Protocol { problem: format!("CopyData '{}'", kind.escape_ascii()) })
+            }
+            None => Err(SourceError::out_of_order("CopyData without content")),
+        }
+    }
+
+    /// Whether an item waits for room, and from when on it may go.
+    fn next_item_at(&self) -> (bool, Instant) {
+        if self.restarted.is_some() || self.assembler.has_chunk() {
+            (true, self.heard)
+        } else {
+            (self.idle.is_some(), self.idle_after)
+        }
+    }
+
+    fn next_item(&mut self) -> Option<Item> {
+        if let Some(item) = self.restarted.take() {
+            return Some(item);
+        }
+        if let Some(chunk) = self.assembler.take_chunk() {
+            return Some(Item::Chunk(chunk));
+        }
+        let end = self.idle.take()?;
+        self.idle_sent = end;
+        self.idle_after = Instant::now() + IDLE_RATE;
+        Some(Item::Idle(end))
+    }
+
+    /// Sends a status message, and ends a connection on which nothing has come for too long.
+    async fn report(&mut self, confirmed: EndLsn, reading: bool) -> Result<(), SourceError> {
+        let now = Instant::now();
+        if !reading {
+            // What we do not ask for cannot come.
+            self.heard = now;
+        }
+        let silence = now.duration_since(self.heard);
+        if silence > self.every * SILENT_INTERVALS {
+            return Err(SourceError::Silent { seconds: silence.as_secs() });
+        }
+        let answer = if silence >= self.every { Answer::Wanted } else { Answer::NotWanted };
+        self.write_status(confirmed, answer).await
+    }
+
+    async fn write_status(&mut self, confirmed: EndLsn, answer: Answer) -> Result<(), SourceError> {
+        let micros = self.clock.now().as_microsecond();
+        self.feedback.write(confirmed, answer, Instant::now(), micros, &mut self.link.out);
+        let silent = SourceError::Silent { seconds: WRITE_PATIENCE.as_secs() };
+        timeout(WRITE_PATIENCE, self.link.flush()).await.map_err(|_| silent)?
+    }
+
+    /// Tells the newest position and ends the stream in order. What the server still sends is read and thrown away:
+    /// closing with bytes unread could cost the server our last message.
+    async fn goodbye(mut self, confirmed: EndLsn) -> Result<Stopped, SourceError> {
+        let farewell = async {
+            self.write_status(confirmed, Answer::NotWanted).await?;
+            frontend::copy_done(&mut self.link.out);
+            self.link.flush().await?;
+            while self.link.frame().await?.tag != b'Z' {}
+            frontend::terminate(&mut self.link.out);
+            self.link.flush().await?;
+            self.link.socket.shutdown().await?;
+            Ok::<(), SourceError>(())
+        };
+        match timeout(GOODBYE, farewell).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the stream did not end in order"),
+            Err(_) => tracing::debug!("the server did not end the stream in time"),
+        }
+        Ok(Stopped::Asked)
+    }
+}
+
+/// Room in the channel, not before a moment.
+async fn ready(
+    at: Instant,
+    items: &mpsc::Sender<Item>,
+) -> Result<mpsc::Permit<'_, Item>, mpsc::error::SendError<()>> {
+    if at > Instant::now() {
+        sleep_until(at).await;
+    }
+    items.reserve().await
+}
+
+/// Bytes into the splitter, not before a moment.
+async fn read(link: &mut Link, after: Instant) -> Result<usize, SourceError> {
+    if after > Instant::now() {
+        sleep_until(after).await;
+    }
+    Ok(link.socket.read_buf(link.splitter.room()).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feedback_is_sent_within_a_third_of_the_servers_patience() {
+        let seconds = Duration::from_secs;
+        assert_eq!(feedback_every(seconds(60), seconds(60)), limits::FEEDBACK_EVERY);
+        assert_eq!(feedback_every(seconds(10), seconds(6)), seconds(2));
+        assert_eq!(feedback_every(seconds(5), seconds(0)), seconds(5));
+    }
+}
