@@ -2,6 +2,7 @@
 pub mod app;
 pub mod catalog;
 pub mod chores;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatcher;

@@ -1,2 +1,7 @@
 //! The command line: parses what was typed and leaves the rest to the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    walhook::cli::main()
+}

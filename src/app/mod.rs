@@ -29,7 +29,7 @@ use crate::ledger::writer::{Health, Writer};
 use crate::ledger::{Ledger, LedgerError};
 use crate::postgres::Server;
 use crate::settlement::Settlement;
-use crate::source::{Item, SourceError, SourceState};
+use crate::source::{Item, SourceState};
 use crate::tasks::{Role, Tasks};
 use crate::transport::{Policy, Transport, TransportOptions};
 
@@ -120,4 +120,6 @@ struct Running {
     faults: mpsc::UnboundedReceiver<AppError>,
     /// Done when the dispatcher's and the writer's work is.
     drained: CancellationToken,
+    /// Kept so that the position to confirm is published to the last.
+    _settlement: Settlement,
 }

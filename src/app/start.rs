@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AppError, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running, Settlement,
-    SourceError, SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits,
+    SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits,
 };
 use crate::catalog::{Rows, Snapshot};
 use crate::chores::{self, upkeep};
@@ -20,7 +20,7 @@ use crate::ledger::own::{Identity, Ownership};
 use crate::ledger::prune::Retention;
 use crate::matcher::pattern_matches;
 use crate::source::{
-    self, Manage, Preparation, Prepared, PublicationNames, SetupError, SlotHistory, SourceOptions, TableInfo,
+    self, Manage, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, TableInfo,
     WalStatus, drop_slot, slot_state,
 };
 use crate::tasks::Role;
@@ -138,7 +138,7 @@ fn complaint(path: &std::path::Path, webhook: &str, pattern: &str, types: &[Arc<
 
 /// Tables that are meant by name for updates or deletes must have a replica identity: asked before anything is made.
 fn check_identities(snapshot: &Snapshot, known: &[TableInfo]) -> Result<(), AppError> {
-    source::check_identities(&upkeep::wanted(snapshot, known), known).map_err(AppError::from)
+    source::check_identities(&upkeep::meant(snapshot, known), known).map_err(AppError::from)
 }
 
 /// Begins the link, and behind it a task that builds the rest when the slot is ours.
@@ -167,10 +167,13 @@ pub(super) fn begin(
     let link = source::run(options, items_in, settlement.confirmed(), states, end_source.clone());
     let told = faults_in.clone();
     tasks.spawn("source", Role::Essential, report(told, link));
-    let body = Body { config, ready, tasks: tasks.clone(), settlement, items, config_out, health };
+    let end = end_source.clone();
+    let body = Body {
+        config, ready, tasks: tasks.clone(), settlement: settlement.clone(), items, config_out, health, end,
+    };
     let build = body.build(watching, faults_in.clone(), drained.clone());
     tasks.spawn("start", Role::Passing, report(faults_in, build));
-    Running { end_source, config: config_in, faults, drained }
+    Running { end_source, config: config_in, faults, drained, _settlement: settlement }
 }
 
 /// Runs a worker; a fault of it is told before it ends.
@@ -193,6 +196,7 @@ struct Body {
     items: mpsc::Receiver<Item>,
     config_out: watch::Receiver<Arc<Config>>,
     health: watch::Sender<Health>,
+    end: CancellationToken,
 }
 
 impl Body {
@@ -210,7 +214,7 @@ impl Body {
                 return Ok(());
             }
         }
-        let Self { config, ready, tasks, settlement, items, config_out, health } = self;
+        let Self { config, ready, tasks, settlement, items, config_out, health, end } = self;
         let ledger = ready.places.ledger.clone();
         let identity = Identity {
             system: ready.identity.system,
@@ -226,8 +230,8 @@ impl Body {
         let (published, catalog) = watch::channel(Published { snapshot: Arc::new(ready.snapshot), states });
         let (pokes_in, pokes) = watch::channel(0);
         let workers = Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
-        let flow = Flow { items, catalog: catalog.clone(), pokes, settlement, health, recovery };
-        workers.flow(flow, &tasks, &faults, drained);
+        let flow = Flow { items, catalog: catalog.clone(), pokes, settlement, health, recovery, drained, end };
+        workers.flow(flow, &tasks, &faults);
         let watcher = Watcher { ledger, config: config_out, published, pokes: pokes_in.clone() };
         tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
         workers.chores(&catalog, pokes_in, &tasks);
@@ -250,12 +254,16 @@ struct Flow {
     settlement: Settlement,
     health: watch::Sender<Health>,
     recovery: Recovery,
+    /// Done when everything in memory has its row.
+    drained: CancellationToken,
+    /// The source ends too.
+    end: CancellationToken,
 }
 
 impl Workers {
     /// Intake → dispatcher → writer.
-    fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>, drained: CancellationToken) {
-        let Flow { items, catalog, pokes, settlement, health, recovery } = flow;
+    fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>) {
+        let Flow { items, catalog, pokes, settlement, health, recovery, drained, end } = flow;
         let (offers_in, offers) = dispatcher::offers();
         let (commands, written) = mpsc::unbounded_channel();
         let (acks_in, acks) = mpsc::unbounded_channel();
@@ -301,7 +309,7 @@ impl Workers {
             recovery,
             clock: self.clock.clone(),
         };
-        tasks.spawn("intake", Role::Essential, report::<_, LedgerError>(faults.clone(), intake.run(tasks.stopping())));
+        tasks.spawn("intake", Role::Essential, report::<_, LedgerError>(faults.clone(), intake.run(tasks.stopping(), end)));
     }
 
     fn chores(&self, catalog: &watch::Receiver<Published>, pokes: watch::Sender<u64>, tasks: &Tasks) {

@@ -22,8 +22,8 @@ pub(super) struct Compiler {
 pub fn conditions_complaint(source: &str) -> Result<(), Complaint> {
     Condition::compile(source).map(drop).map_err(|error| Complaint {
         message: error.message.clone(),
-        line: error.line,
-        column: error.column,
+        line: error.position.map(|(line, _)| line),
+        column: error.position.map(|(_, column)| column),
     })
 }
 
@@ -31,8 +31,8 @@ pub fn conditions_complaint(source: &str) -> Result<(), Complaint> {
 pub fn template_complaint(source: &str) -> Result<(), Complaint> {
     render::check_template(source).map_err(|error| Complaint {
         message: error.message.clone(),
-        line: error.line,
-        column: error.column,
+        line: error.position.map(|(line, _)| line),
+        column: error.position.map(|(_, column)| column),
     })
 }
 
@@ -87,17 +87,22 @@ fn check(row: &Map<String, Value>, config: &Config) -> Result<Arc<Webhook>, Stri
 fn assemble(
     config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>,
 ) -> Result<Snapshot, String> {
-    let templates = Templates::compile(&config.templates).map_err(|error| error.to_string())?;
-    let matcher = Matcher::build(&config.tables, &config.events, &webhooks).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(|(place, error)| format!("{place}: {error}")).collect();
-        lines.join("\n")
-    })?;
+    let templates = Templates::compile_all(&config.templates).map_err(|errors| lines("templates.", &errors))?;
+    let matcher =
+        Matcher::build(&config.tables, &config.events, &webhooks).map_err(|errors| lines("", &errors))?;
     let mut compiled = Vec::with_capacity(webhooks.len());
     for webhook in webhooks {
         let signer = Signer::new(&webhook.secrets).map_err(|error| format!("{}: {error}", webhook.name))?;
-        let renderer = templates.renderer(&webhook.body).map_err(|error| format!("{}: {error}", webhook.name))?;
+        let no_template = || format!("{}: its template is not there", webhook.name);
+        let renderer = templates.renderer(&webhook.body).ok_or_else(no_template)?;
         compiled.push(Arc::new(Compiled { webhook, signer, renderer }));
     }
     let by_name = compiled.iter().enumerate().map(|(at, c)| (Arc::clone(&c.webhook.name), at)).collect();
     Ok(Snapshot { webhooks: compiled, by_name, matcher, invalid })
+}
+
+/// One line a fault, each with its place.
+fn lines<P: std::fmt::Display, E: std::fmt::Display>(prefix: &str, faults: &[(P, E)]) -> String {
+    let lines: Vec<String> = faults.iter().map(|(place, fault)| format!("{prefix}{place}: {fault}")).collect();
+    lines.join("\n")
 }

@@ -32,7 +32,7 @@ pub struct Compiled {
     /// Signs its requests.
     pub signer: Signer,
     /// Makes its bodies.
-    pub renderer: Arc<Renderer>,
+    pub renderer: Renderer,
 }
 
 /// A webhook of the database that cannot be used.

@@ -22,11 +22,22 @@ pub struct Upkeep {
 pub struct Report {
     changed: Vec<String>,
     missing: Vec<String>,
+    inserts_only: Vec<String>,
     problem: Option<String>,
 }
 
-/// The tables that the webhooks of a snapshot need.
+/// The tables that the webhooks of a snapshot need. None is insisted on: one without a replica identity publishes its
+/// inserts, whatever a webhook of the database would like.
 pub fn wanted(snapshot: &Snapshot, known: &[TableInfo]) -> Vec<TableWanted> {
+    let mut tables = meant(snapshot, known);
+    for table in &mut tables {
+        table.explicit = false;
+    }
+    tables
+}
+
+/// The same, with those insisted on that a webhook means by name.
+pub fn meant(snapshot: &Snapshot, known: &[TableInfo]) -> Vec<TableWanted> {
     let want = |table: &TableInfo| {
         let wants = snapshot.matcher.wants(&table.schema, &table.table);
         wants.any().then(|| TableWanted {
@@ -43,21 +54,25 @@ impl Upkeep {
     /// Compares, and changes where that is ours to do.
     pub async fn activate(&self, snapshot: &Snapshot) -> Report {
         match self.round(snapshot).await {
-            Ok(report) => {
-                Report { changed: report.statements, missing: report.missing, problem: None }
-            }
-            Err(error) => {
-                let problem = told(&error, error.detail().as_deref(), error.hint().as_deref());
-                Report { problem: Some(problem), ..Report::default() }
-            }
+            Ok(report) => Report {
+                changed: report.statements,
+                missing: report.missing,
+                inserts_only: report.inserts_only,
+                problem: None,
+            },
+            Err(problem) => Report { problem: Some(problem), ..Report::default() },
         }
     }
 
-    async fn round(&self, snapshot: &Snapshot) -> Result<source::Report, SetupError> {
-        let mut session = self.server.session("walhook upkeep").await?;
-        let known = tables(&session, &self.own_schema).await?;
-        let wanted = wanted(snapshot, &known);
-        reconcile(&mut session, &self.names, &wanted, &known, self.manage).await
+    async fn round(&self, snapshot: &Snapshot) -> Result<source::Report, String> {
+        let session = self.server.session("walhook upkeep").await;
+        let mut session = session.map_err(|e| told(&e, e.detail().as_deref(), e.hint().as_deref()))?;
+        let compared = async {
+            let known = tables(&session, &self.own_schema).await?;
+            let wanted = wanted(snapshot, &known);
+            reconcile(&mut session, &self.names, &wanted, &known, self.manage).await
+        };
+        compared.await.map_err(|e: SetupError| told(&e, e.detail().as_deref(), e.hint().as_deref()))
     }
 }
 
@@ -69,6 +84,10 @@ impl Report {
         }
         if self.missing != earlier.missing && !self.missing.is_empty() {
             tracing::warn!(tables = ?self.missing, "the publication lacks tables that webhooks need");
+        }
+        if self.inserts_only != earlier.inserts_only && !self.inserts_only.is_empty() {
+            let tables = &self.inserts_only;
+            tracing::warn!(?tables, "without a replica identity only the inserts of these tables are published");
         }
         if self.problem != earlier.problem
             && let Some(problem) = &self.problem

@@ -176,10 +176,6 @@ impl Queue {
         self.mode
     }
 
-    pub fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     pub fn is_suspended(&self) -> bool {
         self.suspended
     }

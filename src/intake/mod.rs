@@ -85,7 +85,10 @@ enum Halt {
 
 impl Intake {
     /// Takes in what the source sends until asked to stop or the source has ended.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), LedgerError> {
+    ///
+    /// The source's channel stays open until `end`: a source that nobody listens to would end before it has
+    /// confirmed what the stop settles.
+    pub async fn run(mut self, stop: CancellationToken, end: CancellationToken) -> Result<(), LedgerError> {
         let snapshot = self.catalog.borrow_and_update().snapshot.clone();
         let expander = Expander::new(Keys::new(self.server.clone()), self.origin, Arc::clone(&self.database), self.max_body);
         let mut running =
@@ -117,6 +120,10 @@ impl Intake {
                 Err(Halt::Ledger(error)) => return Err(error),
             }
         }
+        let Intake { items, offers, .. } = running.with;
+        drop(offers);
+        end.cancelled().await;
+        drop(items);
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ pub use identity::{Identity, identify};
 pub use item::{Chunk, Item, Piece, RawChange};
 pub use positions::Positions;
 pub use publication::{PublicationNames, RowIdentity, TableInfo, TableWanted, tables};
-pub use reconcile::{Report, reconcile};
+pub use reconcile::{Report, check_identities, reconcile};
 pub use run::{SourceState, run};
 pub use setup::{Facts, Manage, Preparation, Prepared, SlotHistory, check, prepare};
 pub use slot::{SlotState, WalStatus, drop_slot, slot_state};

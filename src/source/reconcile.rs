@@ -91,6 +91,11 @@ async fn run(session: &mut Session, statements: &[String]) -> Result<(), tokio_p
     transaction.commit().await
 }
 
+/// Whether every table that is meant by name for updates or deletes has a usable identity; changes nothing.
+pub fn check_identities(wanted: &[TableWanted], known: &[TableInfo]) -> Result<(), SetupError> {
+    targets(wanted, known, &mut Report::default()).map(drop)
+}
+
 /// Sorts the wanted tables into the two publications.
 fn targets(wanted: &[TableWanted], known: &[TableInfo], report: &mut Report) -> Result<Targets, SetupError> {
     let by_name: BTreeMap<_, _> = known.iter().map(|t| ((&*t.schema, &*t.table), t)).collect();

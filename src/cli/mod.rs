@@ -1,0 +1,79 @@
+//! What you type.
+//!
+//! Every command parses its arguments here and calls one verb elsewhere: `run` the [`crate::app`], the operator's
+//! verbs [`crate::control`]. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command answers goes to standard
+//! output; what goes wrong, and the log, to standard error.
+
+mod operate;
+mod print;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::{self, AppError};
+use crate::config::Sources;
+use crate::telemetry::{LogFormat, start_logging};
+
+/// Signed webhooks from the Postgres write-ahead log.
+#[derive(Debug, Parser)]
+#[command(name = "walhook", version, about, arg_required_else_help = true)]
+struct Cli {
+    /// The configuration [default: walhook.toml]
+    #[arg(long, short, global = true, value_name = "FILE", env = "WALHOOK_CONFIG")]
+    config: Option<PathBuf>,
+    /// How log lines are written
+    #[arg(long, global = true, value_enum, default_value_t, env = "WALHOOK_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// What is logged, in tracing's filter syntax
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "WALHOOK_LOG", hide = true)]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar
+    #[command(after_help = "Example:\n  walhook run --config walhook.toml")]
+    Run,
+    #[command(flatten)]
+    Operate(operate::Operate),
+}
+
+/// Parses the command line, runs the command, answers the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.log_format, &cli.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print::error(&format!("the asynchronous runtime cannot begin: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(dispatch(cli.command, Sources::from_process(cli.config)));
+    // A name that is still being resolved, say, must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(command: Command, sources: Sources) -> ExitCode {
+    match command {
+        Command::Run => finish(app::run(sources).await),
+        Command::Operate(verb) => finish(operate::operate(verb, sources).await),
+    }
+}
+
+/// Tells what went wrong, if anything, and answers the exit code.
+fn finish(done: Result<(), AppError>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print::error(&error.tell());
+            ExitCode::FAILURE
+        }
+    }
+}
