@@ -1,4 +1,5 @@
 //! walhook, seen from the top.
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;

@@ -1,0 +1,3 @@
+//! What you type.
+
+pub mod listen;
