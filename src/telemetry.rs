@@ -54,7 +54,9 @@ pub enum Kind {
 
 /// Starts logging to standard error. `filter` is in `tracing`'s `EnvFilter` syntax.
 pub fn start_logging(format: LogFormat, filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The certificate verifier logs every bad receiver as an error of its own; the attempt tells it already.
+    let quiet = format!("rustls_platform_verifier=off,{filter}");
+    let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => builder.json().flatten_event(false).try_init(),

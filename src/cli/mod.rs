@@ -4,6 +4,7 @@
 //! verbs [`crate::control`]. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command answers goes to standard
 //! output; what goes wrong, and the log, to standard error.
 
+pub mod listen;
 mod operate;
 mod print;
 
@@ -38,6 +39,9 @@ enum Command {
     /// Run the sidecar
     #[command(after_help = "Example:\n  walhook run --config walhook.toml")]
     Run,
+    /// Receive webhooks for local work: verify, print, and fail on purpose
+    #[command(after_help = "Example:\n  walhook listen --port 9000 --secret whsec_… --fail-first 2")]
+    Listen(listen::ListenArgs),
     #[command(flatten)]
     Operate(operate::Operate),
 }
@@ -63,6 +67,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command, sources: Sources) -> ExitCode {
     match command {
         Command::Run => finish(app::run(sources).await),
+        Command::Listen(args) => listen::run(args).await,
         Command::Operate(verb) => finish(operate::operate(verb, sources).await),
     }
 }

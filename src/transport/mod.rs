@@ -11,7 +11,8 @@
 //! - names are resolved by [`resolve`], which lets only allowed addresses through, and those are the ones dialled.
 //!
 //! Neither follows redirects, uses a proxy, or decompresses. Absent on purpose: cookies, caches, retries; trying
-//! again is the dispatcher's, where it is recorded.
+//! again is the dispatcher's, where it is recorded. One exception is no second try: what the receiver's HTTP/2 layer
+//! hands back unprocessed (a stream refused, a connection going away) is sent on another connection.
 
 mod address;
 mod answer;
@@ -175,7 +176,7 @@ impl Transport {
     /// What the rules say before anything is looked up or sent.
     fn refusal(&self, url: &Url, source: WebhookSource) -> Option<Outcome> {
         let (by, reason) = match (url.scheme(), source) {
-            ("https", WebhookSource::Toml) | ("http", WebhookSource::Toml) => return None,
+            ("https" | "http", WebhookSource::Toml) => return None,
             ("http", WebhookSource::Database) if !self.shared.policy.allow_http => (
                 RefusedBy::PlainHttp,
                 "plain http is not allowed for this webhook unless security.allow_http is true".to_owned(),
@@ -204,7 +205,6 @@ impl Door {
             .connector_layer(progress::NoteConnects)
             .user_agent(concat!("walhook/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
             .no_proxy()
             .referer(false)
             .tcp_nodelay(true)

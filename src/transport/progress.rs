@@ -46,11 +46,10 @@ pub(super) async fn noting<F: Future>(progress: Arc<Progress>, request: F) -> F:
 
 /// Notes the addresses that are about to be dialled.
 pub(super) fn dialling(addresses: &[SocketAddr]) {
-    let noted = ATTEMPT.try_with(|progress| {
+    if let Ok(progress) = ATTEMPT.try_with(Arc::clone) {
         let mut dialled = progress.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         *dialled = addresses.iter().map(SocketAddr::ip).collect();
-    });
-    drop(noted);
+    }
 }
 
 /// Wraps a connector so that it notes when it starts and when it is done.

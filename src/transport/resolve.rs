@@ -44,8 +44,10 @@ pub(super) enum ResolveError {
 /// What an operator reads when an address is not dialled.
 pub(super) fn refusal(host: &str, address: IpAddr, class: &str) -> String {
     let named = address.to_string();
-    let what = if host == named { named } else { format!("{host} is {named},") };
-    format!("{what} a {class} address: not allowed for this webhook unless security.allow_networks has it")
+    let what = if host == named { format!("{named} is") } else { format!("{host} is {named},") };
+    format!(
+        "{what} a special address ({class}): not allowed for this webhook unless security.allow_networks has it"
+    )
 }
 
 /// The resolver of one client. Cheap to clone.

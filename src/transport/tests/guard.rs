@@ -51,8 +51,13 @@ async fn the_reason_names_the_address_and_its_class() {
     let transport = transport(policy(&[]), Vec::new());
     let url = "https://169.254.169.254/latest/meta-data?x=1".parse().unwrap();
     let outcome = send(&transport, &url, WebhookSource::Database, 3000).await;
-    let expect = "169.254.169.254 a link-local address: not allowed for this webhook unless security.allow_networks has it";
+    let expect = "169.254.169.254 is a special address (link-local): \
+        not allowed for this webhook unless security.allow_networks has it";
     assert_eq!(outcome.describe(), expect);
+    let url = "https://localhost/".parse().unwrap();
+    let outcome = send(&transport, &url, WebhookSource::Database, 3000).await;
+    assert!(outcome.describe().starts_with("localhost is "), "{outcome:?}");
+    assert!(outcome.describe().contains("special address (loopback)"), "{outcome:?}");
 }
 
 #[tokio::test]
