@@ -1,10 +1,7 @@
 //! walhook, seen from the top.
-<<<<<<< HEAD
 pub mod app;
 pub mod catalog;
 pub mod chores;
-=======
->>>>>>> a270e4a0c2a3ba0043487a502fdbddb9503a10fb
 pub mod cli;
 pub mod clock;
 pub mod config;
