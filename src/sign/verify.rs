@@ -160,6 +160,16 @@ mod tests {
     }
 
     #[test]
+    fn what_other_peoples_library_signs_verifies_here() {
+        let mut headers = signed(&["a"], b"{}");
+        let theirs =
+            standardwebhooks::Webhook::new("whsec_c2VjcmV0").unwrap().sign("dlv_1", NOW, b"{}").unwrap();
+        headers.insert("webhook-signature", HeaderValue::try_from(theirs).unwrap());
+        assert_eq!(verify(&secrets(&["whsec_c2VjcmV0"]), &headers, b"{}", NOW, MINUTES), Ok(()));
+        assert_eq!(verify(&secrets(&["a"]), &headers, b"{}", NOW, MINUTES), Err(VerifyError::NoMatch));
+    }
+
+    #[test]
     fn a_missing_header_is_named() {
         for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
             let mut headers = signed(&["a"], b"{}");
