@@ -45,7 +45,9 @@ fn completed(when: &str) -> NamedEvent {
     }
 }
 
-const KINDS: [(&str, fn() -> ValueKind, i32); 10] = [
+type Described = (&'static str, fn() -> ValueKind, i32);
+
+const KINDS: [Described; 10] = [
     ("id", || ValueKind::Integer, -1),
     ("status", || ValueKind::Text, -1),
     ("total", || ValueKind::Numeric, (12 << 16) + 2 + 4),
@@ -59,7 +61,7 @@ const KINDS: [(&str, fn() -> ValueKind, i32); 10] = [
 ];
 
 fn relation(schema: &str, table: &str) -> Arc<Relation> {
-    let column = |(name, kind, type_modifier): &(&str, fn() -> ValueKind, i32)| Column {
+    let column = |(name, kind, type_modifier): &Described| Column {
         name: (*name).into(),
         type_oid: 0,
         type_modifier: *type_modifier,
@@ -204,8 +206,13 @@ fn a_condition_that_fails_does_not_match_and_tells_no_value() {
 
 #[test]
 fn the_deepest_condition_allowed_runs_on_an_ordinary_stack() {
-    let condition = format!("record.id{} > 0", " + 1".repeat(60));
-    assert_eq!(ask(&condition, None), (true, vec![]));
+    let chain = format!("record.id{} > 0", " + 1".repeat(crate::domain::limits::CONDITION_DEPTH - 2));
+    let wide = ["record.id == 7"; 100].join(" && ");
+    let lists = format!("{}1{} != []", "[".repeat(18), "]".repeat(18));
+    for condition in [chain, wide, lists] {
+        let asked = std::thread::Builder::new().stack_size(1024 * 1024).spawn(move || ask(&condition, None));
+        assert_eq!(asked.unwrap().join().unwrap(), (true, vec![]));
+    }
 }
 
 #[test]

@@ -78,14 +78,12 @@ fn tag_of(inner: &str) -> &str {
     let mut quote = None;
     let mut before = ' ';
     for (at, c) in inner.char_indices() {
+        let closes = inner.get(at..).is_some_and(|rest| rest.starts_with("}}"));
         match quote {
             Some(open) if c == open && before != '\\' => quote = None,
-            Some(_) => {}
             None if c == '"' || c == '\'' => quote = Some(c),
-            None if inner.get(at..).is_some_and(|rest| rest.starts_with("}}")) => {
-                return inner.get(..at).unwrap_or_default();
-            }
-            None => {}
+            None if closes => return inner.get(..at).unwrap_or_default(),
+            _ => {}
         }
         before = c;
     }
