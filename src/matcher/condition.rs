@@ -4,11 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
-use cel::common::types::CelBool;
+use cel::common::types::{CelBool, CelString};
 use cel::{Context, Env, ExecutionError, Program, Value};
 
 use super::time;
-use super::walk::{RowUse, Use, walk};
+use super::walk::{Refusal, RowUse, Use, walk};
 use crate::domain::limits;
 
 /// The stack that reading a condition may use: a chain of operators costs the reader a level each.
@@ -143,7 +143,7 @@ fn read(source: &str) -> Result<(Program, Use), ConditionError> {
         let position = usize::try_from(first.pos.0).ok().zip(usize::try_from(first.pos.1).ok());
         ConditionError { message: first.msg.clone(), position: position.filter(|(line, _)| *line > 0) }
     })?;
-    match walk(program.expression()) {
+    match walk(program.expression()).and_then(|reads| patterns_read(&reads).map(|()| reads)) {
         Ok(reads) => Ok((program, reads)),
         Err(refusal) => {
             let offset = program.source_info().offset_for(refusal.id).map(|(start, _)| start);
@@ -153,6 +153,21 @@ fn read(source: &str) -> Result<(Program, Use), ConditionError> {
             })
         }
     }
+}
+
+/// Refuses a regular expression that cannot be read, at load instead of at each row.
+fn patterns_read(reads: &Use) -> Result<(), Refusal> {
+    for (id, pattern) in &reads.patterns {
+        let mut context = Context::with_env(LANGUAGE.clone());
+        context.add_variable_as_val("pattern", Box::new(CelString::from(pattern.as_str())));
+        let tried = Program::compile("''.matches(pattern)").map(|program| program.execute(&context));
+        if !matches!(tried, Ok(Ok(_))) {
+            let message =
+                "the regular expression cannot be read (there are no look-arounds or back-references)";
+            return Err(Refusal { id: *id, message: message.to_owned() });
+        }
+    }
+    Ok(())
 }
 
 /// Line and column, from 1, of the character at an offset counted in characters.
@@ -194,15 +209,17 @@ mod tests {
         );
         refused("total > 1", "there are record, old");
         refused("record.name.startWith('a')", "did you mean startsWith?");
+        refused("record.name.matches('a(')", "line 1, column 21: the regular expression");
+        refused(r"record.name.matches(r'(?=a)')", "no look-arounds");
     }
 
     #[test]
     fn loops_and_depth_and_length_are_refused() {
         refused("record.tags.exists(t, t == 'a')", "only has(…) is");
-        refused(&format!("record.a{} > 0", "+record.a".repeat(100)), "more than 64 deep");
+        refused(&format!("record.a{} > 0", "+record.a".repeat(100)), "more than 20 deep");
         refused(&format!("{}true", "(".repeat(500)), "");
         refused(&format!("{}true{}", "(".repeat(900), ")".repeat(900)), "");
-        refused(&format!("record{} > 0", ".a".repeat(900)), "more than 64 deep");
+        refused(&format!("record{} > 0", ".a".repeat(900)), "more than 20 deep");
         refused(&format!("{}true", "!".repeat(2000)).as_str().repeat(2), "bytes long");
         refused("record.a >", "line 1, column");
         refused("", "");

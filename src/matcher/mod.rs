@@ -205,8 +205,8 @@ impl Matcher {
         wants
     }
 
-    /// The columns that conditions on a table's changes read, each with the place of its condition's webhook or event:
-    /// what `check` compares with the table.
+    /// Every condition that a table's changes may meet, once: what `check` compares with the table's columns and its
+    /// replica identity.
     pub fn conditions_on(&self, schema: &str, table: &str) -> Vec<Arc<Condition>> {
         let mut seen = FxHashSet::default();
         let all = OPERATIONS.into_iter().flat_map(|operation| self.wanted(schema, table, operation));

@@ -45,7 +45,9 @@ fn completed(when: &str) -> NamedEvent {
     }
 }
 
-const KINDS: [(&str, fn() -> ValueKind, i32); 10] = [
+type Described = (&'static str, fn() -> ValueKind, i32);
+
+const KINDS: [Described; 10] = [
     ("id", || ValueKind::Integer, -1),
     ("status", || ValueKind::Text, -1),
     ("total", || ValueKind::Numeric, (12 << 16) + 2 + 4),
@@ -59,7 +61,7 @@ const KINDS: [(&str, fn() -> ValueKind, i32); 10] = [
 ];
 
 fn relation(schema: &str, table: &str) -> Arc<Relation> {
-    let column = |(name, kind, type_modifier): &(&str, fn() -> ValueKind, i32)| Column {
+    let column = |(name, kind, type_modifier): &Described| Column {
         name: (*name).into(),
         type_oid: 0,
         type_modifier: *type_modifier,
@@ -203,6 +205,17 @@ fn a_condition_that_fails_does_not_match_and_tells_no_value() {
 }
 
 #[test]
+fn the_deepest_condition_allowed_runs_on_an_ordinary_stack() {
+    let chain = format!("record.id{} > 0", " + 1".repeat(crate::domain::limits::CONDITION_DEPTH - 2));
+    let wide = ["record.id == 7"; 100].join(" && ");
+    let lists = format!("{}1{} != []", "[".repeat(18), "]".repeat(18));
+    for condition in [chain, wide, lists] {
+        let asked = std::thread::Builder::new().stack_size(1024 * 1024).spawn(move || ask(&condition, None));
+        assert_eq!(asked.unwrap().join().unwrap(), (true, vec![]));
+    }
+}
+
+#[test]
 fn excluded_columns_are_absent_and_masked_ones_masked_in_conditions() {
     let rule = TableRule {
         exclude: vec!["status".to_owned()],
@@ -280,5 +293,5 @@ fn types_of_a_table_are_its_own_and_the_named() {
         matcher.types_of("public", "orders").into_iter().map(|t| t.event_type.to_string()).collect();
     let expect = ["order.created", "order.updated", "order.deleted", "order.truncated", "order.completed"];
     assert_eq!(types, expect);
-    assert_eq!(matcher.conditions_on("public", "orders").len(), 0);
+    assert_eq!(matcher.conditions_on("public", "orders").len(), 1);
 }

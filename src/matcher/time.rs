@@ -144,6 +144,7 @@ fn moment_from_text(text: &CelString<'_>) -> Result<Moment, ExecutionError> {
     parsed.ok_or_else(|| ExecutionError::function_error("timestamp", "the text is no timestamp"))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "add_overload! hands arguments over by reference")]
 fn moment_from_seconds(seconds: &CelInt) -> Result<Moment, ExecutionError> {
     Timestamp::from_second(*seconds.inner()).map(Moment).map_err(|_| beyond())
 }

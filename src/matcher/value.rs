@@ -70,7 +70,8 @@ fn numeric(type_modifier: i32, text: &str) -> Option<Boxed<'static>> {
         .split_once('.')
         .map_or(Some(text), |(whole, fraction)| fraction.bytes().all(|digit| digit == b'0').then_some(whole));
     let integer = whole.and_then(|whole| whole.parse::<i64>().ok());
-    let scale_is_zero = type_modifier >= 4 && (type_modifier - 4) & 0x7FF == 0;
+    // A modifier is precision and scale, plus 4; the scale has the low 11 bits.
+    let scale_is_zero = type_modifier >= 4 && (type_modifier - 4) % 2048 == 0;
     Some(match integer {
         Some(integer) if scale_is_zero || integer.unsigned_abs() > EXACT => Box::new(CelInt::from(integer)),
         _ => Box::new(CelDouble::from(text.parse::<f64>().ok()?)),

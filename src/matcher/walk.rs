@@ -55,6 +55,8 @@ pub(super) struct Use {
     pub(super) old: RowUse,
     pub(super) changed: bool,
     pub(super) event_type: bool,
+    /// Regular expressions written out, with their places.
+    pub(super) patterns: Vec<(u64, String)>,
 }
 
 /// A part of the tree that is refused, by the id of its place.
@@ -149,6 +151,11 @@ impl Walker {
         if !operator && !FUNCTIONS.contains(&name) {
             let message = format!("{name:?} is no function a condition knows{}", hint(name, &FUNCTIONS));
             return Err(Refusal { id: expr.id, message });
+        }
+        if let ("matches", Some(last)) = (name, call.args.last())
+            && let Expr::Literal(LiteralValue::String(pattern)) = &last.expr
+        {
+            self.found.patterns.push((last.id, pattern.inner().to_owned()));
         }
         if let Some(target) = &call.target {
             self.expr(target, depth + 1)?;

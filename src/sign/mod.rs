@@ -87,6 +87,10 @@ impl Signer {
 
     /// The signature headers of one attempt: `unix_seconds` is what `webhook-timestamp` says, `body` the bytes before
     /// compression.
+    ///
+    /// # Panics
+    ///
+    /// Never: base64 and hex make header values.
     pub fn headers(&self, id: &str, unix_seconds: i64, body: &[u8]) -> Vec<(HeaderName, HeaderValue)> {
         let Some(plain) = &self.plain else { return Vec::new() };
         let head = format!("{id}.{unix_seconds}.");
