@@ -1,5 +1,6 @@
 //! walhook, seen from the top.
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod domain;
 pub mod matcher;
