@@ -207,16 +207,30 @@ impl Cluster {
             Fsync::Off => "off",
             Fsync::On => "on",
         };
-        let mut text = format!(
-            "wal_level = logical\nfsync = {fsync}\nlisten_addresses = '127.0.0.1'\nmax_connections = 100\n\
-             max_wal_senders = 20\nmax_replication_slots = 20\nlog_min_messages = warning\n\
-             log_line_prefix = '%m [%p] %u@%d '\nunix_socket_directories = '{}'\n",
+        let text = format!(
+            "wal_level = logical
+fsync = {fsync}
+listen_addresses = '127.0.0.1'
+max_connections = 100
+\
+             max_wal_senders = 20
+max_replication_slots = 20
+log_min_messages = warning
+\
+             log_line_prefix = '%m [%p] %u@%d '
+unix_socket_directories = '{}'
+",
             self.home.path().display()
         );
-        for (name, value) in &options.settings {
-            text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
-        }
-        self.owner.append(&server::data_directory(self.home.path()).join("postgresql.conf"), &text)
+        let given = options.settings.iter();
+        let given = given.map(|(name, value)| {
+            format!(
+                "{name} = '{}'
+",
+                value.replace('\'', "''")
+            )
+        });
+        server::configure(self.home.path(), &(text + &given.collect::<String>()))
     }
 }
 

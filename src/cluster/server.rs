@@ -66,11 +66,6 @@ impl Owner {
         Ok(())
     }
 
-    pub(super) fn append(self, path: &Path, text: &str) -> Result<(), ClusterError> {
-        let mut file = OpenOptions::new().append(true).open(path).map_err(io("open postgresql.conf"))?;
-        file.write_all(text.as_bytes()).map_err(io("write postgresql.conf"))
-    }
-
     /// A command in `home` as this owner, in a process group of its own: Ctrl-C in the terminal is for us, and we
     /// stop the server in order.
     fn command(self, program: &Path, home: &Path) -> Command {
@@ -81,6 +76,13 @@ impl Owner {
         }
         command
     }
+}
+
+/// Adds settings to the cluster's `postgresql.conf`; of two for one name the later counts.
+pub(super) fn configure(home: &Path, text: &str) -> Result<(), ClusterError> {
+    let path = data_directory(home).join("postgresql.conf");
+    let mut file = OpenOptions::new().append(true).open(path).map_err(io("open postgresql.conf"))?;
+    file.write_all(text.as_bytes()).map_err(io("write postgresql.conf"))
 }
 
 fn id_of_postgres(flag: &str) -> Option<u32> {
