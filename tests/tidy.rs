@@ -189,7 +189,7 @@ fn uses(text: &str) -> Vec<(usize, String)> {
         let code = line.split("//").next().unwrap_or_default();
         for (at, _) in code.match_indices("crate::") {
             // `$crate` and other people's `xcrate::` are not ours; neither is `pub(in crate::…)`.
-            let rest = &code[at + "crate::".len()..];
+            let rest = code.get(at + "crate::".len()..).unwrap_or_default();
             let names = rest.strip_prefix('{').map_or_else(|| vec![rest], |group| group.split(',').collect());
             for name in names {
                 let name: String =
@@ -323,7 +323,9 @@ fn toml_blocks(markdown: &str) -> Vec<toml::Table> {
     blocks
         .map(|rest| {
             let text = rest.split("```").next().unwrap_or_default();
-            text.parse().unwrap_or_else(|error| panic!("a TOML block of the README: {error}\n{text}"))
+            let parsed = text.parse::<toml::Table>();
+            assert!(parsed.is_ok(), "a TOML block of the README: {parsed:?}\n{text}");
+            parsed.unwrap_or_default()
         })
         .collect()
 }
@@ -332,9 +334,10 @@ fn toml_blocks(markdown: &str) -> Vec<toml::Table> {
 fn key_paths(prefix: &str, value: &toml::Value, into: &mut BTreeSet<String>) {
     match value {
         toml::Value::Table(table) => {
-            let named = ["tables", "templates"].contains(&prefix) || prefix.ends_with(".headers");
+            let last = prefix.rsplit('.').next().unwrap_or_default();
+            let named = ["tables", "templates", "headers", "mask"].contains(&last);
             for (key, value) in table {
-                let key = if named || prefix.ends_with(".mask") { "*" } else { key };
+                let key = if named { "*" } else { key };
                 let path = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
                 into.insert(path.clone());
                 key_paths(&path, value, into);

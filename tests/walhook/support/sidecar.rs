@@ -35,8 +35,9 @@ impl Run {
     /// A webhook of the file that takes everything to `url`, with more keys in `keys`.
     pub fn webhook(mut self, name: &str, url: &str, keys: &str) -> Self {
         let secret = super::SECRET;
-        self.toml +=
-            &format!("\n[[webhooks]]\nname = \"{name}\"\nurl = \"{url}\"\nsecret = \"{secret}\"\n{keys}\n");
+        self.toml.extend([format!(
+            "\n[[webhooks]]\nname = \"{name}\"\nurl = \"{url}\"\nsecret = \"{secret}\"\n{keys}\n"
+        )]);
         self
     }
 
