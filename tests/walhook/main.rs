@@ -17,6 +17,8 @@ mod demo;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod idle;
 #[cfg(test)]
 mod live;

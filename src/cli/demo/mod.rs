@@ -17,12 +17,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, Options};
 use crate::tasks::Tasks;
 
@@ -149,16 +147,10 @@ async fn set() -> Result<Stage, DemoError> {
     let (tasks, _deaths) = Tasks::new();
     cluster.create_database(shop::DATABASE).await?;
     let shop = Shop::open(&cluster.url(shop::DATABASE), &tasks).await?;
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .map_err(|source| DemoError::Io { action: "open a port for the receivers", source })?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| DemoError::Io { action: "open a port for the receivers", source })?;
     let secret = receiver::draw_secret();
     let (sender, receipts) = mpsc::channel(RECEIPTS_WAITING);
-    receiver::open(listener, &secret, Clock::system(), sender, &tasks);
-    let sidecar = Sidecar::start(&cluster.url(shop::DATABASE), address, &secret, &tasks).await?;
+    let receivers = receiver::open(&secret, &sender, &tasks).await?;
+    let sidecar = Sidecar::start(&cluster.url(shop::DATABASE), receivers, &secret, &tasks).await?;
     Ok(Stage { sidecar, shop, receipts, tasks, cluster })
 }
 

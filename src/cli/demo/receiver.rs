@@ -1,35 +1,29 @@
-//! The two receivers of the demo, as somebody else would write them: take the raw bytes, verify, answer.
+//! The two receivers of the demo: `walhook listen`, twice.
 //!
-//! The CRM takes everything that verifies. The warehouse answers 500 to the first two attempts of each delivery.
+//! The CRM takes everything that verifies. The warehouse fails the first two requests of each delivery on purpose.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::DemoError;
+use crate::cli::listen::{ListenOptions, Received, Signature, serve};
 use crate::clock::{Clock, since};
-use crate::sign;
 use crate::tasks::{Role, Tasks};
 
-/// How far a request's timestamp may be from now: what the Standard Webhooks libraries take.
-const TOLERANCE: Duration = Duration::from_secs(300);
-/// Attempts of a delivery that the warehouse refuses.
-const REFUSED_ATTEMPTS: u32 = 2;
+/// Requests of a delivery that the warehouse refuses.
+const REFUSED: u32 = 2;
 
 /// A request that came, and what became of it.
 #[derive(Debug, Clone)]
 pub(super) struct Receipt {
     /// `crm` or `warehouse`.
-    pub(super) receiver: String,
+    pub(super) receiver: &'static str,
     /// The event's type.
     pub(super) event: String,
     /// The delivery's id.
@@ -42,8 +36,17 @@ pub(super) struct Receipt {
     pub(super) verified: bool,
     /// How long ago the change had been committed.
     pub(super) age: Duration,
-    /// The order or customer, with what changed where that is known.
+    /// The order or customer, with what became of it where that is known.
     pub(super) about: String,
+}
+
+/// Where the receivers are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Receivers {
+    /// Takes everything.
+    pub(super) crm: SocketAddr,
+    /// Fails at first.
+    pub(super) warehouse: SocketAddr,
 }
 
 impl Receipt {
@@ -51,12 +54,20 @@ impl Receipt {
     pub(super) fn is_taken(&self) -> bool {
         self.verified && (200..300).contains(&self.status)
     }
-}
 
-struct Desk {
-    secrets: [SecretString; 1],
-    clock: Clock,
-    receipts: mpsc::Sender<Receipt>,
+    fn of(receiver: &'static str, request: Received) -> Self {
+        let (age, about) = read(&request);
+        Self {
+            receiver,
+            event: request.event_type,
+            id: request.id,
+            attempt: request.attempt.unwrap_or(0),
+            status: request.status,
+            verified: request.signature == Signature::Verified,
+            age,
+            about,
+        }
+    }
 }
 
 /// A fresh Standard Webhooks secret.
@@ -65,57 +76,62 @@ pub(super) fn draw_secret() -> SecretString {
     format!("whsec_{}", STANDARD.encode(key)).into()
 }
 
-/// Serves both receivers on a listener: `/crm` and `/warehouse`.
-pub(super) fn open(
-    listener: TcpListener,
+/// Opens both, each on a port of its own.
+pub(super) async fn open(
     secret: &SecretString,
-    clock: Clock,
-    receipts: mpsc::Sender<Receipt>,
+    receipts: &mpsc::Sender<Receipt>,
     tasks: &Tasks,
-) {
-    let secrets = [SecretString::from(secret.expose_secret().to_owned())];
-    let desk = Arc::new(Desk { secrets, clock, receipts });
-    let router = Router::new().fallback(take).with_state(desk);
+) -> Result<Receivers, DemoError> {
+    let crm = open_one("crm", 0, secret, receipts, tasks).await?;
+    let warehouse = open_one("warehouse", REFUSED, secret, receipts, tasks).await?;
+    Ok(Receivers { crm, warehouse })
+}
+
+async fn open_one(
+    name: &'static str,
+    fail_first: u32,
+    secret: &SecretString,
+    receipts: &mpsc::Sender<Receipt>,
+    tasks: &Tasks,
+) -> Result<SocketAddr, DemoError> {
+    let io = |source| DemoError::Io { action: "open a port for a receiver", source };
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(io)?;
+    let address = listener.local_addr().map_err(io)?;
+    let options = ListenOptions {
+        secrets: vec![secret.clone()],
+        status: 200,
+        fail_status: 500,
+        fail_rate: 0.0,
+        fail_first,
+        delay: Duration::ZERO,
+        count: None,
+        clock: Clock::system(),
+    };
+    let receipts = receipts.clone();
+    let sink = move |received| {
+        if receipts.try_send(Receipt::of(name, received)).is_err() {
+            tracing::warn!(receiver = name, "a request is not shown: too many at once");
+        }
+    };
     let stopping = tasks.stopping();
-    tasks.spawn("the receivers", Role::Passing, async move {
-        let serving = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned());
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the receivers ended");
+    tasks.spawn("a receiver", Role::Passing, async move {
+        if let Err(error) = serve(listener, options, stopping, sink).await {
+            tracing::error!(%error, receiver = name, "a receiver ended");
         }
     });
+    Ok(address)
 }
 
-async fn take(State(desk): State<Arc<Desk>>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let now = desk.clock.now();
-    let verified = sign::verify(&desk.secrets, &headers, &body, now.as_second(), TOLERANCE).is_ok();
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-    let attempt = text("x-webhook-attempt").parse().unwrap_or(0);
-    let receiver = uri.path().trim_start_matches('/').to_owned();
-    let status = match (verified, &*receiver) {
-        (false, _) => StatusCode::UNAUTHORIZED,
-        (true, "warehouse") if attempt <= REFUSED_ATTEMPTS => StatusCode::INTERNAL_SERVER_ERROR,
-        (true, _) => StatusCode::NO_CONTENT,
-    };
-    let (age, about) = read(&body, now);
-    let (event, id) = (text("x-webhook-event"), text("webhook-id"));
-    let receipt = Receipt { receiver, event, id, attempt, status: status.as_u16(), verified, age, about };
-    if desk.receipts.send(receipt).await.is_err() {
-        tracing::debug!("nobody reads receipts any more");
-    }
-    status
-}
-
-/// What a person wants to know of a body.
-fn read(body: &[u8], now: Timestamp) -> (Duration, String) {
-    let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else {
+/// What a person wants to know of a body: how old the change is, and what it is about.
+fn read(received: &Received) -> (Duration, String) {
+    let Ok(body) = serde_json::from_slice::<serde_json::Value>(&received.body) else {
         return (Duration::ZERO, String::new());
     };
     let committed = body.get("timestamp").and_then(|text| text.as_str()?.parse().ok());
-    let age = committed.map_or(Duration::ZERO, |committed| since(now, committed));
-    let data = body.get("data");
-    let part = |row: &str, column: &str| data?.get(row)?.get(column);
-    let of_row = |column| part("record", column).or_else(|| part("old", column));
-    let mut about = of_row("id").map_or_else(String::new, |id| format!("id {id}"));
+    let age = committed.map_or(Duration::ZERO, |committed| since(received.at, committed));
+    let part = |row: &str, column: &str| body.get("data")?.get(row)?.get(column);
+    let id = part("record", "id").or_else(|| part("old", "id"));
+    let mut about = id.map_or_else(String::new, |id| format!("id {id}"));
     if let Some(status) = part("record", "status").and_then(|status| status.as_str()) {
         about = format!("{about}, {status}");
     }

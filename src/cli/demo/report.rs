@@ -38,7 +38,7 @@ pub(super) struct Report {
     requests: usize,
     unverified: usize,
     refused: usize,
-    taken: HashMap<String, HashSet<String>>,
+    taken: HashMap<&'static str, HashSet<String>>,
     slowest_first: Duration,
     about_rolled_back: usize,
 }
@@ -123,7 +123,7 @@ impl Report {
         if !receipt.verified {
             self.unverified += 1;
         } else if receipt.is_taken() {
-            self.taken.entry(receipt.receiver.clone()).or_default().insert(receipt.id.clone());
+            self.taken.entry(receipt.receiver).or_default().insert(receipt.id.clone());
             if receipt.attempt == 1 {
                 self.slowest_first = self.slowest_first.max(receipt.age);
             }

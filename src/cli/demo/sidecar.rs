@@ -14,6 +14,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::Instant;
 
 use super::DemoError;
+use super::receiver::Receivers;
 use crate::tasks::{Role, Tasks};
 
 /// How long it may take to get ready.
@@ -40,7 +41,8 @@ fn io(action: &'static str) -> impl FnOnce(std::io::Error) -> DemoError {
 }
 
 /// What an operator of the shop would write.
-fn file(database: &str, server: SocketAddr, receivers: SocketAddr) -> String {
+fn file(database: &str, server: SocketAddr, receivers: Receivers) -> String {
+    let Receivers { crm, warehouse } = receivers;
     format!(
         r#"[database]
 url = "{database}"
@@ -62,13 +64,13 @@ when = "record.status == 'shipped' && old.status != 'shipped'"
 
 [[webhooks]]
 name = "crm"
-url = "http://{receivers}/crm"
+url = "http://{crm}/hooks"
 secret = {{ env = "{SECRET_VARIABLE}" }}
 events = ["customer.*", "order.created", "order.updated", "order.deleted"]
 
 [[webhooks]]
 name = "warehouse"
-url = "http://{receivers}/warehouse"
+url = "http://{warehouse}/hooks"
 secret = {{ env = "{SECRET_VARIABLE}" }}
 events = ["order.shipped"]
 retry = {{ schedule = ["1s", "2s", "5s"] }}
@@ -80,7 +82,7 @@ impl Sidecar {
     /// Starts it and waits until it streams.
     pub(super) async fn start(
         database: &str,
-        receivers: SocketAddr,
+        receivers: Receivers,
         secret: &SecretString,
         tasks: &Tasks,
     ) -> Result<Self, DemoError> {
