@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
 pub use binaries::{Binaries, BinariesError};
@@ -88,7 +89,7 @@ pub struct Cluster {
     binaries: Binaries,
     home: TempDir,
     owner: server::Owner,
-    password: String,
+    password: SecretString,
     port: u16,
     running: Option<Child>,
     watchdog: server::Watchdog,
@@ -106,6 +107,7 @@ impl Cluster {
         owner.take(home.path())?;
         let watchdog = server::Watchdog::start(home.path())?;
         let password: String = std::iter::repeat_with(fastrand::alphanumeric).take(24).collect();
+        let password = SecretString::from(password);
         let mut cluster = Self { binaries, home, owner, password, port: 0, running: None, watchdog };
         cluster.initialise(options)?;
         cluster.start()?;
@@ -119,7 +121,7 @@ impl Cluster {
 
     /// The superuser's password.
     pub fn password(&self) -> &str {
-        &self.password
+        self.password.expose_secret()
     }
 
     /// The server's programs.
@@ -139,7 +141,7 @@ impl Cluster {
 
     /// A connection string for the superuser, over TCP with a password.
     pub fn url(&self, database: &str) -> String {
-        self.url_as("postgres", &self.password, database)
+        self.url_as("postgres", self.password(), database)
     }
 
     /// A connection string for somebody else.
@@ -202,7 +204,7 @@ impl Cluster {
     }
 
     fn initialise(&self, options: &Options) -> Result<(), ClusterError> {
-        server::initialise(&self.binaries, &self.owner, self.home.path(), &self.password)?;
+        server::initialise(&self.binaries, &self.owner, self.home.path(), self.password())?;
         let fsync = match options.fsync {
             Fsync::Off => "off",
             Fsync::On => "on",
@@ -263,6 +265,7 @@ mod tests {
             .expect("a row");
         let wrong = cluster.url_as("postgres", "wrong", "shop");
         assert!(tokio_postgres::connect(&wrong, tokio_postgres::NoTls).await.is_err());
+        assert!(!format!("{cluster:?}").contains(cluster.password()));
         let (home, port) = (cluster.socket_directory().to_owned(), cluster.port());
         drop(cluster);
         assert!(!home.exists());
