@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod chores;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod dispatcher;
 pub mod domain;

@@ -1,0 +1,32 @@
+//! The integration tests: the real binary between a real Postgres and a real HTTP receiver.
+//!
+//! One binary, split by subject. `support` has the cast: a [`support::Database`] of the test's own on a server that
+//! all tests share (or a [`walhook::cluster::Cluster`] where the test crashes the server), a
+//! [`support::Receiver`] with scripted answers, and a [`support::Sidecar`], which is the binary as users run it.
+//! Nothing here sleeps and hopes: a test waits for a condition, with a deadline, and a sidecar that logged a warning
+//! or an error that the test did not list fails the test.
+
+#[cfg(test)]
+mod chaos;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod delivery;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod idle;
+#[cfg(test)]
+mod live;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod order;
+#[cfg(test)]
+mod stop;
+#[cfg(test)]
+mod support;

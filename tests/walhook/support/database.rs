@@ -1,0 +1,103 @@
+//! A database of the test's own, on a server that the whole test process shares.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row};
+use walhook::cluster::{Cluster, Options};
+
+use super::background;
+
+static SHARED: OnceLock<Cluster> = OnceLock::new();
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// One database and a connection to it as superuser.
+pub struct Database {
+    /// Its connection string, as superuser.
+    pub url: String,
+    /// Its name, which is also the name of the slot that tests give their sidecar: slots are per server.
+    pub name: String,
+    client: Client,
+}
+
+/// The server that tests share. The process's end stops it.
+pub fn shared() -> &'static Cluster {
+    SHARED.get_or_init(|| {
+        let settings =
+            [("max_replication_slots", "100"), ("max_wal_senders", "60"), ("max_connections", "250")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Cluster::create(&Options { settings: settings.to_vec(), ..Options::default() })
+            .expect("a Postgres cluster")
+    })
+}
+
+impl Database {
+    /// A fresh database on the shared server.
+    pub async fn new() -> Self {
+        Self::on(shared()).await
+    }
+
+    /// A fresh database on a server of the test's own.
+    pub async fn on(cluster: &Cluster) -> Self {
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        cluster.create_database(&name).await.expect("a database");
+        let url = cluster.url(&name);
+        let client = connect(&url).await.expect("a connection");
+        Self { url, name, client }
+    }
+
+    /// A fresh database with the table that most tests use: `orders (id, status, total, note)`.
+    pub async fn with_orders() -> Self {
+        let database = Self::new().await;
+        database.execute(ORDERS).await;
+        database
+    }
+
+    /// Connects again, after the server went away.
+    pub async fn reconnect(&mut self) {
+        self.client = connect(&self.url).await.expect("a connection");
+    }
+
+    /// Runs statements.
+    pub async fn execute(&self, statements: &str) {
+        self.client.batch_execute(statements).await.expect(statements);
+    }
+
+    /// Rows of a query.
+    pub async fn rows(&self, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+        self.client.query(query, parameters).await.expect(query)
+    }
+
+    /// The only number that a query gives.
+    pub async fn number(&self, query: &str) -> i64 {
+        self.client.query_one(query, &[]).await.expect(query).get(0)
+    }
+
+    /// The only text that a query gives.
+    pub async fn text(&self, query: &str) -> String {
+        self.client.query_one(query, &[]).await.expect(query).get(0)
+    }
+
+    /// How many bytes of log the slot holds back.
+    pub async fn slot_lag_bytes(&self) -> i64 {
+        let query = "select (pg_current_wal_lsn() - confirmed_flush_lsn)::int8 from pg_replication_slots \
+                     where slot_name = $1";
+        self.client.query_one(query, &[&self.name]).await.expect(query).get(0)
+    }
+}
+
+/// The table that most tests use.
+pub const ORDERS: &str =
+    "create table orders (id int8 primary key, status text not null, total numeric(12,2), note text)";
+
+/// A connection as a test uses one.
+pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    background(async move {
+        // The end of the server is what some tests are about.
+        let ended = connection.await;
+        drop(ended);
+    });
+    Ok(client)
+}

@@ -1,0 +1,64 @@
+//! What every test needs: the cast, and how to wait.
+
+mod database;
+mod receiver;
+mod sidecar;
+pub mod witness;
+
+use std::future::Future;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::time::Instant;
+
+pub use database::{Database, ORDERS, connect};
+pub use receiver::{Answer, Receiver, Request};
+pub use sidecar::{Run, Sidecar, refused, run_once};
+
+/// How long a test waits for what should take a moment. Long, because the machine may be busy; nobody waits it out
+/// unless the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The secret of most webhooks in the tests.
+pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+static TURN: LazyLock<RwLock<()>> = LazyLock::new(RwLock::default);
+
+/// Held by a test that may run beside others. Taken once, first of all.
+pub async fn beside_others() -> RwLockReadGuard<'static, ()> {
+    TURN.read().await
+}
+
+/// Held by a test that measures: nothing else runs meanwhile.
+pub async fn alone() -> RwLockWriteGuard<'static, ()> {
+    TURN.write().await
+}
+
+/// Runs a future beside the test, to the end of the test at most.
+#[expect(clippy::disallowed_methods, reason = "a test's helpers end with its runtime")]
+pub fn background<F>(future: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    tokio::spawn(future)
+}
+
+/// Asks until the answer is yes; panics with `what` when `patience` is over. For facts that nobody announces.
+pub async fn eventually<F>(what: &str, patience: Duration, mut ask: F)
+where
+    F: AsyncFnMut() -> bool,
+{
+    let deadline = Instant::now() + patience;
+    while !ask().await {
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A number from the environment, or `default`.
+#[expect(clippy::disallowed_methods, reason = "a test's knobs are no part of the configuration")]
+pub fn knob(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+}
