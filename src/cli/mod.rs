@@ -4,6 +4,7 @@
 //! verbs [`crate::control`]. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command answers goes to standard
 //! output; what goes wrong, and the log, to standard error.
 
+pub mod demo;
 pub mod listen;
 mod operate;
 mod print;
@@ -42,6 +43,9 @@ enum Command {
     /// Receive webhooks for local work: verify, print, and fail on purpose
     #[command(after_help = "Example:\n  walhook listen --port 9000 --secret whsec_… --fail-first 2")]
     Listen(listen::ListenArgs),
+    /// See it work: a throwaway Postgres with a small shop, the sidecar and receivers, in one terminal
+    #[command(after_help = "Example:\n  walhook demo --once")]
+    Demo(demo::DemoArgs),
     #[command(flatten)]
     Operate(operate::Operate),
 }
@@ -68,6 +72,7 @@ async fn dispatch(command: Command, sources: Sources) -> ExitCode {
     match command {
         Command::Run => finish(app::run(sources).await),
         Command::Listen(args) => listen::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Operate(verb) => finish(operate::operate(verb, sources).await),
     }
 }
