@@ -23,16 +23,32 @@ pub enum LogFormat {
 /// Each metric's name and help; the README's table is checked against it.
 pub const METRICS: &[(&str, Kind, &str)] = &[
     ("walhook_source_changes_total", Kind::Counter, "Row changes received"),
-    ("walhook_source_transactions_total", Kind::Counter, "Transactions received that had changes of published tables"),
+    (
+        "walhook_source_transactions_total",
+        Kind::Counter,
+        "Transactions received that had changes of published tables",
+    ),
     ("walhook_source_confirmed_lsn_bytes", Kind::Gauge, "The log position confirmed to Postgres"),
     ("walhook_source_lag_seconds", Kind::Gauge, "Age of the last change taken from the stream"),
-    ("walhook_source_connections_total", Kind::Counter, "Connections of the replication link that began to stream"),
+    (
+        "walhook_source_connections_total",
+        Kind::Counter,
+        "Connections of the replication link that began to stream",
+    ),
     ("walhook_events_total", Kind::Counter, "Events made from changes that a webhook wanted"),
     ("walhook_conditions_errors_total", Kind::Counter, "Conditions that could not be evaluated on a row"),
-    ("walhook_values_as_text_total", Kind::Counter, "Values that went out as their text because they could not be parsed"),
+    (
+        "walhook_values_as_text_total",
+        Kind::Counter,
+        "Values that went out as their text because they could not be parsed",
+    ),
     ("walhook_deliveries_delivered_total", Kind::Counter, "Deliveries that a receiver accepted"),
     ("walhook_deliveries_failed_total", Kind::Counter, "Deliveries given up"),
-    ("walhook_deliveries_handed_over_total", Kind::Counter, "Young deliveries that went to the ledger unfinished"),
+    (
+        "walhook_deliveries_handed_over_total",
+        Kind::Counter,
+        "Young deliveries that went to the ledger unfinished",
+    ),
     ("walhook_deliveries_in_flight", Kind::Gauge, "Requests under way"),
     ("walhook_attempts_total", Kind::Counter, "Attempts, by outcome"),
     ("walhook_attempt_duration_seconds", Kind::Histogram, "How long attempts took"),
@@ -60,9 +76,7 @@ pub fn start_logging(format: LogFormat, filter: &str) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => builder.json().flatten_event(false).try_init(),
-        LogFormat::Text => {
-            builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
-        }
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
     };
     drop(started);
 }

@@ -60,9 +60,14 @@ async fn ready(State(pages): State<Pages>) -> Response {
         (SourceState::Connecting, _) => (StatusCode::SERVICE_UNAVAILABLE, "connecting\n".to_owned()),
         (SourceState::Standby { since, pid }, _) => {
             let holder = pid.map(|pid| format!(" of server process {pid}")).unwrap_or_default();
-            (StatusCode::SERVICE_UNAVAILABLE, format!("standby since {since}: the slot is in the hands{holder}\n"))
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("standby since {since}: the slot is in the hands{holder}\n"),
+            )
         }
-        (SourceState::Waiting { error, .. }, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting: {error}\n")),
+        (SourceState::Waiting { error, .. }, _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("waiting: {error}\n"))
+        }
     }
     .into_response()
 }

@@ -20,8 +20,8 @@ use crate::ledger::own::{Identity, Ownership};
 use crate::ledger::prune::Retention;
 use crate::matcher::pattern_matches;
 use crate::source::{
-    self, Manage, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, TableInfo,
-    WalStatus, drop_slot, slot_state,
+    self, Manage, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, TableInfo, WalStatus,
+    drop_slot, slot_state,
 };
 use crate::tasks::Role;
 use crate::transport::Transport;
@@ -82,7 +82,10 @@ pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
 
 /// With `on_slot_lost = "recreate"`: records what is lost and lets a new slot be made. Returns whether it was so.
 async fn forget_lost_slot(
-    config: &Config, places: &Places, wish: &mut Preparation, session: &crate::postgres::Session,
+    config: &Config,
+    places: &Places,
+    wish: &mut Preparation,
+    session: &crate::postgres::Session,
     identity: &source::Identity,
 ) -> Result<bool, AppError> {
     if config.database.on_slot_lost != OnSlotLost::Recreate || wish.history == SlotHistory::Never {
@@ -110,7 +113,8 @@ async fn forget_lost_slot(
 fn check_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Result<(), AppError> {
     let mut types: Vec<Arc<str>> = config.events.iter().map(|event| Arc::clone(&event.event_type)).collect();
     for table in known {
-        types.extend(snapshot.matcher.types_of(&table.schema, &table.table).into_iter().map(|t| t.event_type));
+        types
+            .extend(snapshot.matcher.types_of(&table.schema, &table.table).into_iter().map(|t| t.event_type));
     }
     let mut lines = Vec::new();
     for compiled in snapshot.webhooks().iter().filter(|c| c.webhook.source == WebhookSource::Toml) {
@@ -143,7 +147,10 @@ fn check_identities(snapshot: &Snapshot, known: &[TableInfo]) -> Result<(), AppE
 
 /// Begins the link, and behind it a task that builds the rest when the slot is ours.
 pub(super) fn begin(
-    config: Arc<Config>, ready: Ready, tasks: &Tasks, states: watch::Sender<SourceState>,
+    config: Arc<Config>,
+    ready: Ready,
+    tasks: &Tasks,
+    states: watch::Sender<SourceState>,
     health: watch::Sender<Health>,
 ) -> Running {
     let (items_in, items) = mpsc::channel(limits::CHUNKS_WAITING);
@@ -153,7 +160,8 @@ pub(super) fn begin(
     let settlement = Settlement::new();
     let timeout = u64::try_from(ready.prepared.facts.wal_sender_timeout_ms).unwrap_or(0);
     let every = Duration::from_millis(timeout / 3);
-    let feedback_every = if timeout == 0 { limits::FEEDBACK_EVERY } else { every.min(limits::FEEDBACK_EVERY) };
+    let feedback_every =
+        if timeout == 0 { limits::FEEDBACK_EVERY } else { every.min(limits::FEEDBACK_EVERY) };
     let options = SourceOptions {
         server: ready.places.database.clone(),
         slot: config.database.slot.clone(),
@@ -169,7 +177,14 @@ pub(super) fn begin(
     tasks.spawn("source", Role::Essential, report(told, link));
     let end = end_source.clone();
     let body = Body {
-        config, ready, tasks: tasks.clone(), settlement: settlement.clone(), items, config_out, health, end,
+        config,
+        ready,
+        tasks: tasks.clone(),
+        settlement: settlement.clone(),
+        items,
+        config_out,
+        health,
+        end,
     };
     let build = body.build(watching, faults_in.clone(), drained.clone());
     tasks.spawn("start", Role::Passing, report(faults_in, build));
@@ -178,7 +193,8 @@ pub(super) fn begin(
 
 /// Runs a worker; a fault of it is told before it ends.
 async fn report<T, E: Into<AppError>>(
-    faults: mpsc::UnboundedSender<AppError>, worker: impl Future<Output = Result<T, E>>,
+    faults: mpsc::UnboundedSender<AppError>,
+    worker: impl Future<Output = Result<T, E>>,
 ) {
     if let Err(error) = worker.await
         && faults.send(error.into()).is_err()
@@ -202,7 +218,9 @@ struct Body {
 impl Body {
     /// Waits until the slot is ours, takes the ledger over, and begins the workers.
     async fn build(
-        self, mut states: watch::Receiver<SourceState>, faults: mpsc::UnboundedSender<AppError>,
+        self,
+        mut states: watch::Receiver<SourceState>,
+        faults: mpsc::UnboundedSender<AppError>,
         drained: CancellationToken,
     ) -> Result<(), AppError> {
         let stop = self.tasks.stopping();
@@ -229,8 +247,10 @@ impl Body {
         let states = Arc::new(rows.states.clone());
         let (published, catalog) = watch::channel(Published { snapshot: Arc::new(ready.snapshot), states });
         let (pokes_in, pokes) = watch::channel(0);
-        let workers = Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
-        let flow = Flow { items, catalog: catalog.clone(), pokes, settlement, health, recovery, drained, end };
+        let workers =
+            Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
+        let flow =
+            Flow { items, catalog: catalog.clone(), pokes, settlement, health, recovery, drained, end };
         workers.flow(flow, &tasks, &faults);
         let watcher = Watcher { ledger, config: config_out, published, pokes: pokes_in.clone() };
         tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
@@ -309,7 +329,11 @@ impl Workers {
             recovery,
             clock: self.clock.clone(),
         };
-        tasks.spawn("intake", Role::Essential, report::<_, LedgerError>(faults.clone(), intake.run(tasks.stopping(), end)));
+        tasks.spawn(
+            "intake",
+            Role::Essential,
+            report::<_, LedgerError>(faults.clone(), intake.run(tasks.stopping(), end)),
+        );
     }
 
     fn chores(&self, catalog: &watch::Receiver<Published>, pokes: watch::Sender<u64>, tasks: &Tasks) {

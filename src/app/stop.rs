@@ -18,7 +18,10 @@ enum End {
 
 /// Waits for a signal or a fault, then stops everything in order.
 pub(super) async fn until_the_end(
-    mut running: Running, sources: Sources, tasks: Tasks, mut deaths: mpsc::UnboundedReceiver<Death>,
+    mut running: Running,
+    sources: Sources,
+    tasks: Tasks,
+    mut deaths: mpsc::UnboundedReceiver<Death>,
     states: watch::Receiver<SourceState>,
 ) -> Result<(), AppError> {
     let end = wait(&mut running, &sources, &mut deaths).await;
@@ -26,7 +29,8 @@ pub(super) async fn until_the_end(
     let deadline = Instant::now() + grace;
     tracing::info!(grace_ms = grace.as_millis(), "stopping");
     tasks.stop();
-    let drained = tokio::time::timeout_at(deadline - GOODBYE.min(grace / 2), running.drained.cancelled()).await;
+    let drained =
+        tokio::time::timeout_at(deadline - GOODBYE.min(grace / 2), running.drained.cancelled()).await;
     running.end_source.cancel();
     let left = deadline.saturating_duration_since(Instant::now()).max(GOODBYE);
     let ended = tasks.finish(left).await;
@@ -42,9 +46,7 @@ pub(super) async fn until_the_end(
     }
 }
 
-async fn wait(
-    running: &mut Running, sources: &Sources, deaths: &mut mpsc::UnboundedReceiver<Death>,
-) -> End {
+async fn wait(running: &mut Running, sources: &Sources, deaths: &mut mpsc::UnboundedReceiver<Death>) -> End {
     let (mut terminate, mut interrupt, mut reread) = match signals() {
         Ok(signals) => signals,
         Err(error) => {

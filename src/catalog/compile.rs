@@ -76,18 +76,14 @@ impl Compiler {
 }
 
 fn check(row: &Map<String, Value>, config: &Config) -> Result<Arc<Webhook>, String> {
-    let checks = Checks {
-        condition: &conditions_complaint,
-        template: &template_complaint,
-        connection: &|_| Ok(()),
-    };
+    let checks =
+        Checks { condition: &conditions_complaint, template: &template_complaint, connection: &|_| Ok(()) };
     webhook_from_row(row.clone(), config, &checks).map(Arc::new).map_err(|problems| problems.to_string())
 }
 
-fn assemble(
-    config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>,
-) -> Result<Snapshot, String> {
-    let templates = Templates::compile_all(&config.templates).map_err(|errors| lines("templates.", &errors))?;
+fn assemble(config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>) -> Result<Snapshot, String> {
+    let templates =
+        Templates::compile_all(&config.templates).map_err(|errors| lines("templates.", &errors))?;
     let matcher =
         Matcher::build(&config.tables, &config.events, &webhooks).map_err(|errors| lines("", &errors))?;
     let mut compiled = Vec::with_capacity(webhooks.len());
@@ -103,6 +99,7 @@ fn assemble(
 
 /// One line a fault, each with its place.
 fn lines<P: std::fmt::Display, E: std::fmt::Display>(prefix: &str, faults: &[(P, E)]) -> String {
-    let lines: Vec<String> = faults.iter().map(|(place, fault)| format!("{prefix}{place}: {fault}")).collect();
+    let lines: Vec<String> =
+        faults.iter().map(|(place, fault)| format!("{prefix}{place}: {fault}")).collect();
     lines.join("\n")
 }

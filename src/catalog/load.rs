@@ -28,7 +28,9 @@ select jsonb_strip_nulls(to_jsonb(w) - array['created_at', 'updated_at']) from w
 /// The version of what the database declares.
 pub(super) async fn version(client: &Client) -> Result<i64, LedgerError> {
     let row = client.query_one(VERSION, &[]).await;
-    Ok(row.map_err(|source| LedgerError::Statement { doing: "reading the catalog's version", source })?.get(0))
+    Ok(row
+        .map_err(|source| LedgerError::Statement { doing: "reading the catalog's version", source })?
+        .get(0))
 }
 
 /// Everything the database declares. The version is read first: a change in between is read twice, never missed.

@@ -10,7 +10,10 @@ use crate::telemetry::chain;
 
 /// Brings every open delivery to what its webhook's state says.
 pub(super) async fn activate(
-    ledger: &Ledger, published: &Published, pokes: &watch::Sender<u64>, stop: &CancellationToken,
+    ledger: &Ledger,
+    published: &Published,
+    pokes: &watch::Sender<u64>,
+    stop: &CancellationToken,
 ) {
     match round(ledger, published, stop).await {
         Ok(0) => {}
@@ -23,7 +26,11 @@ pub(super) async fn activate(
 }
 
 /// Returns how many lanes were released.
-async fn round(ledger: &Ledger, published: &Published, stop: &CancellationToken) -> Result<usize, LedgerError> {
+async fn round(
+    ledger: &Ledger,
+    published: &Published,
+    stop: &CancellationToken,
+) -> Result<usize, LedgerError> {
     let mut session = ledger.session("walhook holds").await?;
     let mut released = 0;
     for webhook in open_webhooks(&session.client).await? {

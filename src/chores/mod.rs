@@ -34,7 +34,10 @@ pub async fn keep_retention(ledger: Ledger, retention: Retention, stop: Cancella
 
 /// Holds and releases deliveries as the webhooks' states say, at each change and every half minute.
 pub async fn keep_holds(
-    ledger: Ledger, mut catalog: watch::Receiver<Published>, pokes: watch::Sender<u64>, stop: CancellationToken,
+    ledger: Ledger,
+    mut catalog: watch::Receiver<Published>,
+    pokes: watch::Sender<u64>,
+    stop: CancellationToken,
 ) {
     loop {
         let published = catalog.borrow_and_update().clone();
@@ -49,7 +52,9 @@ pub async fn keep_holds(
 
 /// Keeps the publications at what the webhooks need, at each change and every half minute.
 pub async fn keep_publications(
-    upkeep: upkeep::Upkeep, mut catalog: watch::Receiver<Published>, stop: CancellationToken,
+    upkeep: upkeep::Upkeep,
+    mut catalog: watch::Receiver<Published>,
+    stop: CancellationToken,
 ) {
     let mut last = upkeep::Report::default();
     loop {

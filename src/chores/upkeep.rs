@@ -87,7 +87,10 @@ impl Report {
         }
         if self.inserts_only != earlier.inserts_only && !self.inserts_only.is_empty() {
             let tables = &self.inserts_only;
-            tracing::warn!(?tables, "without a replica identity only the inserts of these tables are published");
+            tracing::warn!(
+                ?tables,
+                "without a replica identity only the inserts of these tables are published"
+            );
         }
         if self.problem != earlier.problem
             && let Some(problem) = &self.problem

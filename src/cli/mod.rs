@@ -29,7 +29,14 @@ struct Cli {
     #[arg(long, global = true, value_enum, default_value_t, env = "WALHOOK_LOG_FORMAT")]
     log_format: LogFormat,
     /// What is logged, in tracing's filter syntax
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "WALHOOK_LOG", hide = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "WALHOOK_LOG",
+        hide = true
+    )]
     log: String,
     #[command(subcommand)]
     command: Command,
@@ -52,6 +59,9 @@ enum Command {
 
 /// Parses the command line, runs the command, answers the exit code.
 pub fn main() -> ExitCode {
+    // Reads FAILPOINTS; without the feature there are no points to fail at.
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     let cli = Cli::parse();
     start_logging(cli.log_format, &cli.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

@@ -17,7 +17,11 @@ const X_WEBHOOK_ATTEMPT: HeaderName = HeaderName::from_static("x-webhook-attempt
 
 /// Sends a delivery once. `number` counts its attempts from 1.
 pub(super) async fn attempt(
-    target: &Compiled, delivery: &Delivery, number: u32, transport: &Transport, clock: &Clock,
+    target: &Compiled,
+    delivery: &Delivery,
+    number: u32,
+    transport: &Transport,
+    clock: &Clock,
 ) -> Attempt {
     let started_at = clock.now();
     let begun = Instant::now();
@@ -34,7 +38,8 @@ pub(super) async fn attempt(
             transport.send(request).await
         }
         Err(error) => {
-            let reason = format!("the event type {:?} cannot stand in a header: {error}", delivery.event_type);
+            let reason =
+                format!("the event type {:?} cannot stand in a header: {error}", delivery.event_type);
             Outcome::Refused { by: RefusedBy::Request, reason }
         }
     };
@@ -47,7 +52,10 @@ pub(super) async fn attempt(
 
 /// The headers of an attempt: those of the webhook, and ours, which win.
 fn headers(
-    target: &Compiled, delivery: &Delivery, number: u32, unix_seconds: i64,
+    target: &Compiled,
+    delivery: &Delivery,
+    number: u32,
+    unix_seconds: i64,
 ) -> Result<HeaderMap, http::header::InvalidHeaderValue> {
     let mut headers = target.webhook.headers.clone();
     let id = HeaderValue::from_str(delivery.id.as_str())?;

@@ -50,7 +50,9 @@ pub(super) async fn serve(ledger: Ledger, mut asks: mpsc::Receiver<Ask>, answers
 }
 
 async fn answer(
-    ledger: &Ledger, open: &mut Option<(Session, Claimer)>, ask: Ask,
+    ledger: &Ledger,
+    open: &mut Option<(Session, Claimer)>,
+    ask: Ask,
 ) -> Result<Answer, LedgerError> {
     let usable = open.as_ref().is_some_and(|(session, _)| !session.client.is_closed());
     if !usable {
@@ -59,7 +61,9 @@ async fn answer(
     let Some((session, claimer)) = open.as_ref() else { return Ok(Answer::Failed) };
     let client: &Client = &session.client;
     Ok(match ask {
-        Ask::Claim { rooms, token, bytes } => Answer::Claims(claimer.claim(client, &rooms, token, bytes).await?),
+        Ask::Claim { rooms, token, bytes } => {
+            Answer::Claims(claimer.claim(client, &rooms, token, bytes).await?)
+        }
         Ask::Survey => Answer::Survey(open_webhooks(client).await?),
     })
 }

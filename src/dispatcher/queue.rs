@@ -282,7 +282,8 @@ impl Queue {
             .iter()
             .filter(|(_, lane)| {
                 let flying = lane.flying.as_ref().filter(|f| matches!(f.debt, Debt::Young(..)));
-                flying.is_some_and(|f| is_old(f.since)) || lane.waiting.front().is_some_and(|y| is_old(y.since))
+                flying.is_some_and(|f| is_old(f.since))
+                    || lane.waiting.front().is_some_and(|y| is_old(y.since))
             })
             .map(|(lane, _)| *lane)
             .collect();
@@ -327,7 +328,8 @@ impl Queue {
 
     fn forget_empty_ready(&mut self) {
         let lanes = &self.lanes;
-        self.ready.retain(|lane| lanes.get(lane).is_some_and(|l| !l.waiting.is_empty() && l.flying.is_none()));
+        self.ready
+            .retain(|lane| lanes.get(lane).is_some_and(|l| !l.waiting.is_empty() && l.flying.is_none()));
     }
 
     /// Claimed deliveries have arrived.
@@ -371,9 +373,7 @@ impl Queue {
     }
 
     /// A young delivery's first attempt has ended.
-    pub fn young_ended(
-        &mut self, lane: Lane, attempt: Attempt, verdict: Verdict, turn: &mut Turn<'_>,
-    ) {
+    pub fn young_ended(&mut self, lane: Lane, attempt: Attempt, verdict: Verdict, turn: &mut Turn<'_>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let Some(flying) = self.lanes.get_mut(&lane).and_then(|there| there.flying.take()) else { return };
         let state = self.state_after(verdict, turn);
@@ -399,7 +399,11 @@ impl Queue {
 
     /// A claimed delivery's attempt has ended.
     pub fn claimed_ended(
-        &mut self, claimed: Claimed, attempt: Attempt, verdict: Verdict, turn: &mut Turn<'_>,
+        &mut self,
+        claimed: Claimed,
+        attempt: Attempt,
+        verdict: Verdict,
+        turn: &mut Turn<'_>,
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let state = self.state_after(verdict, turn);
@@ -413,11 +417,14 @@ impl Queue {
         match verdict {
             Verdict::Delivered => State::Delivered,
             Verdict::Retry(_) if self.suspended => State::Held,
-            Verdict::Retry(wait) => State::Retrying { due: turn.now.checked_add(wait).unwrap_or(Timestamp::MAX) },
+            Verdict::Retry(wait) => {
+                State::Retrying { due: turn.now.checked_add(wait).unwrap_or(Timestamp::MAX) }
+            }
             Verdict::Failed(reason) => {
                 if reason == FailReason::Gone && !self.suspended {
                     self.suspended = true;
-                    let (webhook, reason) = (Arc::clone(&self.webhook), "the receiver answered 410 Gone".to_owned());
+                    let (webhook, reason) =
+                        (Arc::clone(&self.webhook), "the receiver answered 410 Gone".to_owned());
                     turn.commands.push(Command::Disable { webhook, reason });
                 }
                 State::Failed(reason.describe())
@@ -432,8 +439,12 @@ impl Queue {
     }
 
     fn record(
-        &mut self, delivery: Delivery, state: State, attempt: Option<Attempt>,
-        debt: Option<(Owed, Option<OwnedSemaphorePermit>)>, turn: &mut Turn<'_>,
+        &mut self,
+        delivery: Delivery,
+        state: State,
+        attempt: Option<Attempt>,
+        debt: Option<(Owed, Option<OwnedSemaphorePermit>)>,
+        turn: &mut Turn<'_>,
     ) {
         if !state.is_ended() {
             metrics::counter!("walhook_deliveries_handed_over_total").increment(1);
@@ -450,7 +461,12 @@ impl Queue {
     }
 
     fn finish(
-        &mut self, delivery: Delivery, lease: Lease, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>,
+        &mut self,
+        delivery: Delivery,
+        lease: Lease,
+        state: State,
+        attempt: Option<Attempt>,
+        turn: &mut Turn<'_>,
     ) {
         let Delivery { id, webhook, lane, .. } = delivery;
         let finish = Finish { lease, id, webhook, lane, state, attempt };

@@ -115,8 +115,11 @@ impl Dispatcher {
 
 impl State {
     fn new(
-        with: Dispatcher, catalog: Published, out: mpsc::UnboundedSender<Command>,
-        ended: mpsc::UnboundedSender<Ended>, asks: mpsc::Sender<Ask>,
+        with: Dispatcher,
+        catalog: Published,
+        out: mpsc::UnboundedSender<Command>,
+        ended: mpsc::UnboundedSender<Ended>,
+        asks: mpsc::Sender<Ask>,
     ) -> Self {
         let tokens = Tokens::of_epoch(with.epoch);
         Self {
@@ -154,7 +157,8 @@ impl State {
                 tracing::debug!("the ledger's writer has ended");
             }
         }
-        metrics::gauge!("walhook_deliveries_in_flight").set(f64::from(u32::try_from(self.in_flight).unwrap_or(0)));
+        metrics::gauge!("walhook_deliveries_in_flight")
+            .set(f64::from(u32::try_from(self.in_flight).unwrap_or(0)));
     }
 
     pub(super) fn touch(&mut self, webhook: &Arc<str>) {
@@ -166,7 +170,9 @@ impl State {
 
     /// Lets a queue decide. `None` where the webhook is unknown.
     pub(super) fn with_queue<T>(
-        &mut self, webhook: &str, decide: impl FnOnce(&mut Queue, &mut Turn<'_>) -> T,
+        &mut self,
+        webhook: &str,
+        decide: impl FnOnce(&mut Queue, &mut Turn<'_>) -> T,
     ) -> Option<T> {
         let now = self.with.clock.now();
         let mut turn =
@@ -311,7 +317,11 @@ impl State {
             if count > 0 {
                 left -= count;
                 let timeout = slot.queue.rules().timeout;
-                rooms.push(Room { webhook: Arc::clone(&webhook), count, lease: timeout * 3 + limits::LEASE_MARGIN });
+                rooms.push(Room {
+                    webhook: Arc::clone(&webhook),
+                    count,
+                    lease: timeout * 3 + limits::LEASE_MARGIN,
+                });
             }
             self.slots.set_due(&webhook, None);
         }
@@ -458,8 +468,14 @@ fn tell(delivery: &Delivery, attempt: &Attempt, verdict: &Verdict, age: Duration
         Verdict::Failed(why) => {
             metrics::counter!("walhook_deliveries_failed_total").increment(1);
             let (reason, why) = (attempt.outcome.describe(), why.describe());
-            tracing::warn!(delivery.id = id, webhook, attempt = number, reason, why, "delivery failed for good");
+            tracing::warn!(
+                delivery.id = id,
+                webhook,
+                attempt = number,
+                reason,
+                why,
+                "delivery failed for good"
+            );
         }
     }
 }
-

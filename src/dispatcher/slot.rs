@@ -58,7 +58,8 @@ impl Slot {
 
     /// Whether it must be looked at soon.
     pub fn is_restless(&self) -> bool {
-        let recounts = self.queue.mode() == Mode::Ledger && !self.queue.is_suspended() && self.target.is_some();
+        let recounts =
+            self.queue.mode() == Mode::Ledger && !self.queue.is_suspended() && self.target.is_some();
         !self.queue.is_empty() || recounts
     }
 
@@ -121,6 +122,11 @@ impl Slots {
 
     /// The webhooks that have something due, the longest waiting first.
     pub fn due_at(&self, now: Timestamp, most: usize) -> Vec<Arc<str>> {
-        self.due.iter().take_while(|(due, _)| *due <= now).take(most).map(|(_, name)| Arc::clone(name)).collect()
+        self.due
+            .iter()
+            .take_while(|(due, _)| *due <= now)
+            .take(most)
+            .map(|(_, name)| Arc::clone(name))
+            .collect()
     }
 }

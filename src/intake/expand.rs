@@ -7,8 +7,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::keys::{Key, Keys};
 use crate::catalog::{Compiled, Snapshot};
 use crate::domain::{
-    Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, OldRow, Ordering, Origin, Place, Relation,
-    Transaction, ValueKind, lane_of,
+    Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, OldRow, Ordering, Origin, Place,
+    Relation, Transaction, ValueKind, lane_of,
 };
 use crate::matcher::{ConditionFailure, Interest, Owed};
 use crate::pgoutput::{self, Written};
@@ -64,7 +64,10 @@ impl Expander {
 
     /// The deliveries a change owes; `None` where nobody wants it.
     pub async fn expand(
-        &mut self, snapshot: &Snapshot, transaction: Transaction, raw: &RawChange,
+        &mut self,
+        snapshot: &Snapshot,
+        transaction: Transaction,
+        raw: &RawChange,
     ) -> Option<Vec<Expanded>> {
         self.resolve(snapshot, &raw.relation).await;
         let table = self.tables.get(&raw.relation.id)?;
@@ -110,7 +113,11 @@ impl Expander {
 
 /// The event of an owed type; several webhooks share one.
 fn event_of<'e>(
-    known: &'e mut Option<Event>, owed: &Owed, place: Place, transaction: Transaction, database: &Arc<str>,
+    known: &'e mut Option<Event>,
+    owed: &Owed,
+    place: Place,
+    transaction: Transaction,
+    database: &Arc<str>,
 ) -> &'e Event {
     if known.as_ref().is_none_or(|event| event.event_type != owed.event_type) {
         *known = None;
@@ -140,7 +147,9 @@ impl Data<'_> {
     fn body(&self, compiled: &Compiled, event: &Event) -> Result<bytes::Bytes, FailReason> {
         if let Some(bytes) = self.oversized {
             let limit = crate::domain::limits::FRAME_BYTES;
-            return Err(FailReason::TooLarge(format!("the row has {bytes} bytes, more than the {limit} walhook reads")));
+            return Err(FailReason::TooLarge(format!(
+                "the row has {bytes} bytes, more than the {limit} walhook reads"
+            )));
         }
         let rendered = compiled.renderer.render(event, self.data, &compiled.webhook.name, self.max_body);
         rendered.map_err(|error| match error {
@@ -169,7 +178,13 @@ impl Table {
     }
 
     fn delivery(
-        &self, compiled: &Compiled, event: &Event, owed: &Owed, key: &[&[u8]], change: &Change, written: &Data<'_>,
+        &self,
+        compiled: &Compiled,
+        event: &Event,
+        owed: &Owed,
+        key: &[&[u8]],
+        change: &Change,
+        written: &Data<'_>,
     ) -> Expanded {
         let webhook = &compiled.webhook;
         let id = DeliveryId::of(&event.place, named(owed), &webhook.name);
@@ -224,6 +239,10 @@ fn report(known: &mut FxHashSet<String>, failure: &ConditionFailure) {
     if !known.contains(source) {
         known.insert(source.to_owned());
         let reason = &failure.reason;
-        tracing::warn!(condition = source, reason, "a condition cannot be answered on a row and does not match");
+        tracing::warn!(
+            condition = source,
+            reason,
+            "a condition cannot be answered on a row and does not match"
+        );
     }
 }

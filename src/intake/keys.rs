@@ -45,7 +45,11 @@ impl Keys {
         let names = match self.primary_key(relation.id).await {
             Ok(names) => names,
             Err(reason) => {
-                tracing::debug!(table = relation.config_name(), reason, "the primary key cannot be looked up");
+                tracing::debug!(
+                    table = relation.config_name(),
+                    reason,
+                    "the primary key cannot be looked up"
+                );
                 Vec::new()
             }
         };
@@ -59,7 +63,9 @@ impl Keys {
     async fn primary_key(&mut self, table: u32) -> Result<Vec<String>, String> {
         let session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
-            _ => self.server.session("walhook keys").await.map_err(|error| crate::telemetry::chain(&error))?,
+            _ => {
+                self.server.session("walhook keys").await.map_err(|error| crate::telemetry::chain(&error))?
+            }
         };
         let rows = session.client.query(PRIMARY_KEY, &[&table]).await;
         self.session = Some(session);

@@ -29,7 +29,7 @@ use crate::ledger::LedgerError;
 use crate::postgres::Server;
 use crate::settlement::Settlement;
 use crate::source::{Chunk, Item, Piece, RawChange};
-use expand::{Expander, Expanded};
+use expand::{Expanded, Expander};
 use keys::Keys;
 use progress::Progress;
 pub use recovery::Recovery;
@@ -90,9 +90,20 @@ impl Intake {
     /// confirmed what the stop settles.
     pub async fn run(mut self, stop: CancellationToken, end: CancellationToken) -> Result<(), LedgerError> {
         let snapshot = self.catalog.borrow_and_update().snapshot.clone();
-        let expander = Expander::new(Keys::new(self.server.clone()), self.origin, Arc::clone(&self.database), self.max_body);
-        let mut running =
-            Running { with: self, snapshot, expander, progress: Progress::default(), batch: Vec::new(), stop };
+        let expander = Expander::new(
+            Keys::new(self.server.clone()),
+            self.origin,
+            Arc::clone(&self.database),
+            self.max_body,
+        );
+        let mut running = Running {
+            with: self,
+            snapshot,
+            expander,
+            progress: Progress::default(),
+            batch: Vec::new(),
+            stop,
+        };
         loop {
             let item = tokio::select! {
                 biased;

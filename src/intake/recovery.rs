@@ -47,7 +47,10 @@ impl Recovery {
 
     /// Leaves what the ledger does not hold; the debts of what it does are settled. `None` when asked to stop.
     pub(super) async fn filter(
-        &mut self, batch: Vec<Offer>, settlement: &Settlement, stop: &CancellationToken,
+        &mut self,
+        batch: Vec<Offer>,
+        settlement: &Settlement,
+        stop: &CancellationToken,
     ) -> Result<Option<Vec<Offer>>, LedgerError> {
         let Some(furthest) = &self.furthest else { return Ok(Some(batch)) };
         if batch.iter().all(|offer| offer.young().delivery.id > *furthest) {

@@ -104,10 +104,15 @@ impl Claimer {
 
     /// Leases what is due of these webhooks, oldest first, up to `bytes` of bodies (and one delivery at least).
     pub async fn claim(
-        &self, client: &Client, rooms: &[Room], token: i64, bytes: usize,
+        &self,
+        client: &Client,
+        rooms: &[Room],
+        token: i64,
+        bytes: usize,
     ) -> Result<Claims, LedgerError> {
         let webhooks: Vec<&str> = rooms.iter().map(|room| &*room.webhook).collect();
-        let counts: Vec<i32> = rooms.iter().map(|room| i32::try_from(room.count).unwrap_or(i32::MAX)).collect();
+        let counts: Vec<i32> =
+            rooms.iter().map(|room| i32::try_from(room.count).unwrap_or(i32::MAX)).collect();
         let leases: Vec<f64> = rooms.iter().map(|room| room.lease.as_secs_f64()).collect();
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let (wanted, asked): ([&(dyn ToSql + Sync); 5], [&(dyn ToSql + Sync); 1]) =
@@ -138,6 +143,7 @@ impl Claimer {
 
 /// The names of the webhooks that have open deliveries.
 pub async fn open_webhooks(client: &Client) -> Result<Vec<Arc<str>>, LedgerError> {
-    let rows = client.query(OPEN_WEBHOOKS, &[]).await.map_err(doing("listing webhooks with open deliveries"))?;
+    let rows =
+        client.query(OPEN_WEBHOOKS, &[]).await.map_err(doing("listing webhooks with open deliveries"))?;
     Ok(rows.iter().map(|row| row.get::<_, &str>(0).into()).collect())
 }

@@ -48,7 +48,12 @@ where lease is not null";
 
 impl Ledger {
     /// Takes over the slot's ledger: from here on nobody else's writes are accepted.
-    pub async fn take_over(&self, slot: &str, identity: &Identity, holder: &str) -> Result<Ownership, LedgerError> {
+    pub async fn take_over(
+        &self,
+        slot: &str,
+        identity: &Identity,
+        holder: &str,
+    ) -> Result<Ownership, LedgerError> {
         let session = self.session("walhook takeover").await?;
         let met = identity.system.to_string();
         let row = session
@@ -78,7 +83,13 @@ impl Ledger {
     }
 
     /// Records that log was lost between two positions.
-    pub async fn record_gap(&self, slot: &str, from: Option<&str>, to: &str, reason: &str) -> Result<(), LedgerError> {
+    pub async fn record_gap(
+        &self,
+        slot: &str,
+        from: Option<&str>,
+        to: &str,
+        reason: &str,
+    ) -> Result<(), LedgerError> {
         const GAP: &str = "insert into gaps (slot, from_lsn, to_lsn, reason)
             values ($1, $2::text::pg_lsn, $3::text::pg_lsn, $4)";
         let session = self.session("walhook takeover").await?;

@@ -6,7 +6,8 @@ use tokio_postgres::Client;
 
 use super::{Ledger, LedgerError, doing};
 
-const ENSURE: &str = "select ensure_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 2)";
+const ENSURE: &str =
+    "select ensure_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 2)";
 
 /// Day partitions of a parent whose whole day is older than a retention (seconds).
 const OLD: &str = "

@@ -219,14 +219,26 @@ impl Statements {
     }
 
     /// Refuses when another process has taken over.
-    pub(super) async fn check_fence(&self, client: &Client, slot: &str, epoch: i64) -> Result<(), LedgerError> {
-        let row = client.query_opt(&self.fence, &[&slot, &epoch]).await.map_err(doing("checking the fence"))?;
+    pub(super) async fn check_fence(
+        &self,
+        client: &Client,
+        slot: &str,
+        epoch: i64,
+    ) -> Result<(), LedgerError> {
+        let row =
+            client.query_opt(&self.fence, &[&slot, &epoch]).await.map_err(doing("checking the fence"))?;
         row.map(|_| ()).ok_or(LedgerError::FencedOff)
     }
 
     /// Writes young deliveries' rows.
     pub(super) async fn insert(
-        &self, client: &Client, slot: &str, epoch: i64, rows: &[NewRow], store: StoreBodies, now: Timestamp,
+        &self,
+        client: &Client,
+        slot: &str,
+        epoch: i64,
+        rows: &[NewRow],
+        store: StoreBodies,
+        now: Timestamp,
     ) -> Result<u64, LedgerError> {
         let mut columns = Columns::default();
         let mut lanes = HashSet::new();
@@ -242,16 +254,45 @@ impl Statements {
         }
         let c = &columns;
         let parameters: [&(dyn ToSql + Sync); 26] = [
-            &slot, &epoch, &c.id, &c.event_id, &c.event_type, &c.webhook, &c.lane, &c.status, &c.attempts, &c.due,
-            &c.lease, &c.committed_at, &c.schema, &c.table, &c.key, &c.operation, &c.content_type, &c.body,
-            &c.fail_reason, &c.at, &c.took_ms, &c.outcome, &c.http_status, &c.error, &c.response, &c.behind,
+            &slot,
+            &epoch,
+            &c.id,
+            &c.event_id,
+            &c.event_type,
+            &c.webhook,
+            &c.lane,
+            &c.status,
+            &c.attempts,
+            &c.due,
+            &c.lease,
+            &c.committed_at,
+            &c.schema,
+            &c.table,
+            &c.key,
+            &c.operation,
+            &c.content_type,
+            &c.body,
+            &c.fail_reason,
+            &c.at,
+            &c.took_ms,
+            &c.outcome,
+            &c.http_status,
+            &c.error,
+            &c.response,
+            &c.behind,
         ];
         client.execute(&self.insert, &parameters).await.map_err(doing("recording deliveries"))
     }
 
     /// Writes what claimed deliveries' attempts led to. Returns the ids whose lease still held.
     pub(super) async fn finish(
-        &self, client: &Client, slot: &str, epoch: i64, rows: &[Finish], store: StoreBodies, now: Timestamp,
+        &self,
+        client: &Client,
+        slot: &str,
+        epoch: i64,
+        rows: &[Finish],
+        store: StoreBodies,
+        now: Timestamp,
     ) -> Result<HashSet<String>, LedgerError> {
         let mut columns = Columns::default();
         let mut leases = Vec::with_capacity(rows.len());
@@ -263,18 +304,33 @@ impl Statements {
         }
         let c = &columns;
         let parameters: [&(dyn ToSql + Sync); 14] = [
-            &slot, &epoch, &c.id, &leases, &c.status, &c.due, &c.fail_reason, &c.at, &c.took_ms, &c.outcome,
-            &c.http_status, &c.error, &c.response, &c.keep,
+            &slot,
+            &epoch,
+            &c.id,
+            &leases,
+            &c.status,
+            &c.due,
+            &c.fail_reason,
+            &c.at,
+            &c.took_ms,
+            &c.outcome,
+            &c.http_status,
+            &c.error,
+            &c.response,
+            &c.keep,
         ];
         let written = client.query(&self.finish, &parameters).await.map_err(doing("recording attempts"))?;
         Ok(written.iter().map(|row| row.get(0)).collect())
     }
 
     /// Makes the next delivery of each lane due.
-    pub(super) async fn promote(&self, client: &Client, lanes: &[(Arc<str>, Lane)]) -> Result<u64, LedgerError> {
+    pub(super) async fn promote(
+        &self,
+        client: &Client,
+        lanes: &[(Arc<str>, Lane)],
+    ) -> Result<u64, LedgerError> {
         let webhooks: Vec<&str> = lanes.iter().map(|(webhook, _)| &**webhook).collect();
         let numbers: Vec<i64> = lanes.iter().map(|(_, lane)| lane.0).collect();
         client.execute(&self.promote, &[&webhooks, &numbers]).await.map_err(doing("moving lanes on"))
     }
 }
-

@@ -21,10 +21,15 @@ pub async fn among(client: &Client, ids: &[&str]) -> Result<HashSet<String>, Led
 
 /// The furthest recorded delivery of a transaction that commits after `commit`, where there is one.
 pub async fn furthest(
-    client: &Client, own: &Ownership, commit: CommitLsn,
+    client: &Client,
+    own: &Ownership,
+    commit: CommitLsn,
 ) -> Result<Option<DeliveryId>, LedgerError> {
     let floor = DeliveryId::floor_after(own.origin, commit);
-    let row = client.query_one(FURTHEST, &[&floor.as_str()]).await.map_err(doing("looking for the furthest row"))?;
+    let row = client
+        .query_one(FURTHEST, &[&floor.as_str()])
+        .await
+        .map_err(doing("looking for the furthest row"))?;
     let id: Option<&str> = row.get(0);
     Ok(id.map(DeliveryId::from_ledger))
 }

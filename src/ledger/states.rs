@@ -93,7 +93,10 @@ pub async fn load(client: &Client) -> Result<HashMap<Arc<str>, WebhookState>, Le
 
 /// Suspends a webhook; what waits for it is held by the next [`hold`].
 pub async fn suspend(
-    client: &Client, webhook: &str, suspension: Suspension, reason: &str,
+    client: &Client,
+    webhook: &str,
+    suspension: Suspension,
+    reason: &str,
 ) -> Result<(), LedgerError> {
     let status = suspension.as_str();
     client.execute(SET, &[&webhook, &status, &reason]).await.map_err(doing("suspending a webhook"))?;

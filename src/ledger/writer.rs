@@ -127,7 +127,9 @@ struct Batch {
 impl Writer {
     /// Runs until every sender of commands is gone and all is written, or the slot's ledger has been taken over.
     pub async fn run(
-        self, mut commands: mpsc::UnboundedReceiver<Command>, acks: mpsc::UnboundedSender<Vec<Ack>>,
+        self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        acks: mpsc::UnboundedSender<Vec<Ack>>,
     ) -> Result<(), LedgerError> {
         let mut open = None;
         let mut waiting = Vec::with_capacity(limits::LEDGER_BATCH);
@@ -158,7 +160,10 @@ impl Writer {
 
     /// Writes a batch, however long it takes; then settles and answers for it.
     async fn write(
-        &self, open: &mut Option<Open>, batch: &mut Batch, answers: &mut Vec<Ack>,
+        &self,
+        open: &mut Option<Open>,
+        batch: &mut Batch,
+        answers: &mut Vec<Ack>,
     ) -> Result<(), LedgerError> {
         if batch.rows.is_empty() && batch.finishes.is_empty() {
             return Ok(());
@@ -195,7 +200,10 @@ impl Writer {
 
     /// One try. Returns the ids of finished deliveries whose lease had been lost.
     async fn try_write(
-        &self, open: &mut Option<Open>, batch: &mut Batch, again: Again,
+        &self,
+        open: &mut Option<Open>,
+        batch: &mut Batch,
+        again: Again,
     ) -> Result<Vec<String>, LedgerError> {
         let Open { session, statements } = self.open(open).await?;
         let (slot, epoch, now) = (&*self.own.slot, self.own.epoch, self.clock.now());
@@ -236,7 +244,10 @@ impl Writer {
 
     /// Answers what is no delivery.
     async fn control(
-        &self, open: &mut Option<Open>, command: Command, answers: &mut Vec<Ack>,
+        &self,
+        open: &mut Option<Open>,
+        command: Command,
+        answers: &mut Vec<Ack>,
     ) -> Result<(), LedgerError> {
         let mut patience = Patience::default();
         loop {
@@ -252,7 +263,8 @@ impl Writer {
                         let limit = i64::try_from(*most).unwrap_or(i64::MAX).saturating_add(1);
                         let rows = client.query(LANES, &[&&**webhook, &limit]).await;
                         let rows = rows.map_err(doing("counting a webhook's lanes"))?;
-                        let count = |row: &tokio_postgres::Row| u32::try_from(row.get::<_, i32>(1)).unwrap_or(0);
+                        let count =
+                            |row: &tokio_postgres::Row| u32::try_from(row.get::<_, i32>(1)).unwrap_or(0);
                         let lanes: Vec<_> = rows.iter().map(|row| (Lane(row.get(0)), count(row))).collect();
                         let total: usize = lanes.iter().map(|(_, n)| usize::try_from(*n).unwrap_or(0)).sum();
                         let lanes = (total <= *most).then_some(lanes);
@@ -285,7 +297,10 @@ impl Writer {
 
     /// Passes over trouble that time can heal; gives back the rest.
     async fn wait_out(
-        &self, open: &mut Option<Open>, error: LedgerError, patience: &mut Patience,
+        &self,
+        open: &mut Option<Open>,
+        error: LedgerError,
+        patience: &mut Patience,
     ) -> Result<(), LedgerError> {
         if is_missing_partition(&error)
             && let Some(there) = open
@@ -339,7 +354,7 @@ impl Patience {
 
 fn is_missing_partition(error: &LedgerError) -> bool {
     let LedgerError::Statement { source, .. } = error else { return false };
-    source.as_db_error().is_some_and(|db| {
-        *db.code() == SqlState::CHECK_VIOLATION && db.constraint().is_none()
-    })
+    source
+        .as_db_error()
+        .is_some_and(|db| *db.code() == SqlState::CHECK_VIOLATION && db.constraint().is_none())
 }
