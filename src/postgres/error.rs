@@ -249,6 +249,8 @@ impl ConnectError {
             | Self::TooMany { .. }
             | Self::NotReady { .. } => Nature::Transient,
             Self::Refused { source, .. } => nature_of(source),
+            // Cut off in the middle of the handshake, not refused by its content.
+            Self::Tls { source, .. } if source.kind() != io::ErrorKind::InvalidData => Nature::Transient,
             _ => Nature::Definite,
         }
     }

@@ -34,7 +34,7 @@ pub use server::{Server, TlsMode};
 pub use session::Session;
 
 /// Settings of every connection, whatever the role's or the database's own are.
-pub const PINS: [(&str, &str); 10] = [
+pub const PINS: [(&str, &str); 11] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "iso_8601"),
     ("bytea_output", "hex"),
@@ -44,6 +44,7 @@ pub const PINS: [(&str, &str); 10] = [
     ("statement_timeout", "0"),
     ("lock_timeout", "30s"),
     ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
     ("default_transaction_read_only", "off"),
 ];
 

@@ -34,6 +34,8 @@ use crate::postgres::Server;
 const WAL_HEAD: usize = 1 + 3 * 8;
 /// The least time between two [`Item::Idle`].
 const IDLE_RATE: Duration = Duration::from_millis(100);
+/// How long a part of a transaction is held back for the rest, which the server is sending already.
+const HOLD: Duration = Duration::from_millis(1);
 /// How long a status message may take to be written.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the server may take to end the stream when asked to.
@@ -259,8 +261,11 @@ impl Reader {
 
     /// Whether an item waits for room, and from when on it may go.
     fn next_item_at(&self) -> (bool, Instant) {
-        if self.restarted.is_some() || self.assembler.has_chunk() {
+        if self.restarted.is_some() {
             (true, self.heard)
+        } else if self.assembler.has_chunk() {
+            let rest_is_near = self.assembler.in_transaction() && !self.assembler.is_full();
+            (true, if rest_is_near { self.heard + HOLD } else { self.heard })
         } else {
             (self.idle.is_some(), self.idle_after)
         }
