@@ -251,7 +251,6 @@ impl Body {
         let (pokes_in, pokes) = watch::channel(0);
         let workers =
             Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
-        let health_in = health.clone();
         let flow = Flow {
             items,
             catalog: catalog.clone(),
@@ -273,7 +272,6 @@ impl Body {
         let watcher = Watcher { ledger, config: config_out, published, before, pokes: pokes_in.clone() };
         tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
         workers.chores(upkeep, &catalog, pokes_in, &tasks);
-        health_in.send_replace(Health::Writing);
         Ok(())
     }
 }
