@@ -25,6 +25,8 @@ mod live;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod stop;
