@@ -34,10 +34,9 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 fn heard(written: io::Result<()>) -> bool {
-    if let Err(error) = &written
-        && error.kind() != io::ErrorKind::BrokenPipe
-    {
+    let Err(error) = written else { return true };
+    if error.kind() != io::ErrorKind::BrokenPipe {
         tracing::debug!(%error, "the output cannot be written");
     }
-    written.is_ok()
+    false
 }

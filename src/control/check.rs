@@ -263,7 +263,7 @@ async fn ledger(config: &Config, places: &Places, report: &mut CheckReport) -> O
 }
 
 fn source_of(error: &dyn std::error::Error) -> Option<String> {
-    error.source().map(|source| crate::telemetry::chain(source))
+    error.source().map(crate::telemetry::chain)
 }
 
 /// Patterns, identities, the publications, conditions.

@@ -164,5 +164,5 @@ impl ControlError {
 }
 
 fn source_of(error: &dyn Error) -> Option<String> {
-    error.source().map(|source| chain(source))
+    error.source().map(chain)
 }

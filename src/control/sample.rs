@@ -58,6 +58,10 @@ impl Given {
     /// Reads JSON: the fields of `data`, or a whole standard body.
     pub fn parse(text: &[u8]) -> Result<Self, ControlError> {
         let bad = |problem: String| ControlError::Data { problem };
+        // The reader takes lists for objects whose fields come in order.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(bad("it is no JSON object".to_owned()));
+        }
         let given = match serde_json::from_slice::<Whole>(text) {
             Ok(whole) => whole.data,
             Err(_) => serde_json::from_slice::<Self>(text).map_err(|error| bad(error.to_string()))?,
@@ -202,7 +206,7 @@ fn element_text(element: &str) -> &'static str {
 fn scalar(column: &ColumnInfo) -> String {
     let text = match &*column.type_name {
         "bool" => "t",
-        "int2" | "int4" | "int8" | "oid" => "1",
+        "int2" | "int4" | "int8" | "oid" | "bit" | "varbit" => "1",
         "float4" | "float8" => "1.5",
         "numeric" => return numeric(column.type_modifier),
         "money" => "$12.50",
@@ -219,7 +223,6 @@ fn scalar(column: &ColumnInfo) -> String {
         "cidr" => "192.0.2.0/24",
         "macaddr" => "00:00:5e:00:53:01",
         "xml" => "<sample/>",
-        "bit" | "varbit" => "1",
         "point" => "(1,2)",
         "text" | "varchar" | "bpchar" | "name" | "citext" => return words(column),
         _ => "sample",
@@ -347,7 +350,7 @@ mod tests {
         let whole = Given::parse(br#"{"type": "x", "data": {"record": null, "old": {"a": 1}}}"#).unwrap();
         assert!(whole.old.is_some());
         for (bad, part) in [
-            ("[]", "expected"),
+            ("[]", "no JSON object"),
             (r#"{"recrod": {}}"#, "recrod"),
             (r#"{"record": 1}"#, "neither an object nor null"),
             ("{}", "neither \"record\" nor \"old\""),

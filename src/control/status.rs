@@ -231,7 +231,7 @@ impl Status {
                     all.push(format!("`walhook enable {name}` sends to it again, what is held first."));
                 }
                 "unusable" => {
-                    all.push(format!("Correct the row of {name}: `walhook check` lists its mistakes."))
+                    all.push(format!("Correct the row of {name}: `walhook check` lists its mistakes."));
                 }
                 _ if webhook.declared == "nowhere" && waits > 0 => {
                     all.push(format!(

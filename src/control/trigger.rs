@@ -62,13 +62,12 @@ pub async fn trigger(
     }
     let known = tables(&source, &config.database.schema).await?;
     let (table, operation) = makes(&snapshot, config, &known, event_type)?;
-    let data = match given {
-        Some(given) => given.or(Operation::Test, &table.schema, &table.table).write()?,
-        None => {
-            let columns = columns(&source, &[table.oid]).await?.remove(&table.oid).unwrap_or_default();
-            let rules = |relation: &_| snapshot.matcher.interest(relation).rules().clone();
-            sample::data(table, &columns, operation, rules)
-        }
+    let data = if let Some(given) = given {
+        given.or(Operation::Test, &table.schema, &table.table).write()?
+    } else {
+        let columns = columns(&source, &[table.oid]).await?.remove(&table.oid).unwrap_or_default();
+        let rules = |relation: &_| snapshot.matcher.interest(relation).rules().clone();
+        sample::data(table, &columns, operation, rules)
     };
     let event = sample::event(event_type, places.database.database().unwrap_or_default(), clock);
     let body = compiled.renderer.render(&event, &data, webhook, config.delivery.max_body)?;

@@ -71,7 +71,7 @@ fn contains(said: &str, parts: &[&str]) {
 async fn operator_sees_a_dead_endpoint_and_sends_its_dead_letters_again_with_the_same_id_and_bytes() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
-    let run = Run::default().webhook("crm", &receiver.url("/crm"), BRIEF);
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), BRIEF).expecting("failed for good");
     let desk = Desk::new(&database, &run.toml);
     let mut sidecar = Sidecar::start(&database, run).await;
     receiver.script("/crm", |_| Answer::Status(500));
@@ -123,6 +123,42 @@ async fn operator_sees_a_dead_endpoint_and_sends_its_dead_letters_again_with_the
 }
 
 #[tokio::test]
+async fn i7_dead_letters_of_one_row_are_sent_again_in_order_one_at_a_time() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let once = "events = [\"orders.*\"]\nretry = { schedule = [], jitter = 0 }";
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), once).expecting("failed for good");
+    let desk = Desk::new(&database, &run.toml);
+    let _sidecar = Sidecar::start(&database, run).await;
+    receiver.script("/crm", |_| Answer::Status(500));
+    database.execute("insert into orders values (1, '0', 1, null)").await;
+    for step in 1..5 {
+        database.execute(&format!("update orders set status = '{step}' where id = 1")).await;
+    }
+    let failed = "select count(*) from walhook.deliveries where status = 'failed'";
+    eventually("five dead letters", PATIENCE, async || database.number(failed).await == 5).await;
+    // The earlier an event, the later its answer: what overtakes shows.
+    receiver.script("/crm", |request| {
+        let step: u64 = request.column("status").as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+        Answer::Late(std::time::Duration::from_millis(250 - 50 * step), 200)
+    });
+    let (code, said) = desk.run(&["retry", "crm"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let delivered = "select count(*) from walhook.deliveries where status = 'delivered'";
+    eventually("all delivered", PATIENCE, async || database.number(delivered).await == 5).await;
+    let came = receiver.requests("/crm");
+    let taken: Vec<_> = came.iter().filter(|request| request.accepted).collect();
+    let order: Vec<_> = taken.iter().map(|request| request.column("status")).collect();
+    assert_eq!(order, ["0", "1", "2", "3", "4"]);
+    for pair in taken.windows(2) {
+        assert!(
+            pair[1].at.duration_since(pair[0].at).as_millis() >= 50,
+            "two of a lane were under way at once"
+        );
+    }
+}
+
+#[tokio::test]
 async fn operator_pauses_a_webhook_and_enables_it_and_what_was_held_arrives_in_order() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
@@ -157,7 +193,7 @@ async fn operator_triggers_a_test_event_that_verifies_and_hears_how_it_went() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
     let toml = "[tables.orders]\nexclude = [\"note\"]\n";
-    let run = Run::with(toml).webhook("crm", &receiver.url("/crm"), BRIEF);
+    let run = Run::with(toml).webhook("crm", &receiver.url("/crm"), BRIEF).expecting("failed for good");
     let desk = Desk::new(&database, &run.toml);
     let (code, said) = desk.run(&["trigger", "crm", "orders.created"]).await;
     assert_eq!(code, Some(1));
