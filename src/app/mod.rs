@@ -39,7 +39,7 @@ pub async fn run(sources: Sources) -> Result<(), AppError> {
     let listener = serve::bind(config.server.listen).await?;
     let prepared = start::prepare(&config).await?;
     let (state_in, states) = watch::channel(SourceState::Connecting);
-    let (health_in, health) = watch::channel(Health::Writing);
+    let (health_in, health) = watch::channel(Health::Starting);
     let page = serve::Pages { metrics, source: states.clone(), ledger: health };
     tasks.spawn("server", Role::Essential, serve::serve(listener, page, tasks.stopping()));
     let running = start::begin(config, prepared, &tasks, state_in, health_in);

@@ -57,7 +57,9 @@ async fn ready(State(pages): State<Pages>) -> Response {
     match (source, ledger) {
         (SourceState::Streaming { .. }, Health::Writing) => (StatusCode::OK, "streaming\n".to_owned()),
         (_, Health::Failing(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("ledger: {reason}\n")),
-        (SourceState::Connecting, _) => (StatusCode::SERVICE_UNAVAILABLE, "connecting\n".to_owned()),
+        (SourceState::Connecting, _) | (SourceState::Streaming { .. }, Health::Starting) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "connecting\n".to_owned())
+        }
         (SourceState::Standby { since, pid }, _) => {
             let holder = pid.map(|pid| format!(" of server process {pid}")).unwrap_or_default();
             (

@@ -1,5 +1,6 @@
 //! The order in which things begin.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,6 +200,7 @@ impl Body {
         let holder = format!("pid {}", std::process::id());
         let own = ledger.take_over(&config.database.slot, &identity, &holder).await?;
         let recovery = Recovery::begin(ledger.clone(), &own).await?;
+        let open_at_start = recovery.open_webhooks().await?;
         // What a process that held the slot before us did to the declarations counts too.
         let rows = Rows { version: 0, ..ready.rows };
         let states = Arc::new(rows.states.clone());
@@ -206,12 +208,29 @@ impl Body {
         let (pokes_in, pokes) = watch::channel(0);
         let workers =
             Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
-        let flow =
-            Flow { items, catalog: catalog.clone(), pokes, settlement, health, recovery, drained, end };
+        let health_in = health.clone();
+        let flow = Flow {
+            items,
+            catalog: catalog.clone(),
+            pokes,
+            settlement,
+            health,
+            open_at_start,
+            recovery,
+            drained,
+            end,
+        };
         workers.flow(flow, &tasks, &faults);
-        let watcher = Watcher { ledger, config: config_out, published, pokes: pokes_in.clone() };
+        let upkeep = workers.places.upkeep(&workers.config);
+        let followed = upkeep.clone();
+        let before: catalog::Before = Box::new(move |snapshot| {
+            let upkeep = followed.clone();
+            Box::pin(async move { upkeep.activate(&snapshot).await })
+        });
+        let watcher = Watcher { ledger, config: config_out, published, before, pokes: pokes_in.clone() };
         tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
-        workers.chores(&catalog, pokes_in, &tasks);
+        workers.chores(upkeep, &catalog, pokes_in, &tasks);
+        health_in.send_replace(Health::Writing);
         Ok(())
     }
 }
@@ -230,6 +249,7 @@ struct Flow {
     pokes: watch::Receiver<u64>,
     settlement: Settlement,
     health: watch::Sender<Health>,
+    open_at_start: HashSet<Arc<str>>,
     recovery: Recovery,
     /// Done when everything in memory has its row.
     drained: CancellationToken,
@@ -240,7 +260,7 @@ struct Flow {
 impl Workers {
     /// Intake → dispatcher → writer.
     fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>) {
-        let Flow { items, catalog, pokes, settlement, health, recovery, drained, end } = flow;
+        let Flow { items, catalog, pokes, settlement, health, open_at_start, recovery, drained, end } = flow;
         let (offers_in, offers) = dispatcher::offers();
         let (commands, written) = mpsc::unbounded_channel();
         let (acks_in, acks) = mpsc::unbounded_channel();
@@ -265,6 +285,7 @@ impl Workers {
             tasks: tasks.clone(),
             ledger: self.places.ledger.clone(),
             epoch: self.own.epoch,
+            open_at_start,
             handover_after: self.config.delivery.handover_after,
             shutdown_grace: self.config.delivery.shutdown_grace,
             memory: Arc::clone(&memory),
@@ -293,7 +314,13 @@ impl Workers {
         );
     }
 
-    fn chores(&self, catalog: &watch::Receiver<Published>, pokes: watch::Sender<u64>, tasks: &Tasks) {
+    fn chores(
+        &self,
+        upkeep: upkeep::Upkeep,
+        catalog: &watch::Receiver<Published>,
+        pokes: watch::Sender<u64>,
+        tasks: &Tasks,
+    ) {
         let (ledger, stop) = (&self.places.ledger, tasks.stopping());
         let config = &self.config.ledger;
         let retention = Retention { delivered: config.retention, failed: config.failed_retention };
@@ -301,7 +328,6 @@ impl Workers {
         tasks.spawn("retention", Role::Essential, retain);
         let holds = chores::keep_holds(ledger.clone(), catalog.clone(), pokes, stop.clone());
         tasks.spawn("holds", Role::Essential, holds);
-        let upkeep = self.places.upkeep(&self.config);
         tasks.spawn("upkeep", Role::Essential, chores::keep_publications(upkeep, catalog.clone(), stop));
     }
 }

@@ -48,12 +48,12 @@ impl Places {
 
     /// What looks after the publications.
     pub fn upkeep(&self, config: &Config) -> Upkeep {
-        Upkeep {
-            server: self.database.clone(),
-            names: PublicationNames::of(&config.database.publication),
-            manage: manage(config),
-            own_schema: config.database.schema.clone(),
-        }
+        Upkeep::new(
+            self.database.clone(),
+            PublicationNames::of(&config.database.publication),
+            manage(config),
+            config.database.schema.clone(),
+        )
     }
 }
 

@@ -3,7 +3,6 @@
 use tokio::time::Instant;
 
 use super::Offer;
-use super::queue::Mode;
 use super::run::State;
 use crate::clock::since;
 use crate::domain::limits;
@@ -17,8 +16,7 @@ impl State {
             };
             let webhook = young.delivery.webhook.clone();
             let lag = since(self.with.clock.now(), young.delivery.committed_at);
-            // A webhook met for the first time has no rows that anybody has counted yet.
-            if self.slot(&webhook, Mode::Ledger).is_none() {
+            if self.slot(&webhook).is_none() {
                 continue;
             }
             let must_wait = self.with_queue(&webhook, |queue, turn| {

@@ -20,7 +20,9 @@ mod claims;
 mod queue;
 mod run;
 mod slot;
+mod tell;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +65,8 @@ pub struct Dispatcher {
     pub handover_after: Duration,
     /// How long stopping may take; a part of it is left for the ledger.
     pub shutdown_grace: Duration,
+    /// The webhooks that had open deliveries in the ledger when this process took it over.
+    pub open_at_start: HashSet<Arc<str>>,
     /// Bytes of young deliveries that may still come into memory.
     pub memory: Arc<Semaphore>,
     /// The size of all of it.

@@ -11,10 +11,10 @@ use super::attempt::attempt;
 use super::claims::{self, Answer, Ask};
 use super::queue::{Mode, Queue, Start, Tokens, Turn};
 use super::slot::{Slot, Slots, rules_of};
-use super::{Dispatcher, Doors, Offer};
+use super::{Dispatcher, Doors, Offer, tell};
 use crate::catalog::{Compiled, Published};
 use crate::clock::since;
-use crate::domain::{Attempt, Delivery, Lane, Verdict, judge, limits};
+use crate::domain::{Attempt, Lane, Verdict, judge, limits};
 use crate::ledger::claim::{Claimed, Claims, Room};
 use crate::ledger::writer::{Ack, Command};
 use crate::tasks::Role;
@@ -181,11 +181,13 @@ impl State {
         Some(decide(&mut slot.queue, &mut turn))
     }
 
-    /// The webhook's slot, made where there is none; an undeclared one sends nothing.
-    pub(super) fn slot(&mut self, webhook: &Arc<str>, mode: Mode) -> Option<&mut Slot> {
+    /// The webhook's slot, made where there is none; an undeclared one sends nothing. What the ledger held of it when
+    /// this process took over has yet to be counted; without any, memory keeps the order from the first.
+    pub(super) fn slot(&mut self, webhook: &Arc<str>) -> Option<&mut Slot> {
         if self.slots.get_mut(webhook).is_none() {
             let target = self.catalog.snapshot.by_name(webhook).cloned();
             let rules = rules_of(target.as_deref());
+            let mode = if self.with.open_at_start.contains(webhook) { Mode::Ledger } else { Mode::Memory };
             self.slots.insert(Arc::clone(webhook), Slot::new(webhook, target, rules, mode));
         }
         self.slots.get_mut(webhook)
@@ -225,7 +227,7 @@ impl State {
         self.with.tasks.spawn("attempt", Role::Passing, async move {
             let attempt = attempt(&target, &delivery, number, &transport, &clock).await;
             let verdict = judge(&attempt.outcome, on_schedule, &target.webhook.retry, clock.dice());
-            tell(&delivery, &attempt, &verdict, since(clock.now(), delivery.committed_at));
+            tell::attempt(&delivery, &attempt, &verdict, since(clock.now(), delivery.committed_at));
             if ended.send(Ended { whose, attempt, verdict }).is_err() {
                 tracing::debug!("an attempt ended after the dispatcher");
             }
@@ -235,6 +237,13 @@ impl State {
     fn end(&mut self, ended: Ended) {
         let Ended { whose, attempt, verdict } = ended;
         self.in_flight = self.in_flight.saturating_sub(1);
+        let name = match &whose {
+            Whose::Young { webhook, .. } => webhook,
+            Whose::Claimed(claimed) => &claimed.delivery.webhook,
+        };
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.told.of(name, &attempt, &verdict, Instant::now());
+        }
         let webhook = match whose {
             Whose::Young { webhook, lane } => {
                 self.with_queue(&webhook, |queue, turn| queue.young_ended(lane, attempt, verdict, turn));
@@ -348,7 +357,7 @@ impl State {
                 let now = self.with.clock.now();
                 let poked = std::mem::take(&mut self.poked);
                 for webhook in webhooks {
-                    self.slot(&webhook, Mode::Ledger);
+                    self.slot(&webhook);
                     if poked {
                         self.with_queue(&webhook, Queue::by_ledger);
                     }
@@ -375,8 +384,7 @@ impl State {
             }
         }
         for compiled in snapshot.webhooks() {
-            // At the start nobody knows yet what the ledger holds; the survey and the count will tell.
-            self.slot(&compiled.webhook.name, Mode::Ledger);
+            self.slot(&compiled.webhook.name);
         }
         for webhook in self.slots.names() {
             let suspended = states.contains_key(&webhook);
@@ -449,33 +457,5 @@ impl State {
 
     fn has_ended(&self) -> bool {
         self.give_up_at.is_some_and(|at| self.in_flight == 0 || Instant::now() >= at)
-    }
-}
-
-/// Tells of an attempt, in the log and in numbers.
-fn tell(delivery: &Delivery, attempt: &Attempt, verdict: &Verdict, age: Duration) {
-    let (id, webhook, number) = (delivery.id.as_str(), &*delivery.webhook, attempt.number);
-    match verdict {
-        Verdict::Delivered => {
-            metrics::counter!("walhook_deliveries_delivered_total").increment(1);
-            metrics::histogram!("walhook_delivery_age_seconds").record(age.as_secs_f64());
-            tracing::debug!(delivery.id = id, webhook, attempt = number, "delivered");
-        }
-        Verdict::Retry(wait) => {
-            let (reason, retry_in) = (attempt.outcome.describe(), wait.as_secs_f64());
-            tracing::info!(delivery.id = id, webhook, attempt = number, reason, retry_in, "attempt failed");
-        }
-        Verdict::Failed(why) => {
-            metrics::counter!("walhook_deliveries_failed_total").increment(1);
-            let (reason, why) = (attempt.outcome.describe(), why.describe());
-            tracing::warn!(
-                delivery.id = id,
-                webhook,
-                attempt = number,
-                reason,
-                why,
-                "delivery failed for good"
-            );
-        }
     }
 }

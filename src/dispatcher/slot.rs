@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::queue::{Mode, Queue, Rules};
+use super::tell::Told;
 use crate::catalog::Compiled;
 use crate::domain::Ordering;
 
@@ -23,6 +24,8 @@ pub(super) struct Slot {
     pub target: Option<Arc<Compiled>>,
     /// Whether the catalog said that it is suspended, when it last spoke.
     pub catalog_suspended: bool,
+    /// What has been told of it.
+    pub told: Told,
     /// When the ledger has something due, as far as known.
     due: Option<Timestamp>,
     /// Whether the ledger has something due that there was no room for.
@@ -53,7 +56,15 @@ pub(super) fn rules_of(target: Option<&Compiled>) -> Rules {
 impl Slot {
     pub fn new(name: &Arc<str>, target: Option<Arc<Compiled>>, rules: Rules, mode: Mode) -> Self {
         let queue = Queue::new(Arc::clone(name), rules, mode);
-        Self { queue, target, catalog_suspended: false, due: None, more_due: false, recount: None }
+        Self {
+            queue,
+            target,
+            catalog_suspended: false,
+            told: Told::default(),
+            due: None,
+            more_due: false,
+            recount: None,
+        }
     }
 
     /// Whether it must be looked at soon.

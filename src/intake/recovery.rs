@@ -3,12 +3,15 @@
 //! Ids sort in commit order, so one look at the start tells how far the ledger reaches; up to there each batch is
 //! compared with it, beyond there nothing is asked any more. Memory is a batch's, whatever the ledger holds.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatcher::{Offer, Young};
 use crate::domain::{CommitLsn, DeliveryId};
+use crate::ledger::claim::open_webhooks;
 use crate::ledger::own::Ownership;
 use crate::ledger::{Ledger, LedgerError, recorded};
 use crate::postgres::Session;
@@ -45,6 +48,14 @@ impl Recovery {
         Ok(Self { ledger, furthest, session: Some(session), skipped: 0 })
     }
 
+    /// The webhooks that have open deliveries, before anybody adds to them.
+    pub async fn open_webhooks(&self) -> Result<HashSet<Arc<str>>, LedgerError> {
+        match &self.session {
+            Some(session) => Ok(open_webhooks(&session.client).await?.into_iter().collect()),
+            None => Ok(HashSet::new()),
+        }
+    }
+
     /// Leaves what the ledger does not hold; the debts of what it does are settled. `None` when asked to stop.
     pub(super) async fn filter(
         &mut self,
@@ -79,7 +90,7 @@ impl Recovery {
         Ok(Some(new))
     }
 
-    async fn known(&mut self, batch: &[Offer]) -> Result<std::collections::HashSet<String>, LedgerError> {
+    async fn known(&mut self, batch: &[Offer]) -> Result<HashSet<String>, LedgerError> {
         let session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
             _ => self.ledger.session("walhook recovery").await?,

@@ -106,6 +106,8 @@ pub struct Writer {
 /// Whether the ledger can be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
+    /// Not yet: the slot is not ours, or has just become so.
+    Starting,
     /// Yes.
     Writing,
     /// No, for this reason.

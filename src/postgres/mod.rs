@@ -1,11 +1,11 @@
 //! How any part of walhook reaches a Postgres server.
 //!
 //! A [`Server`] is a checked connection string. It opens [`Session`]s (ordinary connections, each with its driver
-//! task) and [`pool`]s of them, and hands the replication link the same [`dial`]: one way to find the host, one way
+//! task), and hands the replication link the same [`dial`]: one way to find the host, one way
 //! to speak TLS, one way to name what went wrong.
 //!
 //! ```text
-//!   connection string ─▶ Server ─▶ dial (TCP or Unix socket, TLS by sslmode) ─▶ Session | pool | replication link
+//!   connection string ─▶ Server ─▶ dial (TCP or Unix socket, TLS by sslmode) ─▶ Session | replication link
 //! ```
 //!
 //! `tokio_postgres::Config` reads the string, so every option it knows works. It does not know `sslmode=verify-ca`,
@@ -20,7 +20,6 @@ mod binding;
 mod dial;
 mod error;
 mod params;
-mod pool;
 mod server;
 mod session;
 mod tls;
@@ -29,7 +28,6 @@ mod verify;
 pub use dial::{Dialled, Socket, dial};
 pub use error::{ConnectError, Fault, Nature, ServerError, told};
 pub(crate) use error::{chain as error_chain, nature_of as fault_nature};
-pub use pool::{Pool, pool};
 pub use server::{Server, TlsMode};
 pub use session::Session;
 

@@ -127,7 +127,7 @@ async fn i8_a_receiver_that_only_fails_leaves_a_dead_letter_and_further_rows_go_
     receiver.script("/crm", |request| {
         if request.column("id") == 1 { Answer::Status(302) } else { Answer::Status(204) }
     });
-    let run = Run::default().webhook("crm", &receiver.url("/crm"), QUICK);
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), QUICK).expecting("gave deliveries up");
     let _sidecar = Sidecar::start(&database, run).await;
 
     database
@@ -154,7 +154,7 @@ async fn retry_after_lengthens_a_wait_and_a_give_up_status_ends_the_delivery() {
         &receiver.url("/no"),
         keys,
     );
-    let _sidecar = Sidecar::start(&database, run).await;
+    let _sidecar = Sidecar::start(&database, run.expecting("gave deliveries up")).await;
 
     database.execute("insert into orders values (1, 'paid', 1, null)").await;
     let slow = receiver.expect("/slow", 2).await;

@@ -23,11 +23,17 @@ mod idle;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod login;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod signatures;
+#[cfg(test)]
+mod source;
 #[cfg(test)]
 mod stop;
 #[cfg(test)]
