@@ -15,14 +15,13 @@ use crate::catalog::{Rows, Snapshot};
 use crate::chores::{self, upkeep};
 use crate::clock::Clock;
 use crate::config::OnSlotLost;
-use crate::domain::WebhookSource;
+use crate::control::{ControlError, fit, manage};
 use crate::intake::{Intake, Recovery};
 use crate::ledger::own::{Identity, Ownership};
 use crate::ledger::prune::Retention;
-use crate::matcher::pattern_matches;
 use crate::source::{
-    self, Manage, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, TableInfo, WalStatus,
-    drop_slot, slot_state,
+    self, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, WalStatus, drop_slot,
+    slot_state,
 };
 use crate::tasks::Role;
 use crate::transport::Transport;
@@ -38,11 +37,6 @@ pub(super) struct Ready {
     clock: Clock,
 }
 
-/// Whether the publications are ours to change.
-pub(super) fn manage(config: &Config) -> Manage {
-    if config.database.manage_publication { Manage::Change } else { Manage::Look }
-}
-
 /// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
 pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
     let clock = Clock::system();
@@ -54,14 +48,13 @@ pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
         return Err(problem.into());
     }
     let known = source::tables(&session, &config.database.schema).await?;
-    let of_file = catalog::compile_file(config).map_err(AppError::Compile)?;
-    check_patterns(&of_file, config, &known)?;
-    check_identities(&of_file, &known)?;
+    let of_file = catalog::compile_file(config).map_err(ControlError::Compile)?;
+    fit::insist(&of_file, config, &known)?;
     places.ledger.migrate().await?;
     let ledger = places.ledger.session("walhook start").await?;
     let rows = catalog::load(&ledger.client).await?;
     drop(ledger);
-    let snapshot = catalog::compile_with(config, &rows).map_err(AppError::Compile)?;
+    let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
     let history = match places.ledger.knows_slot(&config.database.slot).await? {
         true => SlotHistory::Made,
         false => SlotHistory::Never,
@@ -108,42 +101,6 @@ async fn forget_lost_slot(
     }
     wish.history = SlotHistory::Never;
     Ok(true)
-}
-
-/// Patterns of the file that name one type must name one that some table can make.
-fn check_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Result<(), AppError> {
-    let mut types: Vec<Arc<str>> = config.events.iter().map(|event| Arc::clone(&event.event_type)).collect();
-    for table in known {
-        types
-            .extend(snapshot.matcher.types_of(&table.schema, &table.table).into_iter().map(|t| t.event_type));
-    }
-    let mut lines = Vec::new();
-    for compiled in snapshot.webhooks().iter().filter(|c| c.webhook.source == WebhookSource::Toml) {
-        for pattern in compiled.webhook.events.iter().filter(|pattern| !pattern.contains('*')) {
-            if types.iter().any(|event_type| pattern_matches(pattern, event_type)) {
-                continue;
-            }
-            lines.push(complaint(&config.path, &compiled.webhook.name, pattern, &types));
-        }
-    }
-    if lines.is_empty() { Ok(()) } else { Err(AppError::Patterns(lines.join("\n"))) }
-}
-
-fn complaint(path: &std::path::Path, webhook: &str, pattern: &str, types: &[Arc<str>]) -> String {
-    let nearest = types.iter().min_by_key(|event_type| strsim::damerau_levenshtein(pattern, event_type));
-    let hint = nearest.map_or_else(
-        || "The database has no table that could be published.".to_owned(),
-        |nearest| format!("The nearest is \"{nearest}\"; a pattern with * may wait for tables to come."),
-    );
-    format!(
-        "{}: webhooks.{webhook}.events: no table makes an event \"{pattern}\"\n  hint: {hint}",
-        path.display()
-    )
-}
-
-/// Tables that are meant by name for updates or deletes must have a replica identity: asked before anything is made.
-fn check_identities(snapshot: &Snapshot, known: &[TableInfo]) -> Result<(), AppError> {
-    source::check_identities(&upkeep::meant(snapshot, known), known).map_err(AppError::from)
 }
 
 /// Begins the link, and behind it a task that builds the rest when the slot is ours.

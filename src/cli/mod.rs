@@ -83,7 +83,10 @@ async fn dispatch(command: Command, sources: Sources) -> ExitCode {
         Command::Run => finish(app::run(sources).await),
         Command::Listen(args) => listen::run(args).await,
         Command::Demo(args) => demo::run(args).await,
-        Command::Operate(verb) => finish(operate::operate(verb, sources).await),
+        Command::Operate(verb) => match operate::operate(verb, sources).await {
+            Ok(code) => code,
+            Err(error) => finish(Err(error.into())),
+        },
     }
 }
 

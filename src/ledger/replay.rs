@@ -18,15 +18,38 @@ select count(*) from deliveries_failed
 where status = 'failed' and body is not null and (id = $1 or webhook = $2)";
 
 /// In steps, oldest first. Attempts go on counting; the retry schedule begins anew from here. A row that two people
-/// replay at once moves once.
+/// replay at once moves once. None is due yet: that is for [`WAKE`].
 const REPLAY: &str = "
-update deliveries d set
-    status = case when d.attempts > 0 then 'retrying' else 'pending' end,
-    finished_at = null, fail_reason = null, due_at = now(), retried_from = d.attempts
-where d.status = 'failed' and d.id in (
-    select id from deliveries_failed
-    where status = 'failed' and body is not null and (id = $1 or webhook = $2)
-    order by id limit 1000 for update skip locked)";
+with moved as (
+    update deliveries d set
+        status = case when d.attempts > 0 then 'retrying' else 'pending' end,
+        finished_at = null, fail_reason = null, due_at = null, retried_from = d.attempts
+    where d.status = 'failed' and d.id in (
+        select id from deliveries_failed
+        where status = 'failed' and body is not null and (id = $1 or webhook = $2)
+        order by id limit 1000 for update skip locked)
+    returning d.webhook, d.lane)
+select webhook, lane, count(*) from moved group by webhook, lane";
+
+/// Of each lane the earliest open delivery is due, and no other that is not under way (invariant I7): what comes
+/// again may stand before what waits.
+const WAKE: &str = "
+with heads as (
+    select l.webhook, l.lane, head.id
+    from unnest($1::text[], $2::bigint[]) as l(webhook, lane) cross join lateral (
+        select n.id from deliveries_open n
+        where n.webhook = l.webhook and n.lane = l.lane order by n.webhook, n.lane, n.id limit 1) head)
+update deliveries_open o set due_at = case when o.id = h.id then now() end
+from heads h
+where o.webhook = h.webhook and o.lane = h.lane and o.lease is null and o.status <> 'held'
+    and (o.due_at is null) = (o.id = h.id)";
+
+/// The lanes of what was opened again in one step.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    webhooks: Vec<String>,
+    lanes: Vec<i64>,
+}
 
 fn parameters<'a>(which: &Which<'a>) -> (Option<&'a str>, Option<&'a str>) {
     match which {
@@ -42,10 +65,29 @@ pub async fn count(client: &Client, which: &Which<'_>) -> Result<i64, LedgerErro
     Ok(row.get(0))
 }
 
-/// Opens some of them again. Returns how many; call until zero, then [`announce`].
-pub async fn replay(client: &Client, which: &Which<'_>) -> Result<u64, LedgerError> {
+/// Opens some of them again. Returns how many, and their lanes; call until zero, then [`announce`].
+///
+/// While this commits, the writer may end what was the earliest of such a lane without seeing what is behind it now.
+/// So [`wake`] each step's lanes once more a moment later.
+pub async fn replay(client: &mut Client, which: &Which<'_>) -> Result<(u64, Lanes), LedgerError> {
     let (id, webhook) = parameters(which);
-    client.execute(REPLAY, &[&id, &webhook]).await.map_err(doing("sending deliveries again"))
+    let doing_it = || doing("sending deliveries again");
+    let transaction = client.transaction().await.map_err(doing_it())?;
+    let moved = transaction.query(REPLAY, &[&id, &webhook]).await.map_err(doing_it())?;
+    let count: i64 = moved.iter().map(|row| row.get::<_, i64>(2)).sum();
+    let lanes = Lanes {
+        webhooks: moved.iter().map(|row| row.get(0)).collect(),
+        lanes: moved.iter().map(|row| row.get(1)).collect(),
+    };
+    transaction.execute(WAKE, &[&lanes.webhooks, &lanes.lanes]).await.map_err(doing_it())?;
+    transaction.commit().await.map_err(doing_it())?;
+    Ok((u64::try_from(count).unwrap_or(0), lanes))
+}
+
+/// Makes the earliest of each lane due, where it is not.
+pub async fn wake(client: &Client, lanes: &Lanes) -> Result<(), LedgerError> {
+    let woken = client.execute(WAKE, &[&lanes.webhooks, &lanes.lanes]).await;
+    woken.map(drop).map_err(doing("waking lanes"))
 }
 
 /// Tells the running instance that the ledger has work that it did not put there.

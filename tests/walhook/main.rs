@@ -27,6 +27,8 @@ mod login;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod signatures;
