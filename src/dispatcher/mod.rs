@@ -21,6 +21,7 @@ mod queue;
 mod run;
 mod slot;
 mod tell;
+mod turn;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::turn::Turn;
 use crate::domain::{Attempt, Delivery, FailReason, Lane, Ordering, Verdict, limits};
 use crate::ledger::claim::Claimed;
 use crate::ledger::record::{Finish, Lease, NewRow, State};
@@ -46,15 +47,6 @@ pub(super) enum Start {
     Young(Delivery),
     /// An attempt of a claimed one.
     Claimed(Claimed),
-}
-
-/// One turn of the dispatcher: what time it is, and where what follows is put.
-#[derive(Debug)]
-pub(super) struct Turn<'t> {
-    pub at: Instant,
-    pub now: Timestamp,
-    pub tokens: &'t mut Tokens,
-    pub commands: &'t mut Vec<Command>,
 }
 
 /// How deliveries find their way.
@@ -89,6 +81,8 @@ pub(super) struct Queue {
     waiting: usize,
     in_flight: usize,
     claimed_next: bool,
+    /// A count of the lanes that is under way, and whether its answer will still be true.
+    counting: Option<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -109,24 +103,6 @@ struct Flying {
 enum Debt {
     Young(Owed, Option<OwnedSemaphorePermit>),
     HandedOver(Lease),
-}
-
-/// Tokens of leases, each used once.
-#[derive(Debug)]
-pub(super) struct Tokens {
-    next: i64,
-}
-
-impl Tokens {
-    /// Those of an epoch: no other process has the same.
-    pub fn of_epoch(epoch: i64) -> Self {
-        Self { next: epoch.saturating_mul(1 << 32) }
-    }
-
-    pub fn take(&mut self) -> i64 {
-        self.next += 1;
-        self.next
-    }
 }
 
 fn count(map: &mut FxHashMap<Lane, u32>, lane: Lane) {
@@ -157,6 +133,7 @@ impl Queue {
             waiting: 0,
             in_flight: 0,
             claimed_next: false,
+            counting: None,
         }
     }
 
@@ -168,6 +145,10 @@ impl Queue {
         if self.rules.ordering != rules.ordering {
             // Lanes of the old ordering say nothing about those of the new one.
             self.by_ledger(turn);
+        }
+        if rules.concurrency == 0 && self.rules.concurrency > 0 {
+            // No longer declared: nothing will start here, so nothing may wait here.
+            self.put_away(turn);
         }
         self.rules = rules;
     }
@@ -240,10 +221,27 @@ impl Queue {
         self.hand_over_all(turn);
         self.mode = Mode::Ledger;
         self.blocked = FxHashMap::default();
+        self.counting = self.counting.map(|_| false);
     }
 
-    /// The ledger's open rows have been counted: memory can keep the order again.
-    pub fn by_memory(&mut self, lanes: Vec<(Lane, u32)>) {
+    /// Has the ledger's open rows counted, unless that is under way.
+    pub fn count(&mut self, turn: &mut Turn<'_>) {
+        if self.counting.is_none() {
+            self.counting = Some(true);
+            let most = limits::BLOCKED_LANES_PER_WEBHOOK / 2;
+            turn.commands.push(Command::Lanes { webhook: Arc::clone(&self.webhook), most });
+        }
+    }
+
+    /// The ledger's open rows have been counted: memory can keep the order again, unless there are too many
+    /// (`None`) or the ledger was changed by somebody else meanwhile.
+    pub fn counted(&mut self, lanes: Option<Vec<(Lane, u32)>>) {
+        if let (Some(true), Some(lanes)) = (self.counting.take(), lanes) {
+            self.by_memory(lanes);
+        }
+    }
+
+    fn by_memory(&mut self, lanes: Vec<(Lane, u32)>) {
         self.blocked = lanes.into_iter().collect();
         for (lane, n) in &self.transit {
             *self.blocked.entry(*lane).or_default() += n;
@@ -256,7 +254,7 @@ impl Queue {
         self.suspended = true;
         self.hand_over_all(turn);
         for claimed in std::mem::take(&mut self.claimed) {
-            self.finish(claimed.delivery, claimed.lease, State::Held, None, turn);
+            self.end_claimed(claimed, State::Held, None, turn);
         }
     }
 
@@ -270,7 +268,7 @@ impl Queue {
     pub fn put_away(&mut self, turn: &mut Turn<'_>) {
         self.by_ledger(turn);
         for claimed in std::mem::take(&mut self.claimed) {
-            self.finish(claimed.delivery, claimed.lease, State::Pending, None, turn);
+            self.end_claimed(claimed, State::Pending, None, turn);
         }
     }
 
@@ -334,8 +332,11 @@ impl Queue {
 
     /// Claimed deliveries have arrived.
     pub fn take_claimed(&mut self, claimed: Claimed, turn: &mut Turn<'_>) {
+        turn.load.add(&claimed);
         if self.suspended {
-            self.finish(claimed.delivery, claimed.lease, State::Held, None, turn);
+            self.end_claimed(claimed, State::Held, None, turn);
+        } else if self.rules.concurrency == 0 {
+            self.end_claimed(claimed, State::Pending, None, turn);
         } else {
             self.claimed.push_back(claimed);
         }
@@ -407,7 +408,7 @@ impl Queue {
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let state = self.state_after(verdict, turn);
-        self.finish(claimed.delivery, claimed.lease, state, Some(attempt), turn);
+        self.end_claimed(claimed, state, Some(attempt), turn);
         if self.suspended {
             self.suspend(turn);
         }
@@ -460,6 +461,11 @@ impl Queue {
         turn.commands.push(Command::Insert(Box::new(row), permit));
     }
 
+    fn end_claimed(&mut self, claimed: Claimed, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {
+        turn.load.remove(&claimed);
+        self.finish(claimed.delivery, claimed.lease, state, attempt, turn);
+    }
+
     fn finish(
         &mut self,
         delivery: Delivery,
@@ -488,3 +494,6 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

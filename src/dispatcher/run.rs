@@ -1,6 +1,6 @@
 //! The dispatcher's loop: each turn takes one piece of news, lets the queues decide, and acts.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::attempt::attempt;
 use super::claims::{self, Answer, Ask};
-use super::queue::{Mode, Queue, Start, Tokens, Turn};
+use super::queue::{Mode, Queue, Start};
 use super::slot::{Slot, Slots, rules_of};
+use super::turn::{Load, Tokens, Turn};
 use super::{Dispatcher, Doors, Offer, tell};
 use crate::catalog::{Compiled, Published};
 use crate::clock::since;
@@ -25,6 +26,9 @@ const TICK: Duration = Duration::from_millis(100);
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// Bytes of claimed bodies in memory, beyond which nothing more is claimed.
 const CLAIMED_BYTES: usize = limits::YOUNG_BYTES / 2;
+/// How long to wait where the ledger said that something is due and gave nothing: its clock may be behind ours, or
+/// somebody else be at the rows.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How an attempt ended, and whose it was.
 #[derive(Debug)]
@@ -57,10 +61,13 @@ pub(super) struct State {
     tick_at: Instant,
     /// Whether anything waits that a tick must look at.
     restless: bool,
-    /// Whether somebody else has put work into the ledger since the last survey.
+    /// Whether somebody else has put work into the ledger since the last survey was asked for.
     poked: bool,
+    /// Whether the survey under way was asked for because of that.
+    surveying_poke: bool,
     in_flight: usize,
-    claimed_bytes: usize,
+    /// The claimed deliveries in memory.
+    load: Load,
     /// Webhooks that may have something to start.
     touched: Vec<Arc<str>>,
     /// When to leave what is in flight to its lease; set while stopping.
@@ -137,8 +144,9 @@ impl State {
             tick_at: Instant::now(),
             restless: true,
             poked: false,
+            surveying_poke: false,
             in_flight: 0,
-            claimed_bytes: 0,
+            load: Load::default(),
             touched: Vec::new(),
             give_up_at: None,
         }
@@ -163,7 +171,9 @@ impl State {
 
     pub(super) fn touch(&mut self, webhook: &Arc<str>) {
         self.restless = true;
-        if self.touched.last() != Some(webhook) {
+        if let Some(slot) = self.slots.get_mut(webhook)
+            && !std::mem::replace(&mut slot.touched, true)
+        {
             self.touched.push(Arc::clone(webhook));
         }
     }
@@ -175,8 +185,8 @@ impl State {
         decide: impl FnOnce(&mut Queue, &mut Turn<'_>) -> T,
     ) -> Option<T> {
         let now = self.with.clock.now();
-        let mut turn =
-            Turn { at: Instant::now(), now, tokens: &mut self.tokens, commands: &mut self.commands };
+        let (at, tokens, load) = (Instant::now(), &mut self.tokens, &mut self.load);
+        let mut turn = Turn { at, now, tokens, load, commands: &mut self.commands };
         let slot = self.slots.get_mut(webhook)?;
         Some(decide(&mut slot.queue, &mut turn))
     }
@@ -197,11 +207,12 @@ impl State {
         let mut waiting = Vec::new();
         for webhook in std::mem::take(&mut self.touched) {
             loop {
-                if self.in_flight >= limits::IN_FLIGHT {
+                let Some(slot) = self.slots.get_mut(&webhook) else { break };
+                slot.touched = self.in_flight >= limits::IN_FLIGHT;
+                if slot.touched {
                     waiting.push(webhook);
                     break;
                 }
-                let Some(slot) = self.slots.get_mut(&webhook) else { break };
                 let Some(target) = slot.target.clone() else { break };
                 let Some(start) = slot.queue.start(Instant::now()) else { break };
                 self.in_flight += 1;
@@ -250,7 +261,6 @@ impl State {
                 webhook
             }
             Whose::Claimed(claimed) => {
-                self.claimed_bytes = self.claimed_bytes.saturating_sub(claimed.delivery.body.len());
                 let webhook = Arc::clone(&claimed.delivery.webhook);
                 self.with_queue(&webhook, |queue, turn| queue.claimed_ended(claimed, attempt, verdict, turn));
                 webhook
@@ -291,9 +301,7 @@ impl State {
                     }
                 }
                 Ack::Lanes { webhook, lanes } => {
-                    if let Some(lanes) = lanes {
-                        self.with_queue(&webhook, |queue, _| queue.by_memory(lanes));
-                    }
+                    self.with_queue(&webhook, |queue, _| queue.counted(lanes));
                 }
             }
         }
@@ -306,6 +314,7 @@ impl State {
         }
         let ask = if Instant::now() >= self.survey_at {
             self.survey_at = Instant::now() + SURVEY_EVERY;
+            self.surveying_poke |= std::mem::take(&mut self.poked);
             Some(Ask::Survey)
         } else {
             self.claim()
@@ -315,11 +324,21 @@ impl State {
         }
     }
 
+    /// How many claimed deliveries, of how many bytes, there is room for; `None` where there is none.
+    fn claimable(&self) -> Option<(usize, usize)> {
+        let count = limits::IN_FLIGHT.saturating_sub(self.load.count);
+        let bytes = CLAIMED_BYTES.saturating_sub(self.load.bytes);
+        (count > 0 && bytes > 0).then_some((count, bytes))
+    }
+
     fn claim(&mut self) -> Option<Ask> {
-        let bytes = CLAIMED_BYTES.checked_sub(self.claimed_bytes).filter(|left| *left > 0)?;
-        let mut left = limits::IN_FLIGHT;
+        let (mut left, bytes) = self.claimable()?;
         let mut rooms = Vec::new();
         for webhook in self.slots.due_at(self.with.clock.now(), limits::CLAIM_BATCH) {
+            if left == 0 {
+                // The others stay due: their turn comes when this claim has been answered.
+                break;
+            }
             let Some(slot) = self.slots.get_mut(&webhook) else { continue };
             let count = slot.queue.room().min(left);
             slot.more_due = count == 0;
@@ -341,21 +360,23 @@ impl State {
         self.asking = false;
         match answer {
             Answer::Claims(Claims { claimed, next_due }) => {
+                let given: HashSet<_> = claimed.iter().map(|c| Arc::clone(&c.delivery.webhook)).collect();
+                let soonest = self.with.clock.now() + ASK_AGAIN;
                 for claimed in claimed {
-                    self.claimed_bytes += claimed.delivery.body.len();
                     let webhook = Arc::clone(&claimed.delivery.webhook);
                     self.with_queue(&webhook, |queue, turn| queue.take_claimed(claimed, turn));
                     self.touch(&webhook);
                 }
                 for (webhook, due) in next_due {
                     if let Some(due) = due {
+                        let due = if given.contains(&webhook) { due } else { due.max(soonest) };
                         self.slots.due_by(&webhook, due);
                     }
                 }
             }
             Answer::Survey(webhooks) => {
                 let now = self.with.clock.now();
-                let poked = std::mem::take(&mut self.poked);
+                let poked = std::mem::take(&mut self.surveying_poke);
                 for webhook in webhooks {
                     self.slot(&webhook);
                     if poked {
@@ -412,14 +433,14 @@ impl State {
         // When memory runs short, whoever keeps up is spared and the others go to the ledger early.
         let is_short = free < self.with.memory_bytes / 4;
         let limit = if is_short { limits::QUEUE_PATIENCE } else { self.with.handover_after };
-        let mut turn = Turn { at, now, tokens: &mut self.tokens, commands: &mut self.commands };
-        for (webhook, slot) in self.slots.iter_mut() {
+        let (tokens, load) = (&mut self.tokens, &mut self.load);
+        let mut turn = Turn { at, now, tokens, load, commands: &mut self.commands };
+        for slot in self.slots.iter_mut() {
             if !slot.queue.is_empty() {
                 slot.queue.hand_over_aged(limit, &mut turn);
             }
             if slot.wants_recount(at) {
-                let most = limits::BLOCKED_LANES_PER_WEBHOOK / 2;
-                turn.commands.push(Command::Lanes { webhook: Arc::clone(webhook), most });
+                slot.queue.count(&mut turn);
             }
             self.restless |= slot.is_restless();
         }
@@ -432,7 +453,9 @@ impl State {
         if self.asking || self.is_stopping() {
             return tick;
         }
-        let due = self.slots.next_due().map(|due| at + since(due, self.with.clock.now()));
+        // Without room for more there is nothing to do about it: an attempt's end will wake us.
+        let next = self.claimable().and_then(|_| self.slots.next_due());
+        let due = next.map(|due| at + since(due, self.with.clock.now()));
         tick.min(self.survey_at).min(due.unwrap_or(tick))
     }
 

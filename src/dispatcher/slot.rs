@@ -30,6 +30,8 @@ pub(super) struct Slot {
     due: Option<Timestamp>,
     /// Whether the ledger has something due that there was no room for.
     pub more_due: bool,
+    /// Whether it is among those that may have something to start.
+    pub touched: bool,
     /// When to count its lanes next, and how long after that.
     recount: Option<(Instant, Duration)>,
 }
@@ -63,6 +65,7 @@ impl Slot {
             told: Told::default(),
             due: None,
             more_due: false,
+            touched: false,
             recount: None,
         }
     }
@@ -96,8 +99,8 @@ impl Slots {
         self.by_name.insert(name, slot);
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut Slot)> {
-        self.by_name.iter_mut()
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.by_name.values_mut()
     }
 
     pub fn names(&self) -> Vec<Arc<str>> {

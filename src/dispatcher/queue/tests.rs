@@ -1,0 +1,78 @@
+//! Random walks over a [`world::World`] must lose nothing, let nothing overtake, and end with every counter at zero.
+
+mod world;
+
+use proptest::prelude::*;
+
+use super::*;
+use world::{Ends, Step, World};
+
+/// A walk of ordinary steps, with so many others in a hundred.
+fn walk() -> impl Strategy<Value = Vec<Step>> {
+    let often = |others: u32| prop_oneof![100 - others => ordinary(), others => others_do()];
+    let share = prop_oneof![Just(1_u32), Just(5), Just(15)];
+    share.prop_flat_map(move |others| proptest::collection::vec(often(others), 1..120))
+}
+
+fn ordinary() -> impl Strategy<Value = Step> {
+    use Ends::{Badly, Retry, Well};
+    let ends = prop_oneof![5 => Just(Well), 5 => Just(Retry), 1 => Just(Badly)];
+    let time = prop_oneof![5 => 100_u64..3000, 1 => 3000..10_000_u64];
+    prop_oneof![
+        20 => (0_i64..3).prop_map(Step::Offer),
+        12 => Just(Step::Start),
+        12 => (0_usize..4, ends).prop_map(|(index, ends)| Step::End(index, ends)),
+        8 => (1_usize..6).prop_map(Step::Write),
+        8 => (1_usize..6).prop_map(Step::Hear),
+        6 => Just(Step::Claim),
+        6 => Just(Step::TakeClaimed),
+        5 => Just(Step::Count),
+        5 => time.prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
+    ]
+}
+
+fn others_do() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => Just(Step::Spill),
+        2 => Just(Step::Pause),
+        4 => Just(Step::Resume),
+        4 => Just(Step::Chores),
+        2 => Just(Step::Replay),
+        2 => (0_usize..4).prop_map(Step::Redeclare),
+        2 => Just(Step::Crash),
+        2 => Just(Step::Stop),
+        1 => (0_usize..4).prop_map(|index| Step::End(index, Ends::Gone)),
+        1 => Just(Step::Pass(Duration::from_secs(60))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn i7_whatever_happens_nothing_is_lost_and_in_a_lane_nothing_overtakes(
+        ordering in prop_oneof![4 => Just(Ordering::Row), 1 => Just(Ordering::Strict), 1 => Just(Ordering::None)],
+        mode in prop_oneof![Just(Mode::Memory), Just(Mode::Ledger)],
+        walk in walk(),
+    ) {
+        let mut world = World::new(ordering, mode);
+        for step in walk {
+            world.step(step);
+        }
+        world.finish_all();
+    }
+}
+
+#[test]
+fn a_count_of_lanes_that_was_asked_for_before_the_ledger_changed_is_not_believed() {
+    let mut world = World::new(Ordering::Row, Mode::Ledger);
+    world.with(Queue::count);
+    world.with(Queue::count);
+    assert_eq!(world.commands.len(), 1, "one count at a time");
+    world.with(Queue::by_ledger);
+    world.queue.counted(Some(Vec::new()));
+    assert_eq!(world.queue.mode(), Mode::Ledger);
+    world.with(Queue::count);
+    world.queue.counted(Some(Vec::new()));
+    assert_eq!(world.queue.mode(), Mode::Memory);
+}
