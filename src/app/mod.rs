@@ -71,12 +71,12 @@ impl Places {
 
     /// What looks after the publications.
     pub fn upkeep(&self, config: &Config) -> Upkeep {
-        Upkeep {
-            server: self.database.clone(),
-            names: crate::source::PublicationNames::of(&config.database.publication),
-            manage: start::manage(config),
-            own_schema: config.database.schema.clone(),
-        }
+        Upkeep::new(
+            self.database.clone(),
+            crate::source::PublicationNames::of(&config.database.publication),
+            start::manage(config),
+            config.database.schema.clone(),
+        )
     }
 }
 

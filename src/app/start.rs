@@ -264,9 +264,15 @@ impl Body {
             end,
         };
         workers.flow(flow, &tasks, &faults);
-        let watcher = Watcher { ledger, config: config_out, published, pokes: pokes_in.clone() };
+        let upkeep = workers.places.upkeep(&workers.config);
+        let followed = upkeep.clone();
+        let before: catalog::Before = Box::new(move |snapshot| {
+            let upkeep = followed.clone();
+            Box::pin(async move { upkeep.activate(&snapshot).await })
+        });
+        let watcher = Watcher { ledger, config: config_out, published, before, pokes: pokes_in.clone() };
         tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
-        workers.chores(&catalog, pokes_in, &tasks);
+        workers.chores(upkeep, &catalog, pokes_in, &tasks);
         health_in.send_replace(Health::Writing);
         Ok(())
     }
@@ -351,7 +357,13 @@ impl Workers {
         );
     }
 
-    fn chores(&self, catalog: &watch::Receiver<Published>, pokes: watch::Sender<u64>, tasks: &Tasks) {
+    fn chores(
+        &self,
+        upkeep: upkeep::Upkeep,
+        catalog: &watch::Receiver<Published>,
+        pokes: watch::Sender<u64>,
+        tasks: &Tasks,
+    ) {
         let (ledger, stop) = (&self.places.ledger, tasks.stopping());
         let config = &self.config.ledger;
         let retention = Retention { delivered: config.retention, failed: config.failed_retention };
@@ -359,7 +371,6 @@ impl Workers {
         tasks.spawn("retention", Role::Essential, retain);
         let holds = chores::keep_holds(ledger.clone(), catalog.clone(), pokes, stop.clone());
         tasks.spawn("holds", Role::Essential, holds);
-        let upkeep = self.places.upkeep(&self.config);
         tasks.spawn("upkeep", Role::Essential, chores::keep_publications(upkeep, catalog.clone(), stop));
     }
 }

@@ -178,9 +178,13 @@ impl Running {
     }
 
     async fn change(&mut self, piece: &Piece, raw: &RawChange) -> Result<(), Halt> {
-        let Some(expansion) = self.expander.expand(&self.snapshot, piece.transaction, raw).await else {
-            return Ok(());
+        let expanding = self.expander.expand(&self.snapshot, piece.transaction, raw);
+        let expansion = tokio::select! {
+            biased;
+            expansion = expanding => expansion,
+            () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
+        let Some(expansion) = expansion else { return Ok(()) };
         for Expanded { delivery, dead } in expansion {
             let bytes = (delivery.body.len() + limits::DELIVERY_OVERHEAD_BYTES).min(self.with.memory_bytes);
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
