@@ -55,9 +55,10 @@ pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
     let rows = catalog::load(&ledger.client).await?;
     drop(ledger);
     let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
-    let history = match places.ledger.knows_slot(&config.database.slot).await? {
-        true => SlotHistory::Made,
-        false => SlotHistory::Never,
+    let history = if places.ledger.knows_slot(&config.database.slot).await? {
+        SlotHistory::Made
+    } else {
+        SlotHistory::Never
     };
     let mut wish = Preparation {
         slot: config.database.slot.clone(),

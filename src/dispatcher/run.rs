@@ -101,7 +101,7 @@ impl Dispatcher {
                         state.end(more);
                     }
                 }
-                Some(acks) = acks.recv() => state.acknowledge(acks),
+                Some(written) = acks.recv() => state.acknowledge(written),
                 Some(answer) = answers.recv() => state.answered(answer),
                 Some(batch) = offers.recv(), if may_take => state.offered.extend(batch),
                 Ok(()) = news.changed(), if !state.is_stopping() => {

@@ -138,14 +138,15 @@ impl Sizes {
 /// Measures and prints.
 pub async fn run(args: BenchArgs) -> ExitCode {
     match measure(&args).await {
-        Ok(figures) if args.json => print::line(&json(&figures)),
-        Ok(figures) => print::line(&table(&figures)),
+        Ok(figures) => {
+            print::line(&if args.json { json(&figures) } else { table(&figures) });
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             print::error(&crate::telemetry::chain(&error));
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
 async fn measure(args: &BenchArgs) -> Result<Vec<Figure>, BenchError> {
