@@ -71,7 +71,7 @@ fn contains(said: &str, parts: &[&str]) {
 async fn operator_sees_a_dead_endpoint_and_sends_its_dead_letters_again_with_the_same_id_and_bytes() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
-    let run = Run::default().webhook("crm", &receiver.url("/crm"), BRIEF).expecting("failed for good");
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), BRIEF).expecting("gave deliveries up");
     let desk = Desk::new(&database, &run.toml);
     let mut sidecar = Sidecar::start(&database, run).await;
     receiver.script("/crm", |_| Answer::Status(500));
@@ -127,7 +127,7 @@ async fn i7_dead_letters_of_one_row_are_sent_again_in_order_one_at_a_time() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
     let once = "events = [\"orders.*\"]\nretry = { schedule = [], jitter = 0 }";
-    let run = Run::default().webhook("crm", &receiver.url("/crm"), once).expecting("failed for good");
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), once).expecting("gave deliveries up");
     let desk = Desk::new(&database, &run.toml);
     let _sidecar = Sidecar::start(&database, run).await;
     receiver.script("/crm", |_| Answer::Status(500));
@@ -193,7 +193,7 @@ async fn operator_triggers_a_test_event_that_verifies_and_hears_how_it_went() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
     let toml = "[tables.orders]\nexclude = [\"note\"]\n";
-    let run = Run::with(toml).webhook("crm", &receiver.url("/crm"), BRIEF).expecting("failed for good");
+    let run = Run::with(toml).webhook("crm", &receiver.url("/crm"), BRIEF).expecting("gave deliveries up");
     let desk = Desk::new(&database, &run.toml);
     let (code, said) = desk.run(&["trigger", "crm", "orders.created"]).await;
     assert_eq!(code, Some(1));
