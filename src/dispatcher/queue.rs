@@ -186,12 +186,14 @@ impl Queue {
     }
 
     /// How many claimed deliveries would be welcome: enough to keep all attempts busy while the next claim runs.
+    /// None where there is room for a few only: a claim costs the same for one delivery as for many.
     pub fn room(&self) -> usize {
         if self.suspended {
             return 0;
         }
         let wanted = self.rules.concurrency.saturating_mul(2).min(limits::CLAIM_BATCH);
-        wanted.saturating_sub(self.in_flight).saturating_sub(self.claimed.len())
+        let room = wanted.saturating_sub(self.in_flight).saturating_sub(self.claimed.len());
+        if room >= wanted / 4 { room } else { 0 }
     }
 
     /// Whether as many wait here as may.
