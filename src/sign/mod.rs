@@ -18,7 +18,6 @@ mod verify;
 
 use std::fmt;
 
-use hmac::Mac;
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -101,7 +100,7 @@ impl Signer {
             }
             key.sign(head.as_bytes(), body, &mut entries);
         }
-        let over_body = hex::encode(hmac_over(plain, &[body]).finalize().into_bytes());
+        let over_body = hex::encode(hmac_over(plain, &[body]));
         let value = |text: String| HeaderValue::try_from(text).expect("base64 and hex are plain ASCII");
         vec![(SIGNATURE, value(entries)), (PLAIN_SIGNATURE, value(format!("sha256={over_body}")))]
     }
