@@ -5,8 +5,10 @@
 //! everybody to take no more work; [`Tasks::finish`] waits for them as long as the grace allows and then cuts.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,20 +54,17 @@ impl Tasks {
     }
 
     /// Spawns a task under a name. It is dropped at the cut, wherever it stands.
-    #[expect(clippy::disallowed_methods, reason = "the one home of tokio::spawn")]
     pub fn spawn<F>(&self, name: &'static str, role: Role, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let (stop, cut, deaths) = (self.stop.clone(), self.cut.clone(), self.deaths.clone());
-        let inner = tokio::spawn(async move {
-            tokio::select! {
-                () = future => {}
-                () = cut.cancelled() => {}
-            }
-        });
         self.tracker.spawn(async move {
-            let panicked = inner.await.is_err_and(|e| e.is_panic());
+            let caught = tokio::select! {
+                ended = AssertUnwindSafe(future).catch_unwind() => ended,
+                () = cut.cancelled() => Ok(()),
+            };
+            let panicked = caught.is_err();
             if panicked {
                 tracing::error!(task = name, "a task panicked; this is a fault in walhook");
             }
@@ -108,6 +107,8 @@ mod tests {
         let (tasks, mut told) = Tasks::new();
         tasks.spawn("dies", Role::Essential, async {});
         assert_eq!(told.recv().await, Some(Death { task: "dies", panicked: false }));
+        tasks.spawn("panics", Role::Essential, async { panic!("on purpose") });
+        assert_eq!(told.recv().await, Some(Death { task: "panics", panicked: true }));
         tasks.spawn("hangs", Role::Passing, std::future::pending());
         assert!(!tasks.finish(Duration::from_secs(1)).await);
     }

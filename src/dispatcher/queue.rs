@@ -167,12 +167,14 @@ impl Queue {
     }
 
     /// How many claimed deliveries would be welcome: enough to keep all attempts busy while the next claim runs.
+    /// None where there is room for a few only: a claim costs the same for one delivery as for many.
     pub fn room(&self) -> usize {
         if self.suspended {
             return 0;
         }
-        let wanted = self.rules.concurrency.saturating_mul(2).min(limits::CLAIM_BATCH);
-        wanted.saturating_sub(self.in_flight).saturating_sub(self.claimed.len())
+        let wanted = self.rules.concurrency.saturating_mul(limits::CLAIM_WAVES).min(limits::CLAIM_BATCH);
+        let room = wanted.saturating_sub(self.in_flight).saturating_sub(self.claimed.len());
+        if room >= wanted / 4 { room } else { 0 }
     }
 
     /// Whether as many wait here as may.
@@ -182,8 +184,11 @@ impl Queue {
 
     /// How long the first in the queue has waited.
     pub fn oldest_wait(&self, now: Instant) -> Duration {
-        let heads = self.lanes.values().filter_map(|lane| lane.waiting.front());
-        heads.map(|young| now.saturating_duration_since(young.since)).max().unwrap_or_default()
+        let of = |lane: &InLane| lane.waiting.front().map(|young| now.saturating_duration_since(young.since));
+        // Lanes become ready in the order in which they have waited, so the first stands for all; without a ready
+        // one, everybody waits behind an attempt.
+        let first = self.ready.front().and_then(|lane| self.lanes.get(lane)).and_then(of);
+        first.or_else(|| self.lanes.values().filter_map(of).max()).unwrap_or_default()
     }
 
     fn tracks_lanes(&self) -> bool {

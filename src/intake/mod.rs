@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Published, Snapshot};
 use crate::clock::{Clock, since};
 use crate::dispatcher::{Offer, Young};
-use crate::domain::{Origin, limits};
+use crate::domain::{EndLsn, Origin, limits};
 use crate::ledger::LedgerError;
 use crate::postgres::Server;
 use crate::settlement::Settlement;
@@ -71,6 +71,8 @@ struct Running {
     expander: Expander,
     progress: Progress,
     batch: Vec<Offer>,
+    /// The end of the newest transaction that the settlement does not know of yet.
+    ended: Option<EndLsn>,
     stop: CancellationToken,
 }
 
@@ -102,6 +104,7 @@ impl Intake {
             expander,
             progress: Progress::default(),
             batch: Vec::new(),
+            ended: None,
             stop,
         };
         loop {
@@ -158,11 +161,11 @@ impl Running {
                 }
             }
             if let Some(end) = piece.end {
-                // What is still in the batch has its debt counted already.
-                self.with.settlement.end(end);
+                self.ended = Some(end);
                 self.progress.end(piece.transaction.commit);
             }
         }
+        self.end_transactions();
         self.flush().await?;
         self.tell(chunk, changes);
         Ok(())
@@ -185,6 +188,7 @@ impl Running {
             () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
         let Some(expansion) = expansion else { return Ok(()) };
+        self.end_transactions();
         for Expanded { delivery, dead } in expansion {
             let bytes = (delivery.body.len() + limits::DELIVERY_OVERHEAD_BYTES).min(self.with.memory_bytes);
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -210,6 +214,15 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    /// Tells the settlement of the newest end: before anything later owes, so that every debt stands in its own
+    /// transaction, and else once a chunk, because most transactions owe nothing. What is still in the batch has its
+    /// debt counted already.
+    fn end_transactions(&mut self) {
+        if let Some(end) = self.ended.take() {
+            self.with.settlement.end(end);
+        }
     }
 
     /// Hands the batch to the dispatcher, less what the ledger holds already.

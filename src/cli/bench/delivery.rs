@@ -87,9 +87,10 @@ async fn through(
     way: Way,
 ) -> Result<Round, BenchError> {
     let (before, begun) = (sidecar.cpu_seconds(), Instant::now());
-    let ended = commit(stage, client, sizes.rows, way).await;
-    sidecar.must_live()?;
-    ended?;
+    tokio::select! {
+        ended = commit(stage, client, sizes.rows, way) => ended?,
+        failure = sidecar.death() => return Err(failure),
+    }
     let per_second = f64::from(sizes.rows) / begun.elapsed().as_secs_f64();
     // What it does for the ledger after the last request is a part of its price.
     settled(client, SLOT).await?;

@@ -26,6 +26,7 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::print;
 use crate::cluster::ClusterError;
@@ -103,6 +104,8 @@ enum BenchError {
     Transport(#[from] TransportError),
     #[error("the receiver refused a request of the bare loop: {told}")]
     Refused { told: String },
+    #[error("stopped; nothing is left behind")]
+    Stopped,
     #[error("a helper thread died")]
     Thread(#[from] tokio::task::JoinError),
 }
@@ -137,7 +140,12 @@ impl Sizes {
 
 /// Measures and prints.
 pub async fn run(args: BenchArgs) -> ExitCode {
-    match measure(&args).await {
+    // Whatever ends it: what is dropped here ends the sidecar, the receiver and the server.
+    let measured = tokio::select! {
+        measured = measure(&args) => measured,
+        stopped = asked_to_stop() => stopped,
+    };
+    match measured {
         Ok(figures) => {
             print::line(&if args.json { json(&figures) } else { table(&figures) });
             ExitCode::SUCCESS
@@ -147,6 +155,19 @@ pub async fn run(args: BenchArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Waits for Ctrl-C, a closed terminal, or somebody's `kill`.
+async fn asked_to_stop() -> Result<Vec<Figure>, BenchError> {
+    let on = |kind| signal(kind).map_err(io("listen to signals"));
+    let (mut interrupt, mut terminate, mut hangup) =
+        (on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Err(BenchError::Stopped)
 }
 
 async fn measure(args: &BenchArgs) -> Result<Vec<Figure>, BenchError> {

@@ -80,6 +80,13 @@ impl Sidecar {
         }
     }
 
+    /// Waits for its death, which should not come.
+    pub(super) async fn death(&mut self) -> BenchError {
+        let status = self.child.wait().await;
+        tracing::debug!(?status, "the sidecar ended");
+        self.failure()
+    }
+
     /// One of its numbers; `None` while it does not answer or has not counted it.
     pub(super) async fn number(&self, name: &str) -> Option<f64> {
         let page = self.page("/metrics").await?;
