@@ -143,7 +143,7 @@ create table webhook_states (
 create table webhooks (
     name text primary key,
     url text not null,
-    secret jsonb,
+    secret text,                         -- one, or a JSON array of several
     events text[] not null,
     filter text,
     headers jsonb,

@@ -93,6 +93,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod control;
 pub mod dispatcher;
 pub mod domain;
 pub mod intake;

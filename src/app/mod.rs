@@ -21,79 +21,15 @@ use tokio_util::sync::CancellationToken;
 pub use error::AppError;
 
 use crate::catalog::{self, Published, Watcher};
-use crate::chores::upkeep::Upkeep;
-use crate::config::{Checks, Complaint, Config, Problems, Sources};
+use crate::config::{Config, Sources};
+use crate::control::{Places, load_config, transport};
 use crate::dispatcher::{self, Dispatcher, Doors};
 use crate::domain::limits;
+use crate::ledger::LedgerError;
 use crate::ledger::writer::{Health, Writer};
-use crate::ledger::{Ledger, LedgerError};
-use crate::postgres::Server;
 use crate::settlement::Settlement;
 use crate::source::{Item, SourceState};
 use crate::tasks::{Role, Tasks};
-use crate::transport::{Policy, Transport, TransportOptions};
-
-/// Loads the configuration, with everything that other modules know about its texts.
-pub fn load_config(sources: &Sources) -> Result<Config, Problems> {
-    let connection = |text: &str| {
-        let parsed = Server::parse(text).map(drop);
-        parsed.map_err(|error| Complaint { message: error.to_string(), line: None, column: None })
-    };
-    let checks = Checks {
-        condition: &catalog::conditions_complaint,
-        template: &catalog::template_complaint,
-        connection: &connection,
-    };
-    crate::config::load(sources, &checks)
-}
-
-/// The connections a configuration names.
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// The application's database.
-    pub database: Server,
-    /// Where the ledger is.
-    pub ledger: Ledger,
-}
-
-impl Places {
-    /// Reads them.
-    pub fn of(config: &Config) -> Result<Self, AppError> {
-        use secrecy::ExposeSecret as _;
-        let database = Server::parse(config.database.url.expose_secret())?;
-        let url = config.ledger.url.as_ref();
-        let home = match url {
-            Some(url) => Server::parse(url.expose_secret())?,
-            None => database.clone(),
-        };
-        Ok(Self { database, ledger: Ledger::new(home, &config.database.schema) })
-    }
-
-    /// What looks after the publications.
-    pub fn upkeep(&self, config: &Config) -> Upkeep {
-        Upkeep {
-            server: self.database.clone(),
-            names: crate::source::PublicationNames::of(&config.database.publication),
-            manage: start::manage(config),
-            own_schema: config.database.schema.clone(),
-        }
-    }
-}
-
-/// The client for deliveries, as a configuration wants it.
-pub fn transport(config: &Config, clock: &crate::clock::Clock) -> Result<Transport, AppError> {
-    let policy = Policy {
-        allow_http: config.security.allow_http,
-        allow_networks: config.security.allow_networks.clone(),
-    };
-    let options = TransportOptions {
-        policy,
-        capture_bytes: config.ledger.capture_response,
-        clock: clock.clone(),
-        extra_roots: Vec::new(),
-    };
-    Ok(Transport::new(options)?)
-}
 
 /// Runs the sidecar until a signal or a fault ends it.
 pub async fn run(sources: Sources) -> Result<(), AppError> {

@@ -11,7 +11,7 @@ use crate::config::{Config, Sources};
 
 /// Reads the file again; one with problems is refused as a whole.
 pub(super) fn reread(sources: &Sources, config: &watch::Sender<Arc<Config>>) {
-    match super::load_config(sources) {
+    match crate::control::load_config(sources) {
         Ok(new) => {
             let before = config.borrow().clone();
             for section in needs_restart(&before, &new) {

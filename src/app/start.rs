@@ -11,18 +11,17 @@ use super::{
     AppError, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running, Settlement,
     SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits,
 };
-use crate::catalog::{Rows, Snapshot};
+use crate::catalog::Rows;
 use crate::chores::{self, upkeep};
 use crate::clock::Clock;
 use crate::config::OnSlotLost;
-use crate::domain::WebhookSource;
+use crate::control::{ControlError, fit, manage};
 use crate::intake::{Intake, Recovery};
 use crate::ledger::own::{Identity, Ownership};
 use crate::ledger::prune::Retention;
-use crate::matcher::pattern_matches;
 use crate::source::{
-    self, Manage, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, TableInfo, WalStatus,
-    drop_slot, slot_state,
+    self, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, WalStatus, drop_slot,
+    slot_state,
 };
 use crate::tasks::Role;
 use crate::transport::Transport;
@@ -36,11 +35,6 @@ pub(super) struct Ready {
     clock: Clock,
 }
 
-/// Whether the publications are ours to change.
-pub(super) fn manage(config: &Config) -> Manage {
-    if config.database.manage_publication { Manage::Change } else { Manage::Look }
-}
-
 /// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
 pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
     let clock = Clock::system();
@@ -52,17 +46,17 @@ pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
         return Err(problem.into());
     }
     let known = source::tables(&session, &config.database.schema).await?;
-    let of_file = catalog::compile_file(config).map_err(AppError::Compile)?;
-    check_patterns(&of_file, config, &known)?;
-    check_identities(&of_file, &known)?;
+    let of_file = catalog::compile_file(config).map_err(ControlError::Compile)?;
+    fit::insist(&of_file, config, &known)?;
     places.ledger.migrate().await?;
     let ledger = places.ledger.session("walhook start").await?;
     let rows = catalog::load(&ledger.client).await?;
     drop(ledger);
-    let snapshot = catalog::compile_with(config, &rows).map_err(AppError::Compile)?;
-    let history = match places.ledger.knows_slot(&config.database.slot).await? {
-        true => SlotHistory::Made,
-        false => SlotHistory::Never,
+    let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
+    let history = if places.ledger.knows_slot(&config.database.slot).await? {
+        SlotHistory::Made
+    } else {
+        SlotHistory::Never
     };
     let mut wish = Preparation {
         slot: config.database.slot.clone(),
@@ -106,42 +100,6 @@ async fn forget_lost_slot(
     }
     wish.history = SlotHistory::Never;
     Ok(true)
-}
-
-/// Patterns of the file that name one type must name one that some table can make.
-fn check_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Result<(), AppError> {
-    let mut types: Vec<Arc<str>> = config.events.iter().map(|event| Arc::clone(&event.event_type)).collect();
-    for table in known {
-        types
-            .extend(snapshot.matcher.types_of(&table.schema, &table.table).into_iter().map(|t| t.event_type));
-    }
-    let mut lines = Vec::new();
-    for compiled in snapshot.webhooks().iter().filter(|c| c.webhook.source == WebhookSource::Toml) {
-        for pattern in compiled.webhook.events.iter().filter(|pattern| !pattern.contains('*')) {
-            if types.iter().any(|event_type| pattern_matches(pattern, event_type)) {
-                continue;
-            }
-            lines.push(complaint(&config.path, &compiled.webhook.name, pattern, &types));
-        }
-    }
-    if lines.is_empty() { Ok(()) } else { Err(AppError::Patterns(lines.join("\n"))) }
-}
-
-fn complaint(path: &std::path::Path, webhook: &str, pattern: &str, types: &[Arc<str>]) -> String {
-    let nearest = types.iter().min_by_key(|event_type| strsim::damerau_levenshtein(pattern, event_type));
-    let hint = nearest.map_or_else(
-        || "The database has no table that could be published.".to_owned(),
-        |nearest| format!("The nearest is \"{nearest}\"; a pattern with * may wait for tables to come."),
-    );
-    format!(
-        "{}: webhooks.{webhook}.events: no table makes an event \"{pattern}\"\n  hint: {hint}",
-        path.display()
-    )
-}
-
-/// Tables that are meant by name for updates or deletes must have a replica identity: asked before anything is made.
-fn check_identities(snapshot: &Snapshot, known: &[TableInfo]) -> Result<(), AppError> {
-    source::check_identities(&upkeep::meant(snapshot, known), known).map_err(AppError::from)
 }
 
 /// Begins the link, and behind it a task that builds the rest when the slot is ours.
@@ -245,14 +203,13 @@ impl Body {
         // Standing by may have taken long: what is declared now counts, from the first change on.
         let rows = catalog::load(&ledger.session("walhook start").await?.client).await?;
         let declared = Arc::clone(&config_out.borrow());
-        let snapshot = Arc::new(catalog::compile_with(&declared, &rows).map_err(AppError::Compile)?);
+        let snapshot = Arc::new(catalog::compile_with(&declared, &rows).map_err(ControlError::Compile)?);
         let rows = Rows { version: 0, ..rows };
         let states = Arc::new(rows.states.clone());
         let (published, catalog) = watch::channel(Published { snapshot, states });
         let (pokes_in, pokes) = watch::channel(0);
         let workers =
             Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
-        let health_in = health.clone();
         let flow = Flow {
             items,
             catalog: catalog.clone(),
@@ -265,10 +222,15 @@ impl Body {
             end,
         };
         workers.flow(flow, &tasks, &faults);
-        let watcher = Watcher { ledger, config: config_out, published, pokes: pokes_in.clone() };
+        let upkeep = workers.places.upkeep(&workers.config);
+        let followed = upkeep.clone();
+        let before: catalog::Before = Box::new(move |snapshot| {
+            let upkeep = followed.clone();
+            Box::pin(async move { upkeep.activate(&snapshot).await })
+        });
+        let watcher = Watcher { ledger, config: config_out, published, before, pokes: pokes_in.clone() };
         tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
-        workers.chores(&catalog, pokes_in, &tasks);
-        health_in.send_replace(Health::Writing);
+        workers.chores(upkeep, &catalog, pokes_in, &tasks);
         Ok(())
     }
 }
@@ -352,7 +314,13 @@ impl Workers {
         );
     }
 
-    fn chores(&self, catalog: &watch::Receiver<Published>, pokes: watch::Sender<u64>, tasks: &Tasks) {
+    fn chores(
+        &self,
+        upkeep: upkeep::Upkeep,
+        catalog: &watch::Receiver<Published>,
+        pokes: watch::Sender<u64>,
+        tasks: &Tasks,
+    ) {
         let (ledger, stop) = (&self.places.ledger, tasks.stopping());
         let config = &self.config.ledger;
         let retention = Retention { delivered: config.retention, failed: config.failed_retention };
@@ -360,7 +328,6 @@ impl Workers {
         tasks.spawn("retention", Role::Essential, retain);
         let holds = chores::keep_holds(ledger.clone(), catalog.clone(), pokes, stop.clone());
         tasks.spawn("holds", Role::Essential, holds);
-        let upkeep = self.places.upkeep(&self.config);
         tasks.spawn("upkeep", Role::Essential, chores::keep_publications(upkeep, catalog.clone(), stop));
     }
 }

@@ -15,8 +15,11 @@ use crate::sign::Signer;
 /// Compiles snapshots; remembers the rows it has checked, so that one change among many costs one check.
 #[derive(Default)]
 pub(super) struct Compiler {
-    checked: HashMap<String, (Map<String, Value>, Result<Arc<Webhook>, String>)>,
+    checked: HashMap<String, (Map<String, Value>, Checked)>,
 }
+
+/// A row's webhook, or every problem of the row.
+type Checked = Result<Arc<Webhook>, String>;
 
 /// Whether a text is a condition, in the configuration's terms.
 pub fn conditions_complaint(source: &str) -> Result<(), Complaint> {

@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 pub use compile::{compile_file, compile_with, conditions_complaint, template_complaint};
 pub use load::{Rows, load};
-pub use watch::{Watcher, watch};
+pub use watch::{Before, Watcher, watch};
 
 use crate::domain::Webhook;
 use crate::ledger::states::WebhookState;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Notification;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +29,14 @@ pub struct Watcher {
     pub config: watch::Receiver<Arc<Config>>,
     /// Where the catalog is published.
     pub published: watch::Sender<Published>,
+    /// Awaited with a new snapshot before it is published: its tables must be in the publication by then.
+    pub before: Before,
     /// Counts the hints that somebody else has put work into the ledger.
     pub pokes: watch::Sender<u64>,
 }
+
+/// What is done with a snapshot before it is published.
+pub type Before = Box<dyn Fn(Arc<Snapshot>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Open {
     session: Session,
@@ -48,7 +54,7 @@ pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
         match outcome {
             Ok(Some(rows)) => {
                 known = rows.version;
-                publish(&watcher, &mut compiler, &rows);
+                publish(&watcher, &mut compiler, &rows).await;
                 told = false;
             }
             Ok(None) => told = false,
@@ -105,13 +111,14 @@ async fn connect(ledger: &Ledger) -> Result<Open, LedgerError> {
     Ok(Open { session, hints })
 }
 
-fn publish(watcher: &Watcher, compiler: &mut Compiler, rows: &Rows) {
+async fn publish(watcher: &Watcher, compiler: &mut Compiler, rows: &Rows) {
     let config = watcher.config.borrow().clone();
     match compiler.compile(&config, rows) {
         Ok(snapshot) => {
             report(&snapshot, &watcher.published.borrow().snapshot);
-            let states = Arc::new(rows.states.clone());
-            watcher.published.send_replace(Published { snapshot: Arc::new(snapshot), states });
+            let (snapshot, states) = (Arc::new(snapshot), Arc::new(rows.states.clone()));
+            (watcher.before)(Arc::clone(&snapshot)).await;
+            watcher.published.send_replace(Published { snapshot, states });
         }
         Err(problem) => {
             tracing::error!(problem, "the webhooks cannot be compiled; those known so far go on");

@@ -50,22 +50,19 @@ pub async fn keep_holds(
     }
 }
 
-/// Keeps the publications at what the webhooks need, at each change and every half minute.
+/// Keeps the publications at what the webhooks need, every half minute: tables come and go. (A change of the webhooks
+/// themselves has been followed before it was published.)
 pub async fn keep_publications(
     upkeep: upkeep::Upkeep,
-    mut catalog: watch::Receiver<Published>,
+    catalog: watch::Receiver<Published>,
     stop: CancellationToken,
 ) {
-    let mut last = upkeep::Report::default();
     loop {
-        let published = catalog.borrow_and_update().clone();
-        let report = upkeep.activate(&published.snapshot).await;
-        report.tell_what_is_new(&last);
-        last = report;
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = catalog.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(ROUND_EVERY) => {}
         }
+        let snapshot = catalog.borrow().snapshot.clone();
+        upkeep.activate(&snapshot).await;
     }
 }

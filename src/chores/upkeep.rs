@@ -1,5 +1,9 @@
 //! The publications hold exactly the tables that webhooks need.
 
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
 use crate::catalog::Snapshot;
 use crate::postgres::{Server, told};
 use crate::source::{self, Manage, PublicationNames, SetupError, TableInfo, TableWanted, reconcile, tables};
@@ -8,18 +12,20 @@ use crate::source::{self, Manage, PublicationNames, SetupError, TableInfo, Table
 #[derive(Debug, Clone)]
 pub struct Upkeep {
     /// The application's database.
-    pub server: Server,
+    server: Server,
     /// The publications.
-    pub names: PublicationNames,
+    names: PublicationNames,
     /// Whether they are ours to change.
-    pub manage: Manage,
+    manage: Manage,
     /// Our own schema, never published.
-    pub own_schema: String,
+    own_schema: String,
+    /// What the last round found; held during a round, so that there is one at a time.
+    last: Arc<Mutex<Report>>,
 }
 
 /// What a round of upkeep found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Report {
+struct Report {
     changed: Vec<String>,
     missing: Vec<String>,
     inserts_only: Vec<String>,
@@ -51,8 +57,20 @@ pub fn meant(snapshot: &Snapshot, known: &[TableInfo]) -> Vec<TableWanted> {
 }
 
 impl Upkeep {
-    /// Compares, and changes where that is ours to do.
-    pub async fn activate(&self, snapshot: &Snapshot) -> Report {
+    /// Upkeep of a database's publications.
+    pub fn new(server: Server, names: PublicationNames, manage: Manage, own_schema: String) -> Self {
+        Self { server, names, manage, own_schema, last: Arc::default() }
+    }
+
+    /// Compares, changes where that is ours to do, and tells what is new.
+    pub async fn activate(&self, snapshot: &Snapshot) {
+        let mut last = self.last.lock().await;
+        let report = self.compare(snapshot).await;
+        report.tell_what_is_new(&last);
+        *last = report;
+    }
+
+    async fn compare(&self, snapshot: &Snapshot) -> Report {
         match self.round(snapshot).await {
             Ok(report) => Report {
                 changed: report.statements,
@@ -78,7 +96,7 @@ impl Upkeep {
 
 impl Report {
     /// Logs what an earlier round had not found.
-    pub(super) fn tell_what_is_new(&self, earlier: &Self) {
+    fn tell_what_is_new(&self, earlier: &Self) {
         for statement in &self.changed {
             tracing::info!(statement, "changed the publication");
         }

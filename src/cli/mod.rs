@@ -4,6 +4,7 @@
 //! verbs [`crate::control`]. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command answers goes to standard
 //! output; what goes wrong, and the log, to standard error.
 
+pub mod bench;
 pub mod demo;
 pub mod listen;
 mod operate;
@@ -53,6 +54,12 @@ enum Command {
     /// See it work: a throwaway Postgres with a small shop, the sidecar and receivers, in one terminal
     #[command(after_help = "Example:\n  walhook demo --once")]
     Demo(demo::DemoArgs),
+    /// Measure this machine: walhook beside `pg_recvlogical` and a bare HTTP client, in one run
+    #[command(after_help = "Example:\n  walhook bench\n  walhook bench --quick --json")]
+    Bench(bench::BenchArgs),
+    /// The receiver of `walhook bench`
+    #[command(hide = true)]
+    BenchReceiver,
     #[command(flatten)]
     Operate(operate::Operate),
 }
@@ -83,7 +90,12 @@ async fn dispatch(command: Command, sources: Sources) -> ExitCode {
         Command::Run => finish(app::run(sources).await),
         Command::Listen(args) => listen::run(args).await,
         Command::Demo(args) => demo::run(args).await,
-        Command::Operate(verb) => finish(operate::operate(verb, sources).await),
+        Command::Bench(args) => bench::run(args).await,
+        Command::BenchReceiver => bench::receiver::run().await,
+        Command::Operate(verb) => match operate::operate(verb, sources).await {
+            Ok(code) => code,
+            Err(error) => finish(Err(error.into())),
+        },
     }
 }
 

@@ -1,20 +1,100 @@
 //! The operator's verbs: arguments in, [`crate::control`], words out.
 
+mod ask;
+mod check;
+mod render;
+mod retry;
+mod states;
+mod status;
+mod table;
+mod trigger;
+mod uninstall;
+
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use clap::Subcommand;
 
-use crate::app::AppError;
-use crate::config::Sources;
+use crate::clock::Clock;
+use crate::config::{Config, Sources};
+use crate::control::{self, ControlError, Given, Places};
+use crate::domain::limits;
 
 /// The operator's verbs.
 #[derive(Debug, Subcommand)]
 pub(super) enum Operate {
-    /// Validate file, database, privileges and replica identities
-    Check,
+    /// Validate file, database, privileges, replica identities and receivers: every problem with its remedy
+    #[command(after_help = "Example:\n  walhook check --config walhook.toml")]
+    Check(check::CheckArgs),
+    /// Show the slot's lag, the backlog, and how each webhook stands
+    #[command(after_help = "Example:\n  walhook status --watch")]
+    Status(status::StatusArgs),
+    /// Send failed deliveries again: all of a webhook, or one
+    #[command(after_help = "Example:\n  walhook retry crm --dry-run\n  walhook retry crm")]
+    Retry(retry::RetryArgs),
+    /// Send to a webhook again, first what is held
+    #[command(after_help = "Example:\n  walhook enable crm")]
+    Enable(states::EnableArgs),
+    /// Hold a webhook's deliveries for a while
+    #[command(after_help = "Example:\n  walhook pause crm --reason 'maintenance until noon'")]
+    Pause(states::SuspendArgs),
+    /// Hold a webhook's deliveries until further notice
+    #[command(after_help = "Example:\n  walhook disable crm --reason 'contract ended'")]
+    Disable(states::SuspendArgs),
+    /// Send a sample event, or a given one, through the real path
+    #[command(after_help = "Example:\n  walhook trigger crm order.created\n  \
+                      echo '{\"record\": {\"id\": 7}}' | walhook trigger crm order.created --data -")]
+    Trigger(trigger::TriggerArgs),
+    /// Show what a format or a template makes of an event; needs no database
+    #[command(after_help = "Example:\n  walhook render --template slack --data event.json\n  \
+                      walhook render --format cloudevents")]
+    Render(render::RenderArgs),
+    /// Drop the slot, the publications and the schema, after saying what goes
+    #[command(after_help = "Example:\n  walhook uninstall")]
+    Uninstall(uninstall::UninstallArgs),
 }
 
-/// Runs one.
-pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<(), AppError> {
+/// Runs one, and answers the exit code.
+pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode, ControlError> {
+    let clock = Clock::system();
     match verb {
-        Operate::Check => crate::app::load_config(&sources).map(drop).map_err(AppError::from),
+        Operate::Check(args) => Ok(check::run(&args, &sources, &clock).await),
+        Operate::Render(args) => render::run(&args, &sources, &clock),
+        other => {
+            let config = control::load_config(&sources)?;
+            let here = Here { places: Places::of(&config)?, config, clock };
+            match other {
+                Operate::Status(args) => status::run(&args, &here).await,
+                Operate::Retry(args) => retry::run(&args, &here).await,
+                Operate::Enable(args) => states::enable(&args, &here).await,
+                Operate::Pause(args) => states::pause(&args, &here).await,
+                Operate::Disable(args) => states::disable(&args, &here).await,
+                Operate::Trigger(args) => trigger::run(&args, &here).await,
+                Operate::Uninstall(args) => uninstall::run(&args, &here).await,
+                Operate::Check(_) | Operate::Render(_) => Ok(ExitCode::SUCCESS),
+            }
+        }
     }
+}
+
+/// What most verbs work on.
+struct Here {
+    config: Config,
+    places: Places,
+    clock: Clock,
+}
+
+/// An event's data from a file; `-` is standard input.
+fn given(path: Option<&PathBuf>) -> Result<Option<Given>, ControlError> {
+    let Some(path) = path else { return Ok(None) };
+    let most = u64::try_from(limits::FRAME_BYTES).unwrap_or(u64::MAX);
+    let mut text = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        io::stdin().lock().take(most).read_to_end(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut text))
+    };
+    read.map_err(|source| ControlError::Input { path: path.display().to_string(), source })?;
+    Given::parse(&text).map(Some)
 }

@@ -86,6 +86,13 @@ impl<'d> Document<'d> {
             (None, None) => String::new(),
         };
         let fault = Fault::new(format!("the {what} is not valid: {}{at}", complaint.message));
+        let fault = match what {
+            "condition" => {
+                fault.hint("Conditions are CEL over record, old, changed, operation, schema, table and type.")
+            }
+            "template" => fault.hint("Templates are handlebars; \"walhook render\" tries one on a sample."),
+            _ => fault,
+        };
         let place = self.place_within(path, text, complaint).unwrap_or_else(|| self.place(path));
         self.push(fault.at(place, path.to_string()));
     }

@@ -399,8 +399,10 @@ fn a_complaint_of_another_module_stands_where_its_text_does() {
         folder.words(&problems),
         "b.hbs:2:3: templates.b.file: the template is not valid: no such helper\n\
          walhook.toml:2:1: database.url: the connection string is not valid: no host\n\
-         walhook.toml:7:14: webhooks[0].filter: the condition is not valid: no such helper (at line 1, column 4 of the condition)\n\
-         walhook.toml:11:3: templates.a.body: the template is not valid: no such helper (at line 2, column 3 of the template)"
+         walhook.toml:7:14: webhooks[0].filter: the condition is not valid: no such helper (at line 1, column 4 of the condition)\n  hint: \
+         Conditions are CEL over record, old, changed, operation, schema, table and type.\n\
+         walhook.toml:11:3: templates.a.body: the template is not valid: no such helper (at line 2, column 3 of the template)\n  hint: \
+         Templates are handlebars; \"walhook render\" tries one on a sample."
     );
 }
 

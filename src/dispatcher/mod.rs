@@ -16,7 +16,10 @@
 
 mod accept;
 mod attempt;
+mod begin;
 mod claims;
+mod due;
+mod follow;
 mod queue;
 mod run;
 mod slot;

@@ -88,7 +88,7 @@ impl Expander {
         }
         let place = Place { origin: self.origin, commit: transaction.commit, sequence: raw.sequence };
         let values = table.key_values(&change);
-        let written = Data { data: &self.data, oversized: raw.oversized(), max_body: self.max_body };
+        let written = Payload { data: &self.data, oversized: raw.oversized(), max_body: self.max_body };
         let mut expanded = Vec::with_capacity(owing.deliveries.len());
         let mut event = None;
         for owed in owing.deliveries {
@@ -137,13 +137,13 @@ fn named(owed: &Owed) -> &str {
 }
 
 /// The change's data, or that there is too much of it.
-struct Data<'a> {
+struct Payload<'a> {
     data: &'a [u8],
     oversized: Option<usize>,
     max_body: usize,
 }
 
-impl Data<'_> {
+impl Payload<'_> {
     fn body(&self, compiled: &Compiled, event: &Event) -> Result<bytes::Bytes, FailReason> {
         if let Some(bytes) = self.oversized {
             let limit = crate::domain::limits::FRAME_BYTES;
@@ -184,7 +184,7 @@ impl Table {
         owed: &Owed,
         key: &[&[u8]],
         change: &Change,
-        written: &Data<'_>,
+        written: &Payload<'_>,
     ) -> Expanded {
         let webhook = &compiled.webhook;
         let id = DeliveryId::of(&event.place, named(owed), &webhook.name);

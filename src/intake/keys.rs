@@ -4,13 +4,23 @@
 //! With `REPLICA IDENTITY FULL` the stream flags every column, so the primary key is looked up in the live catalog.
 //! A stream that lags may meet a table whose key has changed since; that only widens or narrows a lane.
 
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
 use crate::domain::{Relation, ReplicaIdentity};
 use crate::postgres::{Server, Session};
+use crate::telemetry::chain;
 
-/// Looks keys up.
+/// How long to wait before the catalog is asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// Looks keys up, and remembers them: a table's lanes must not change because a look-up failed, or because the table
+/// has been dropped since.
 pub(super) struct Keys {
     server: Server,
     session: Option<Session>,
+    primary: FxHashMap<u32, Vec<String>>,
 }
 
 /// What orders the rows of a table.
@@ -32,7 +42,7 @@ where i.indrelid = $1 and i.indisprimary";
 
 impl Keys {
     pub fn new(server: Server) -> Self {
-        Self { server, session: None }
+        Self { server, session: None, primary: FxHashMap::default() }
     }
 
     /// The key of a table as the stream describes it.
@@ -42,17 +52,7 @@ impl Keys {
             let positions: Vec<usize> = flagged.map(|(position, _)| position).collect();
             return if positions.is_empty() { Key::EachRow } else { Key::Columns(positions) };
         }
-        let names = match self.primary_key(relation.id).await {
-            Ok(names) => names,
-            Err(reason) => {
-                tracing::debug!(
-                    table = relation.config_name(),
-                    reason,
-                    "the primary key cannot be looked up"
-                );
-                Vec::new()
-            }
-        };
+        let names = self.primary_key(relation).await;
         let positions: Option<Vec<usize>> = names.iter().map(|name| relation.position(name)).collect();
         match positions {
             Some(positions) if !positions.is_empty() => Key::Columns(positions),
@@ -60,15 +60,33 @@ impl Keys {
         }
     }
 
-    async fn primary_key(&mut self, table: u32) -> Result<Vec<String>, String> {
+    /// The names of the primary key's columns; asks until there is an answer.
+    async fn primary_key(&mut self, relation: &Relation) -> Vec<String> {
+        loop {
+            match self.ask(relation.id).await {
+                Ok(names) if names.is_empty() => {
+                    return self.primary.get(&relation.id).cloned().unwrap_or_default();
+                }
+                Ok(names) => {
+                    self.primary.insert(relation.id, names.clone());
+                    return names;
+                }
+                Err(reason) => {
+                    let table = relation.config_name();
+                    tracing::debug!(table, reason, "the primary key cannot be looked up yet");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self, table: u32) -> Result<Vec<String>, String> {
         let session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
-            _ => {
-                self.server.session("walhook keys").await.map_err(|error| crate::telemetry::chain(&error))?
-            }
+            _ => self.server.session("walhook keys").await.map_err(|error| chain(&error))?,
         };
-        let rows = session.client.query(PRIMARY_KEY, &[&table]).await;
+        let rows = session.client.query(PRIMARY_KEY, &[&table]).await.map_err(|error| chain(&error))?;
         self.session = Some(session);
-        Ok(rows.map_err(|error| crate::telemetry::chain(&error))?.iter().map(|row| row.get(0)).collect())
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }

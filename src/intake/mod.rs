@@ -178,22 +178,25 @@ impl Running {
     }
 
     async fn change(&mut self, piece: &Piece, raw: &RawChange) -> Result<(), Halt> {
-        let Some(expansion) = self.expander.expand(&self.snapshot, piece.transaction, raw).await else {
-            return Ok(());
+        let expanding = self.expander.expand(&self.snapshot, piece.transaction, raw);
+        let expansion = tokio::select! {
+            biased;
+            expansion = expanding => expansion,
+            () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
+        let Some(expansion) = expansion else { return Ok(()) };
         for Expanded { delivery, dead } in expansion {
             let bytes = (delivery.body.len() + limits::DELIVERY_OVERHEAD_BYTES).min(self.with.memory_bytes);
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
             let memory = Arc::clone(&self.with.memory);
-            let permit = match Arc::clone(&memory).try_acquire_many_owned(permits) {
-                Ok(permit) => permit,
-                Err(_) => {
-                    // What waits in the batch holds memory too: it must be on its way before we wait.
-                    self.flush().await?;
-                    tokio::select! {
-                        () = self.stop.cancelled() => return Err(Halt::Stopped),
-                        permit = memory.acquire_many_owned(permits) => permit.map_err(|_| Halt::Stopped)?,
-                    }
+            let permit = if let Ok(permit) = Arc::clone(&memory).try_acquire_many_owned(permits) {
+                permit
+            } else {
+                // What waits in the batch holds memory too: it must be on its way before we wait.
+                self.flush().await?;
+                tokio::select! {
+                    () = self.stop.cancelled() => return Err(Halt::Stopped),
+                    permit = memory.acquire_many_owned(permits) => permit.map_err(|_| Halt::Stopped)?,
                 }
             };
             let owed = self.with.settlement.owe();

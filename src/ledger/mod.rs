@@ -11,6 +11,7 @@
 
 pub mod claim;
 pub mod migrate;
+pub mod overview;
 pub mod own;
 pub mod prune;
 pub mod query;
@@ -18,7 +19,9 @@ pub mod record;
 pub mod recorded;
 pub mod replay;
 mod row;
+pub mod schema;
 pub mod states;
+pub mod trigger;
 pub mod writer;
 
 use crate::postgres::{ConnectError, Nature, Server, Session};

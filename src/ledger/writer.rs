@@ -137,6 +137,11 @@ impl Writer {
         acks: mpsc::UnboundedSender<Vec<Ack>>,
     ) -> Result<(), LedgerError> {
         let mut open = None;
+        // Ahead of the first delivery, so that it need not wait for a login; trouble is met again with the first.
+        if let Err(error) = self.open(&mut open).await {
+            tracing::debug!(reason = crate::telemetry::chain(&error), "the ledger cannot be reached yet");
+        }
+        self.health.send_replace(Health::Writing);
         let mut waiting = Vec::with_capacity(limits::LEDGER_BATCH);
         while commands.recv_many(&mut waiting, limits::LEDGER_BATCH).await > 0 {
             let mut batch = Batch::default();

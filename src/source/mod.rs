@@ -27,6 +27,7 @@
 
 mod assemble;
 mod auth;
+mod columns;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -39,6 +40,7 @@ mod link;
 mod positions;
 mod publication;
 mod reconcile;
+mod remove;
 mod run;
 mod setup;
 mod slot;
@@ -46,12 +48,14 @@ mod stream;
 #[cfg(test)]
 mod stream_tests;
 
+pub use columns::{ColumnInfo, columns};
 pub use error::{SetupError, SourceError};
 pub use identity::{Identity, identify};
 pub use item::{Chunk, Item, Piece, RawChange};
 pub use positions::Positions;
 pub use publication::{PublicationNames, RowIdentity, TableInfo, TableWanted, tables};
-pub use reconcile::{Report, check_identities, reconcile};
+pub use reconcile::{Report, check_identities, planned, reconcile};
+pub use remove::{drop_publication, may_publish, publications};
 pub use run::{SourceState, run};
 pub use setup::{Facts, Manage, Preparation, Prepared, SlotHistory, check, prepare};
 pub use slot::{SlotState, WalStatus, drop_slot, slot_state};

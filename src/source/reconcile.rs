@@ -83,6 +83,18 @@ pub async fn reconcile(
     Ok(report)
 }
 
+/// The statements that [`reconcile`] would run, or would have the owner run; changes nothing.
+pub async fn planned(
+    session: &Session,
+    names: &PublicationNames,
+    wanted: &[TableWanted],
+    known: &[TableInfo],
+    manage: Manage,
+) -> Result<Vec<String>, SetupError> {
+    let targets = targets(wanted, known, &mut Report::default())?;
+    Ok(plan(names, &read(session, names).await?, &targets, manage))
+}
+
 async fn run(session: &mut Session, statements: &[String]) -> Result<(), tokio_postgres::Error> {
     let transaction = session.client.transaction().await?;
     for statement in statements {

@@ -83,7 +83,7 @@ pub async fn run(
         let pause = spread(wait, options.clock.dice());
         if let SourceError::SlotTaken { pid, .. } = error {
             let since = *standby_since.get_or_insert_with(|| {
-                tracing::info!(slot = %options.slot, pid, "standing by: another process streams from the slot");
+                tracing::info!(slot = %options.slot, pid, "standby: another process streams from the slot");
                 options.clock.now()
             });
             states.send_replace(SourceState::Standby { since, pid });

@@ -33,7 +33,7 @@ const ORDERS: &str = "events = [\"orders.*\"]";
 async fn all_mistakes_in_a_file_are_told_at_once_each_with_its_place_and_the_nearest_name() {
     let _turn = beside_others().await;
     let text = file(
-        "postgres://localhost/app",
+        "postgres://app@localhost/app",
         "walhook",
         "events = [\"orders.*\"]\ntimeot = \"3s\"\nconcurrency = \"x\"",
     );
@@ -43,16 +43,19 @@ async fn all_mistakes_in_a_file_are_told_at_once_each_with_its_place_and_the_nea
 #[tokio::test]
 async fn a_condition_that_does_not_compile_is_refused_with_its_place() {
     let _turn = beside_others().await;
-    let text =
-        file("postgres://localhost/app", "walhook", "events = [\"orders.*\"]\nfilter = \"record.total >\"");
-    check(refused(&text).await, &["filter", "crm"]);
+    let text = file(
+        "postgres://app@localhost/app",
+        "walhook",
+        "events = [\"orders.*\"]\nfilter = \"record.total >\"",
+    );
+    check(refused(&text).await, &["webhooks[0].filter", "line 1"]);
 }
 
 #[tokio::test]
 async fn a_template_that_does_not_compile_is_refused_with_its_place() {
     let _turn = beside_others().await;
     let rest = "events = [\"orders.*\"]\ntemplate = \"t\"\n\n[templates.t]\ncontent_type = \"text/plain\"\nbody = \"{{#if\"";
-    check(refused(&file("postgres://localhost/app", "walhook", rest)).await, &["templates.t"]);
+    check(refused(&file("postgres://app@localhost/app", "walhook", rest)).await, &["templates.t"]);
 }
 
 #[tokio::test]

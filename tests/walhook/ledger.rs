@@ -206,7 +206,7 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
     let mut dice = fastrand::Rng::with_seed(7);
     let mut leased: Vec<Claimed> = Vec::new();
     let mut attempts: HashMap<String, i32> = HashMap::new();
-    let mut number = 0;
+    let mut number: u64 = 0;
     for _ in 0..100 {
         let mut sent = 0;
         for _ in 0..dice.usize(0..6) {
@@ -216,7 +216,7 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
             let (state, tried) = match dice.u32(0..6) {
                 0 => (State::Delivered, Some(attempt(200))),
                 1 => {
-                    lane = 100 + number as i64;
+                    lane = 100 + number.cast_signed();
                     (soon(), Some(attempt(500)))
                 }
                 2 => (State::Failed("no".to_owned()), Some(attempt(400))),
@@ -399,10 +399,10 @@ async fn i7_a_lane_is_not_left_behind_when_its_rest_is_released_while_its_first_
     let mut session = desk.ledger.session("walhook holds").await.expect("a session");
     for round in 0..8 {
         let first = 1 + round * 400;
-        (0..200).for_each(|lane| desk.insert(first + lane, lane as i64, State::Pending, None));
+        (0..200).for_each(|lane| desk.insert(first + lane, lane.cast_signed(), State::Pending, None));
         desk.hear(200).await;
         let claimed = desk.claim(200).await;
-        (0..200).for_each(|lane| desk.insert(first + 200 + lane, lane as i64, State::Held, None));
+        (0..200).for_each(|lane| desk.insert(first + 200 + lane, lane.cast_signed(), State::Held, None));
         desk.hear(200).await;
         for claimed in claimed {
             desk.finish(claimed, State::Delivered, Some(attempt(200)));

@@ -7,6 +7,8 @@
 //! or an error that the test did not list fails the test.
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod crash;
@@ -30,6 +32,8 @@ mod live;
 mod login;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod operator;
 #[cfg(test)]
 mod order;
 #[cfg(test)]

@@ -209,12 +209,12 @@ impl Sidecar {
         self.ready().await;
     }
 
-    /// Waits for a line of the log that has this in its message.
+    /// Waits for a line of the log that has this in its message or another field.
     pub async fn logged(&self, part: &str) -> serde_json::Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let news = self.log.1.notified();
-            let found = self.lines().into_iter().find(|line| message(line).contains(part));
+            let found = self.lines().into_iter().find(|line| line["fields"].to_string().contains(part));
             if let Some(line) = found {
                 return line;
             }

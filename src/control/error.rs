@@ -1,0 +1,168 @@
+//! What keeps a verb from being done, told as Postgres tells it: primary, detail, hint.
+
+use std::error::Error;
+
+use crate::config::Problems;
+use crate::ledger::LedgerError;
+use crate::postgres::{ConnectError, ServerError, told};
+use crate::render::RenderError;
+use crate::source::{SetupError, SourceError};
+use crate::telemetry::chain;
+use crate::transport::TransportError;
+
+/// Why a verb cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The configuration has problems.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// A connection string cannot be used.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Postgres cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The database cannot be a source.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The replication link cannot be had, or ended for good.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The HTTP client cannot be made.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Event patterns that nothing can match.
+    #[error("{0}")]
+    Patterns(String),
+    /// The webhooks cannot be compiled.
+    #[error("the webhooks cannot be compiled: {0}")]
+    Compile(String),
+    /// A body cannot be rendered.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// walhook has never run here.
+    #[error("there is no ledger in schema \"{schema}\"")]
+    NoLedger {
+        /// Where it would be.
+        schema: String,
+    },
+    /// Nothing of this name.
+    #[error("there is no {what} \"{name}\"")]
+    Unknown {
+        /// What was looked for.
+        what: &'static str,
+        /// Its name as it was given.
+        name: String,
+        /// The nearest name that there is.
+        nearest: Option<String>,
+    },
+    /// The delivery is not a dead letter that can be sent again.
+    #[error("delivery {id} cannot be sent again")]
+    NotReplayable {
+        /// The delivery.
+        id: String,
+        /// Why not.
+        reason: String,
+    },
+    /// No instance streams.
+    #[error("no walhook is running: nobody streams from slot \"{slot}\"")]
+    NotRunning {
+        /// The slot.
+        slot: String,
+    },
+    /// The webhook takes nothing now.
+    #[error("webhook \"{webhook}\" is {state}: {reason}")]
+    Suspended {
+        /// The webhook.
+        webhook: String,
+        /// `paused` or `disabled`.
+        state: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The data given for an event cannot be used.
+    #[error("the event's data cannot be used: {problem}")]
+    Data {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file with the event's data cannot be read.
+    #[error("cannot read {path}")]
+    Input {
+        /// Which file; `-` is standard input.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The slot cannot be dropped while somebody streams from it.
+    #[error("an instance streams from slot \"{slot}\"")]
+    SlotBusy {
+        /// The slot.
+        slot: String,
+        /// The server process that holds it.
+        pid: i32,
+    },
+}
+
+impl ControlError {
+    /// What is known beyond the primary message.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Connect(error) => error.detail(),
+            Self::Setup(error) => error.detail(),
+            Self::Source(error) => error.detail(),
+            Self::Ledger(LedgerError::Connect(error)) => Some(chain(error)),
+            Self::Ledger(error) => source_of(error),
+            Self::Transport(error) => source_of(error),
+            Self::Input { source, .. } => Some(source.to_string()),
+            Self::NotReplayable { reason, .. } => Some(reason.clone()),
+            Self::SlotBusy { pid, .. } => Some(format!("It is active for PID {pid}.")),
+            Self::Data { .. } => Some(
+                "It is a JSON object with \"record\" (an object or null) and, as you like, \"old\", \"changed\", \
+                 \"unavailable\", \"operation\", \"schema\", \"table\"; or a whole standard body with these in \"data\"."
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Server(error) => return Some(error.hint()),
+            Self::Connect(error) => return error.hint(),
+            Self::Setup(error) => return error.hint(),
+            Self::Source(error) => return error.hint(),
+            Self::Ledger(error) => return error.hint(),
+            Self::Compile(_) => "`walhook check` lists every problem.",
+            Self::NoLedger { .. } => {
+                "`walhook run` makes it at its first start. Or name the right place in database.schema and ledger.url."
+            }
+            Self::Unknown { nearest: Some(nearest), .. } => {
+                return Some(format!("Perhaps you meant \"{nearest}\"."));
+            }
+            Self::Unknown { what: "webhook", .. } => "`walhook status` lists the webhooks.",
+            Self::NotReplayable { .. } => "Only failed deliveries whose body was kept can be sent again.",
+            Self::NotRunning { .. } => "Start `walhook run`, and try again.",
+            Self::Suspended { webhook, .. } => {
+                return Some(format!("Run `walhook enable {webhook}` first."));
+            }
+            Self::SlotBusy { .. } => "Stop `walhook run`, and try again. Nothing was removed.",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// The message for people: every line of it.
+    pub fn tell(&self) -> String {
+        told(self, self.detail().as_deref(), self.hint().as_deref())
+    }
+}
+
+fn source_of(error: &dyn Error) -> Option<String> {
+    error.source().map(chain)
+}

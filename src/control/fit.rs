@@ -1,0 +1,95 @@
+//! Whether webhooks and tables fit each other: asked before a start, and by `check`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::ControlError;
+use crate::catalog::Snapshot;
+use crate::chores::upkeep;
+use crate::config::Config;
+use crate::domain::WebhookSource;
+use crate::matcher::pattern_matches;
+use crate::source::{self, TableInfo};
+
+/// A pattern of the file that no table's events match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LonelyPattern {
+    /// The webhook.
+    pub webhook: Arc<str>,
+    /// The pattern.
+    pub pattern: String,
+    /// The event type that is most like it.
+    pub nearest: Option<Arc<str>>,
+}
+
+impl LonelyPattern {
+    /// Whether it may wait for tables to come; without a star it can only be a mistake.
+    pub fn may_wait(&self) -> bool {
+        self.pattern.contains('*')
+    }
+
+    /// What is wrong, and where.
+    pub fn message(&self, path: &Path) -> String {
+        format!(
+            "{}: webhooks.{}.events: no table makes an event \"{}\"",
+            path.display(),
+            self.webhook,
+            self.pattern
+        )
+    }
+
+    /// What to do.
+    pub fn hint(&self) -> String {
+        match &self.nearest {
+            None => "The database has no table that could be published.".to_owned(),
+            Some(nearest) if self.may_wait() => {
+                format!("It waits for tables to come; the nearest event there is now is \"{nearest}\".")
+            }
+            Some(nearest) => {
+                format!("The nearest is \"{nearest}\"; a pattern with * may wait for tables to come.")
+            }
+        }
+    }
+}
+
+/// Every event type that the tables and the file's `[[events]]` can make.
+pub fn event_types(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Vec<Arc<str>> {
+    let named = config.events.iter().map(|event| Arc::clone(&event.event_type));
+    let own = known.iter().flat_map(|t| snapshot.matcher.types_of(&t.schema, &t.table));
+    named.chain(own.map(|t| t.event_type)).collect()
+}
+
+/// The patterns of the file that nothing matches.
+pub fn lonely_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Vec<LonelyPattern> {
+    let types = event_types(snapshot, config, known);
+    let mut lonely = Vec::new();
+    for compiled in snapshot.webhooks().iter().filter(|c| c.webhook.source == WebhookSource::Toml) {
+        for pattern in &compiled.webhook.events {
+            if types.iter().any(|event_type| pattern_matches(pattern, event_type)) {
+                continue;
+            }
+            let likeness = |event_type: &&Arc<str>| strsim::damerau_levenshtein(pattern, event_type);
+            lonely.push(LonelyPattern {
+                webhook: Arc::clone(&compiled.webhook.name),
+                pattern: pattern.clone(),
+                nearest: types.iter().min_by_key(likeness).cloned(),
+            });
+        }
+    }
+    lonely
+}
+
+/// What must hold before anything is made: patterns of the file that name one type name one that some table can make,
+/// and tables that are meant by name for updates or deletes have a replica identity.
+pub fn insist(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Result<(), ControlError> {
+    let lonely = lonely_patterns(snapshot, config, known);
+    let lines: Vec<String> = lonely
+        .iter()
+        .filter(|lonely| !lonely.may_wait())
+        .map(|lonely| format!("{}\n  hint: {}", lonely.message(&config.path), lonely.hint()))
+        .collect();
+    if !lines.is_empty() {
+        return Err(ControlError::Patterns(lines.join("\n")));
+    }
+    Ok(source::check_identities(&upkeep::meant(snapshot, known), known)?)
+}

@@ -1,0 +1,67 @@
+//! Every verb an operator has, once: in domain terms, answering data.
+//!
+//! The command line calls these and finds the words; an HTTP API would call the same. Nothing here prints, asks or
+//! ends the process. Each verb opens the sessions it needs and closes them when it is done, so that it works whether
+//! or not an instance runs; what changes the ledger is announced to the instance that does.
+//!
+//! | verb | where |
+//! | --- | --- |
+//! | look at everything that could go wrong | [`check()`] |
+//! | how it stands | [`status()`] |
+//! | send dead letters again | [`retry`] |
+//! | enable, pause, disable a webhook | [`states`] |
+//! | send a test event through the real path | [`trigger()`] |
+//! | see what a format or a template makes | [`preview()`] |
+//! | remove all traces | [`uninstall`] |
+//!
+//! Also here, because checking and starting must agree: what a configuration names ([`Places`]) and whether webhooks
+//! and tables fit each other ([`fit`]).
+
+pub mod check;
+mod conditions;
+mod error;
+pub mod fit;
+mod places;
+pub mod preview;
+pub mod retry;
+mod sample;
+pub mod states;
+pub mod status;
+pub mod trigger;
+pub mod uninstall;
+
+pub use check::{CheckReport, Finding, Severity, check};
+pub use error::ControlError;
+pub use places::{Places, load_config, manage, transport};
+pub use preview::preview;
+pub use sample::Given;
+pub use status::{Status, status};
+pub use trigger::trigger;
+
+use crate::catalog::{self, Rows, Snapshot};
+use crate::config::Config;
+use crate::postgres::Session;
+
+/// A session with the ledger, which must be there.
+async fn ledger_session(places: &Places) -> Result<Session, ControlError> {
+    let session = places.ledger.session("walhook control").await?;
+    if places.ledger.look(&session.client).await?.ready {
+        Ok(session)
+    } else {
+        Err(ControlError::NoLedger { schema: places.ledger.schema().to_owned() })
+    }
+}
+
+/// What file and database declare.
+async fn declared(config: &Config, session: &Session) -> Result<(Snapshot, Rows), ControlError> {
+    let rows = catalog::load(&session.client).await?;
+    let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
+    Ok((snapshot, rows))
+}
+
+/// The word that a person who wrote `written` most likely meant.
+fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let likeness = |word: &str| strsim::normalized_damerau_levenshtein(written, word);
+    let best = valid.into_iter().map(|word| (likeness(word), word)).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, word)| word.to_owned())
+}

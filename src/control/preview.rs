@@ -1,0 +1,112 @@
+//! What a format or a template makes of an event: the real rendering, without a database.
+
+use bytes::Bytes;
+
+use super::sample::{BUILT_IN, event};
+use super::{ControlError, Given, nearest};
+use crate::catalog;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::{BodyShape, Format, limits};
+use crate::render::{Renderer, Templates};
+
+/// What makes the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shape {
+    /// As this webhook of the file has it.
+    Webhook(String),
+    /// A template of the file.
+    Template(String),
+    /// A built-in format.
+    Format(Format),
+}
+
+/// A rendered body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// Its media type.
+    pub content_type: String,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// Renders an event, given or built in. A format needs no configuration. `event_type` is by default the one that the
+/// data make.
+pub fn preview(
+    config: Option<&Config>,
+    shape: &Shape,
+    event_type: Option<&str>,
+    given: Option<Given>,
+    clock: &Clock,
+) -> Result<Rendered, ControlError> {
+    let (renderer, webhook) = renderer(config, shape)?;
+    let given = match given {
+        Some(given) => given,
+        None => Given::parse(BUILT_IN.as_bytes())?,
+    };
+    let (schema, table) = given.table();
+    let prefix = if schema == "public" { table.to_owned() } else { format!("{schema}.{table}") };
+    let of_data = format!("{prefix}.{}", given.operation().type_suffix());
+    let event = event(event_type.unwrap_or(&of_data), "app", clock);
+    let max_bytes = config.map_or(limits::BODY_BYTES, |config| config.delivery.max_body);
+    let body = renderer.render(&event, &given.write()?, &webhook, max_bytes)?;
+    Ok(Rendered { content_type: renderer.content_type().to_owned(), body })
+}
+
+/// What renders, and the webhook's name that bodies tell.
+fn renderer(config: Option<&Config>, shape: &Shape) -> Result<(Renderer, String), ControlError> {
+    let none =
+        || ControlError::Unknown { what: "configuration", name: "walhook.toml".to_owned(), nearest: None };
+    match shape {
+        Shape::Format(format) => {
+            let renderer = Templates::default().renderer(&BodyShape::Format(*format)).ok_or_else(none)?;
+            Ok((renderer, "sample".to_owned()))
+        }
+        Shape::Template(name) => {
+            let config = config.ok_or_else(none)?;
+            let templates = Templates::compile_all(&config.templates).map_err(|errors| {
+                let lines: Vec<String> =
+                    errors.iter().map(|(name, error)| format!("templates.{name}: {error}")).collect();
+                ControlError::Compile(lines.join("\n"))
+            })?;
+            let unknown = || ControlError::Unknown {
+                what: "template",
+                name: name.clone(),
+                nearest: nearest(name, config.templates.iter().map(|template| &*template.name)),
+            };
+            let shape = BodyShape::Template(name.as_str().into());
+            Ok((templates.renderer(&shape).ok_or_else(unknown)?, "sample".to_owned()))
+        }
+        Shape::Webhook(name) => {
+            let config = config.ok_or_else(none)?;
+            let snapshot = catalog::compile_file(config).map_err(ControlError::Compile)?;
+            let unknown = || ControlError::Unknown {
+                what: "webhook",
+                name: name.clone(),
+                nearest: nearest(name, config.webhooks.iter().map(|webhook| &*webhook.name)),
+            };
+            let compiled = snapshot.by_name(name).ok_or_else(unknown)?;
+            Ok((compiled.renderer.clone(), name.clone()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_needs_no_configuration_and_shows_the_built_in_sample() {
+        let clock = Clock::system();
+        let made = preview(None, &Shape::Format(Format::Supabase), None, None, &clock).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&made.body).unwrap();
+        assert_eq!(json["type"], "UPDATE");
+        assert_eq!(json["record"]["status"], "shipped");
+        let made = preview(None, &Shape::Format(Format::Standard), None, None, &clock).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&made.body).unwrap();
+        assert_eq!(
+            (&json["type"], &json["data"]["changed"][0]),
+            (&"orders.updated".into(), &"status".into())
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! A test event through the real path: rendered as the webhook has it, into the ledger, and from there by the
+//! running instance, signed and judged like any other.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ControlError, Given, Places, declared, fit, ledger_session, nearest, sample};
+use crate::catalog::Snapshot;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::{Delivery, DeliveryId, Lane, Operation, Ordering, lane_of};
+use crate::ledger::query::{Standing, standing};
+use crate::ledger::{replay, trigger as row};
+use crate::matcher::pattern_matches;
+use crate::postgres::Session;
+use crate::source::{TableInfo, columns, slot_state, tables};
+
+/// How often the outcome is asked for.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How long past the attempt's timeout is waited for the outcome.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// A test event on its way.
+#[derive(Debug)]
+pub struct Triggered {
+    session: Session,
+    /// The delivery's id.
+    pub id: DeliveryId,
+    /// Whether the webhook subscribes to this event; it is sent all the same.
+    pub subscribed: bool,
+    patience: Duration,
+}
+
+/// Makes the event, puts it into the ledger, and tells the running instance. Refuses where none runs, or where the
+/// webhook is suspended: a test that arrives some other day is no test.
+pub async fn trigger(
+    config: &Config,
+    places: &Places,
+    webhook: &str,
+    event_type: &str,
+    given: Option<Given>,
+    clock: &Clock,
+) -> Result<Triggered, ControlError> {
+    let session = ledger_session(places).await?;
+    let (snapshot, rows) = declared(config, &session).await?;
+    let Some(compiled) = snapshot.by_name(webhook) else {
+        let nearest = nearest(webhook, snapshot.webhooks().iter().map(|c| &*c.webhook.name));
+        return Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest });
+    };
+    if let Some(state) = rows.states.get(webhook) {
+        return Err(ControlError::Suspended {
+            webhook: webhook.to_owned(),
+            state: state.suspension.as_str(),
+            reason: state.reason.clone(),
+        });
+    }
+    let source = places.database.session("walhook trigger").await?;
+    let slot = &config.database.slot;
+    if slot_state(&source, slot).await?.is_none_or(|state| state.active_pid.is_none()) {
+        return Err(ControlError::NotRunning { slot: slot.clone() });
+    }
+    let known = tables(&source, &config.database.schema).await?;
+    let (table, operation) = makes(&snapshot, config, &known, event_type)?;
+    let data = if let Some(given) = given {
+        given.or(Operation::Test, &table.schema, &table.table).write()?
+    } else {
+        let columns = columns(&source, &[table.oid]).await?.remove(&table.oid).unwrap_or_default();
+        let rules = |relation: &_| snapshot.matcher.interest(relation).rules().clone();
+        sample::data(table, &columns, operation, rules)
+    };
+    let event = sample::event(event_type, places.database.database().unwrap_or_default(), clock);
+    let body = compiled.renderer.render(&event, &data, webhook, config.delivery.max_body)?;
+    let id = DeliveryId::of(&event.place, event_type, webhook);
+    let delivery = Delivery {
+        id: id.clone(),
+        event_id: event.id.clone(),
+        event_type: event.event_type.clone(),
+        webhook: webhook.into(),
+        lane: own_lane(&id),
+        schema: table.schema.as_str().into(),
+        table: table.table.as_str().into(),
+        key: "".into(),
+        operation: Operation::Test,
+        committed_at: event.transaction.committed_at,
+        content_type: compiled.renderer.content_type().into(),
+        body,
+    };
+    row::insert(&session.client, &delivery).await?;
+    replay::announce(&session.client).await?;
+    let subscribed = compiled.webhook.events.iter().any(|pattern| pattern_matches(pattern, event_type));
+    Ok(Triggered { session, id, subscribed, patience: compiled.webhook.timeout + MARGIN })
+}
+
+/// It waits for nobody, and nobody for it.
+fn own_lane(id: &DeliveryId) -> Lane {
+    lane_of(Ordering::None, ("", ""), &[], id)
+}
+
+/// The table and the operation that make events of a type.
+fn makes<'t>(
+    snapshot: &Snapshot,
+    config: &Config,
+    known: &'t [TableInfo],
+    event_type: &str,
+) -> Result<(&'t TableInfo, Operation), ControlError> {
+    let of = |table: &'t TableInfo| {
+        let mut types = snapshot.matcher.types_of(&table.schema, &table.table).into_iter();
+        types.find(|t| &*t.event_type == event_type).map(|t| (table, t.operation))
+    };
+    known.iter().find_map(of).ok_or_else(|| {
+        let types = fit::event_types(snapshot, config, known);
+        let nearest = nearest(event_type, types.iter().map(AsRef::as_ref));
+        ControlError::Unknown { what: "event", name: event_type.to_owned(), nearest }
+    })
+}
+
+impl Triggered {
+    /// Waits for the outcome of the first attempt; `None` where there is none in time.
+    pub async fn outcome(&self) -> Result<Option<Standing>, ControlError> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let now = standing(&self.session.client, self.id.as_str()).await?;
+            if let Some(standing) = now
+                && (standing.attempts > 0 || !["pending", "retrying"].contains(&&*standing.status))
+            {
+                return Ok(Some(standing));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Asking the ledger: what is due, and who has anything open at all.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::claims::{Answer, Ask};
+use super::queue::Queue;
+use super::run::State;
+use crate::domain::limits;
+use crate::ledger::claim::{Claims, Room};
+
+/// How often the ledger is surveyed for work that nobody told of.
+pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(5);
+/// How long to wait where the ledger said that something is due and gave nothing: its clock may be behind ours, or
+/// somebody else be at the rows.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Bytes of claimed bodies in memory, beyond which nothing more is claimed.
+const CLAIMED_BYTES: usize = limits::YOUNG_BYTES / 2;
+
+/// The questions to the ledger: one at a time.
+#[derive(Debug)]
+pub(super) struct Asking {
+    asks: mpsc::Sender<Ask>,
+    /// Whether one is under way.
+    pub under_way: bool,
+    /// When to survey next.
+    pub survey_at: Instant,
+    /// Whether somebody else has put work into the ledger since the last survey was asked for.
+    poked: bool,
+    /// Whether the survey under way was asked for because of that.
+    surveying_poke: bool,
+}
+
+impl Asking {
+    /// Asks by this channel.
+    pub fn by(asks: mpsc::Sender<Ask>) -> Self {
+        Self { asks, under_way: false, survey_at: Instant::now(), poked: false, surveying_poke: false }
+    }
+}
+
+impl State {
+    /// Asks the ledger for what is due, or for who has anything open; one question at a time.
+    pub(super) fn ask(&mut self) {
+        if self.asking.under_way || self.is_stopping() {
+            return;
+        }
+        let ask = if Instant::now() >= self.asking.survey_at {
+            self.asking.survey_at = Instant::now() + SURVEY_EVERY;
+            self.asking.surveying_poke |= std::mem::take(&mut self.asking.poked);
+            Some(Ask::Survey)
+        } else {
+            self.claim()
+        };
+        if let Some(ask) = ask {
+            self.asking.under_way = self.asking.asks.try_send(ask).is_ok();
+        }
+    }
+
+    /// How many claimed deliveries, of how many bytes, there is room for; `None` where there is none.
+    pub(super) fn claimable(&self) -> Option<(usize, usize)> {
+        let count = limits::IN_FLIGHT.saturating_sub(self.load.count);
+        let bytes = CLAIMED_BYTES.saturating_sub(self.load.bytes);
+        (count > 0 && bytes > 0).then_some((count, bytes))
+    }
+
+    fn claim(&mut self) -> Option<Ask> {
+        let (mut left, bytes) = self.claimable()?;
+        let mut rooms = Vec::new();
+        for webhook in self.slots.due_at(self.with.clock.now(), limits::CLAIM_BATCH) {
+            if left == 0 {
+                // The others stay due: their turn comes when this claim has been answered.
+                break;
+            }
+            let Some(slot) = self.slots.get_mut(&webhook) else { continue };
+            let count = slot.queue.room().min(left);
+            slot.more_due = count == 0;
+            if count > 0 {
+                left -= count;
+                let timeout = slot.queue.rules().timeout;
+                rooms.push(Room {
+                    webhook: Arc::clone(&webhook),
+                    count,
+                    lease: timeout * 3 + limits::LEASE_MARGIN,
+                });
+            }
+            self.slots.set_due(&webhook, None);
+        }
+        (!rooms.is_empty()).then(|| Ask::Claim { rooms, token: self.tokens.take(), bytes })
+    }
+
+    /// The ledger has answered.
+    pub(super) fn answered(&mut self, answer: Answer) {
+        self.asking.under_way = false;
+        match answer {
+            Answer::Claims(Claims { claimed, next_due }) => {
+                let given: HashSet<_> = claimed.iter().map(|c| Arc::clone(&c.delivery.webhook)).collect();
+                let soonest = self.with.clock.now() + ASK_AGAIN;
+                for claimed in claimed {
+                    let webhook = Arc::clone(&claimed.delivery.webhook);
+                    self.with_queue(&webhook, |queue, turn| queue.take_claimed(claimed, turn));
+                    self.touch(&webhook);
+                }
+                for (webhook, due) in next_due {
+                    if let Some(due) = due {
+                        let due = if given.contains(&webhook) { due } else { due.max(soonest) };
+                        self.slots.due_by(&webhook, due);
+                    }
+                }
+            }
+            Answer::Survey(webhooks) => {
+                let now = self.with.clock.now();
+                let poked = std::mem::take(&mut self.asking.surveying_poke);
+                for webhook in webhooks {
+                    self.slot(&webhook);
+                    if poked {
+                        self.with_queue(&webhook, Queue::by_ledger);
+                    }
+                    self.slots.due_by(&webhook, now);
+                }
+            }
+            Answer::Failed => self.asking.survey_at = Instant::now() + Duration::from_secs(1),
+        }
+        if self.is_stopping() {
+            self.put_away();
+        }
+    }
+
+    /// Somebody else has put work into the ledger: look at once, and trust no count of lanes.
+    pub(super) fn poke(&mut self) {
+        self.asking.poked = true;
+        self.asking.survey_at = Instant::now();
+    }
+}
