@@ -117,6 +117,7 @@ declare
     day date;
     parent text;
 begin
+    perform pg_advisory_xact_lock(hashtextextended('walhook.partitions.' || current_schema(), 0));
     for day in select generate_series(first, last, interval '1 day')::date loop
         foreach parent in array array['deliveries_delivered', 'deliveries_failed', 'past_attempts'] loop
             if to_regclass(format('%I', parent || to_char(day, '_YYYYMMDD'))) is null then

@@ -11,7 +11,7 @@ use super::{
     AppError, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running, Settlement,
     SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits,
 };
-use crate::catalog::{Rows, Snapshot};
+use crate::catalog::Rows;
 use crate::chores::{self, upkeep};
 use crate::clock::Clock;
 use crate::config::OnSlotLost;
@@ -29,8 +29,6 @@ use crate::transport::Transport;
 /// Everything that was found and made before the link begins.
 pub(super) struct Ready {
     places: Places,
-    rows: Rows,
-    snapshot: Snapshot,
     identity: source::Identity,
     prepared: Prepared,
     transport: Transport,
@@ -72,7 +70,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
     let recreated = forget_lost_slot(config, &places, &mut wish, &session, &identity).await?;
     let mut prepared = source::prepare(&mut session, &wish).await?;
     prepared.slot_created |= recreated;
-    Ok(Ready { places, rows, snapshot, identity, prepared, transport, clock })
+    Ok(Ready { places, identity, prepared, transport, clock })
 }
 
 /// With `on_slot_lost = "recreate"`: records what is lost and lets a new slot be made. Returns whether it was so.
@@ -202,10 +200,13 @@ impl Body {
         let own = ledger.take_over(&config.database.slot, &identity, &holder).await?;
         let recovery = Recovery::begin(ledger.clone(), &own).await?;
         let open_at_start = recovery.open_webhooks().await?;
-        // What a process that held the slot before us did to the declarations counts too.
-        let rows = Rows { version: 0, ..ready.rows };
+        // Standing by may have taken long: what is declared now counts, from the first change on.
+        let rows = catalog::load(&ledger.session("walhook start").await?.client).await?;
+        let declared = Arc::clone(&config_out.borrow());
+        let snapshot = Arc::new(catalog::compile_with(&declared, &rows).map_err(ControlError::Compile)?);
+        let rows = Rows { version: 0, ..rows };
         let states = Arc::new(rows.states.clone());
-        let (published, catalog) = watch::channel(Published { snapshot: Arc::new(ready.snapshot), states });
+        let (published, catalog) = watch::channel(Published { snapshot, states });
         let (pokes_in, pokes) = watch::channel(0);
         let workers =
             Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };

@@ -1,15 +1,10 @@
 //! Dead letters, sent again: with the same ids and the same bytes.
 
-use std::time::Duration;
-
 use super::{ControlError, Places, declared, ledger_session, nearest};
 use crate::config::Config;
 use crate::ledger::query::standing;
 use crate::ledger::replay::{self, Which};
 use crate::postgres::Session;
-
-/// How long the writer may be at what it had begun when the last step was committed.
-const MOMENT: Duration = Duration::from_millis(250);
 
 /// What is to be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,22 +90,14 @@ impl Counted {
     /// Sends them again, in steps; tells after each how many so far. Those that fail meanwhile are not taken along.
     pub async fn send_again(mut self, mut so_far: impl FnMut(u64)) -> Result<u64, ControlError> {
         let client = &mut self.session.client;
-        let (mut sent, mut before) = (0, None);
+        let mut sent = 0;
         while sent < self.count {
-            let (step, lanes) = replay::replay(client, &self.target.which()).await?;
+            let step = replay::replay(client, &self.target.which()).await?;
             if step == 0 {
                 break;
             }
-            if let Some(before) = before.replace(lanes) {
-                replay::wake(client, &before).await?;
-            }
             sent += step;
             so_far(sent);
-            replay::announce(client).await?;
-        }
-        if let Some(last) = before {
-            tokio::time::sleep(MOMENT).await;
-            replay::wake(client, &last).await?;
             replay::announce(client).await?;
         }
         Ok(sent)

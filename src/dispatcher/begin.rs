@@ -33,8 +33,7 @@ impl State {
     pub(super) fn start_attempts(&mut self) {
         let mut waiting = Vec::new();
         for webhook in std::mem::take(&mut self.touched) {
-            loop {
-                let Some(slot) = self.slots.get_mut(&webhook) else { break };
+            while let Some(slot) = self.slots.get_mut(&webhook) {
                 slot.touched = self.in_flight >= limits::IN_FLIGHT;
                 if slot.touched {
                     waiting.push(webhook);

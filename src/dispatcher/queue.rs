@@ -259,7 +259,7 @@ impl Queue {
         self.suspended = true;
         self.hand_over_all(turn);
         for claimed in std::mem::take(&mut self.claimed) {
-            self.end_claimed(claimed, State::Held, None, turn);
+            Self::end_claimed(claimed, State::Held, None, turn);
         }
     }
 
@@ -273,7 +273,7 @@ impl Queue {
     pub fn put_away(&mut self, turn: &mut Turn<'_>) {
         self.by_ledger(turn);
         for claimed in std::mem::take(&mut self.claimed) {
-            self.end_claimed(claimed, State::Pending, None, turn);
+            Self::end_claimed(claimed, State::Pending, None, turn);
         }
     }
 
@@ -339,9 +339,9 @@ impl Queue {
     pub fn take_claimed(&mut self, claimed: Claimed, turn: &mut Turn<'_>) {
         turn.load.add(&claimed);
         if self.suspended {
-            self.end_claimed(claimed, State::Held, None, turn);
+            Self::end_claimed(claimed, State::Held, None, turn);
         } else if self.rules.concurrency == 0 {
-            self.end_claimed(claimed, State::Pending, None, turn);
+            Self::end_claimed(claimed, State::Pending, None, turn);
         } else {
             self.claimed.push_back(claimed);
         }
@@ -385,7 +385,7 @@ impl Queue {
         let state = self.state_after(verdict, turn);
         let stays_open = !state.is_ended();
         match flying.debt {
-            Debt::HandedOver(lease) => self.finish(flying.delivery, lease, state, Some(attempt), turn),
+            Debt::HandedOver(lease) => Self::finish(flying.delivery, lease, state, Some(attempt), turn),
             Debt::Young(owed, permit) => {
                 self.record(flying.delivery, state, Some(attempt), Some((owed, permit)), turn);
             }
@@ -413,7 +413,7 @@ impl Queue {
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let state = self.state_after(verdict, turn);
-        self.end_claimed(claimed, state, Some(attempt), turn);
+        Self::end_claimed(claimed, state, Some(attempt), turn);
         if self.suspended {
             self.suspend(turn);
         }
@@ -466,19 +466,12 @@ impl Queue {
         turn.commands.push(Command::Insert(Box::new(row), permit));
     }
 
-    fn end_claimed(&mut self, claimed: Claimed, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {
+    fn end_claimed(claimed: Claimed, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {
         turn.load.remove(&claimed);
-        self.finish(claimed.delivery, claimed.lease, state, attempt, turn);
+        Self::finish(claimed.delivery, claimed.lease, state, attempt, turn);
     }
 
-    fn finish(
-        &mut self,
-        delivery: Delivery,
-        lease: Lease,
-        state: State,
-        attempt: Option<Attempt>,
-        turn: &mut Turn<'_>,
-    ) {
+    fn finish(delivery: Delivery, lease: Lease, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {
         let Delivery { id, webhook, lane, .. } = delivery;
         let finish = Finish { lease, id, webhook, lane, state, attempt };
         turn.commands.push(Command::Finish(Box::new(finish)));

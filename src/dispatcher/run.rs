@@ -54,7 +54,7 @@ impl Dispatcher {
         let (ended, mut endings) = mpsc::unbounded_channel();
         let (asks, asked) = mpsc::channel(1);
         let (answering, mut answers) = mpsc::channel(1);
-        self.tasks.spawn("claims", Role::Passing, claims::serve(self.ledger.clone(), asked, answering));
+        self.tasks.spawn("claims", Role::Essential, claims::serve(self.ledger.clone(), asked, answering));
         let catalog = news.borrow_and_update().clone();
         let mut state = State::new(self, catalog, commands, ended, asks);
         state.take_catalog();

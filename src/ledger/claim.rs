@@ -48,11 +48,12 @@ pub struct Claims {
     pub next_due: Vec<(Arc<str>, Option<Timestamp>)>,
 }
 
-/// `$4` is the lease's token; `$5` bounds the sum of the bodies.
+/// `$4` is the lease's token; `$5` bounds the sum of the bodies. The ids go into an array so that each is looked up in
+/// the index: the planner cannot know how few they are, and would read the whole table.
 const CLAIM: &str = "
 with room as (select * from unnest($1::text[], $2::integer[], $3::double precision[]) as r(webhook, count, lease)),
 due as (
-    select d.id, d.bytes, r.lease
+    select d.id, d.bytes
     from room r cross join lateral (
         select o.id, octet_length(o.body) as bytes, o.due_at
         from deliveries_open o
@@ -61,13 +62,13 @@ due as (
         limit r.count
         for update skip locked) d),
 fitting as (
-    select id, lease from (
-        select id, lease, bytes, sum(bytes) over (order by id rows unbounded preceding) as total from due) summed
+    select id from (
+        select id, bytes, sum(bytes) over (order by id rows unbounded preceding) as total from due) summed
     where total - bytes <= $5::bigint)
 update deliveries_open d
-set lease = $4, due_at = now() + make_interval(secs => f.lease)
-from fitting f
-where d.id = f.id
+set lease = $4, due_at = now() + make_interval(secs => r.lease)
+from room r
+where d.id = any(array(select id from fitting)) and r.webhook = d.webhook
 returning ";
 
 const NEXT_DUE: &str = "

@@ -19,6 +19,16 @@ where i.inhparent = $1::text::regclass
   and (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp at time zone 'UTC' < now() - make_interval(secs => $2)
 order by 1";
 
+/// The attempts of these open deliveries may be older than any partition that is still there.
+const ENSURE_OF: &str = "
+select ensure_partitions(day, day) from (
+    select distinct (last_attempt_at at time zone 'UTC')::date as day
+    from deliveries_open where id = any($1) and last_attempt_at is not null) days";
+
+/// Dropping and making a partition locks out everybody, and everybody waits behind who waits: better to give up soon
+/// and come again.
+const LOCK_SOON: &str = "set lock_timeout = '2s'";
+
 /// How long what has ended is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
@@ -34,10 +44,18 @@ pub(super) async fn ensure_partitions(client: &Client) -> Result<(), LedgerError
     Ok(())
 }
 
+/// Makes the partitions of the days around today, and of the attempts that these deliveries have made.
+pub(super) async fn ensure_partitions_of(client: &Client, ids: &[&str]) -> Result<(), LedgerError> {
+    ensure_partitions(client).await?;
+    client.execute(ENSURE_OF, &[&ids]).await.map_err(doing("making the days' partitions"))?;
+    Ok(())
+}
+
 impl Ledger {
     /// Makes the coming days' partitions and drops those past their retention. Returns the dropped ones.
     pub async fn prune(&self, retention: &Retention) -> Result<Vec<String>, LedgerError> {
         let session = self.session("walhook prune").await?;
+        session.client.batch_execute(LOCK_SOON).await.map_err(doing("preparing to drop partitions"))?;
         ensure_partitions(&session.client).await?;
         let mut dropped = Vec::new();
         let kept = [

@@ -121,7 +121,7 @@ impl State {
 }
 
 const INSERT: &str = "
-with fence as (select 1 from sources where slot = $1 and epoch = $2 for key share)
+with fence as (select 1 from sources where slot = $1 and epoch = $2 for share)
 insert into deliveries (
     id, event_id, event_type, webhook, lane, status, attempts, due_at, lease, committed_at, schema_name,
     table_name, row_key, operation, content_type, body, finished_at, fail_reason,
@@ -148,14 +148,14 @@ from fence, unnest(
          error, response, behind)";
 
 const FINISH: &str = "
-with fence as (select 1 from sources where slot = $1 and epoch = $2 for key share),
+with fence as (select 1 from sources where slot = $1 and epoch = $2 for share),
 n as (
     select n.* from fence, unnest(
         $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::text[], $8::timestamptz[],
         $9::double precision[], $10::text[], $11::integer[], $12::text[], $13::bytea[], $14::boolean[])
         as n(id, lease, status, due_at, fail_reason, at, took_ms, outcome, http_status, error, response, keep)),
 held as (
-    select d.id, d.attempts, d.last_attempt_at, d.last_took_ms, d.last_outcome, d.last_http_status, d.last_error,
+    select d.id, d.lease, d.attempts, d.last_attempt_at, d.last_took_ms, d.last_outcome, d.last_http_status, d.last_error,
         d.last_response
     from n join deliveries_open d on d.id = n.id and d.lease = n.lease
     for update of d),
@@ -163,7 +163,7 @@ past as (
     insert into past_attempts (delivery, number, attempted_at, took_ms, outcome, http_status, error, response)
     select h.id, h.attempts, h.last_attempt_at, h.last_took_ms, h.last_outcome, h.last_http_status, h.last_error,
         h.last_response
-    from held h join n using (id)
+    from held h join n using (id, lease)
     where h.attempts > 0 and n.at is not null)
 update deliveries d set
     status = case when n.status = 'pending' and d.attempts > 0 then 'retrying' else n.status end,
@@ -179,9 +179,9 @@ update deliveries d set
     last_http_status = case when n.at is null then d.last_http_status else n.http_status end,
     last_error = case when n.at is null then d.last_error else n.error end,
     last_response = case when n.at is null then d.last_response else n.response end
-from n join held using (id)
+from n join held using (id, lease)
 where d.id = n.id and d.status in ('pending', 'retrying')
-returning d.id";
+returning d.id, n.lease";
 
 /// The earliest open delivery of each of these lanes becomes due, where it was waiting for an earlier one.
 const PROMOTE: &str = "
@@ -194,7 +194,10 @@ from (select distinct l.webhook, l.lane from unnest($1::text[], $2::bigint[]) as
 where o.id = head.id and head.due_at is null and head.status <> 'held'";
 
 /// Does the fence still stand (asked when a statement wrote fewer rows than it should)?
-const FENCE: &str = "select 1 from sources where slot = $1 and epoch = $2 for key share";
+const FENCE: &str = "select 1 from sources where slot = $1 and epoch = $2 for share";
+
+/// The same, and nobody else is behind the fence: waits for a transaction of ours whose answer was lost.
+const FENCE_ALONE: &str = "select 1 from sources where slot = $1 and epoch = $2 for update";
 
 /// The prepared statements of a session that records.
 pub(super) struct Statements {
@@ -202,6 +205,7 @@ pub(super) struct Statements {
     finish: Statement,
     promote: Statement,
     fence: Statement,
+    fence_alone: Statement,
 }
 
 impl Statements {
@@ -213,6 +217,7 @@ impl Statements {
                 finish: client.prepare(FINISH).await?,
                 promote: client.prepare(PROMOTE).await?,
                 fence: client.prepare(FENCE).await?,
+                fence_alone: client.prepare(FENCE_ALONE).await?,
             })
         };
         prepared.await.map_err(doing("preparing to record"))
@@ -228,6 +233,17 @@ impl Statements {
         let row =
             client.query_opt(&self.fence, &[&slot, &epoch]).await.map_err(doing("checking the fence"))?;
         row.map(|_| ()).ok_or(LedgerError::FencedOff)
+    }
+
+    /// Refuses when another process has taken over; what we had sent before has ended, either way, when this returns.
+    pub(super) async fn wait_for_our_own(
+        &self,
+        client: &Client,
+        slot: &str,
+        epoch: i64,
+    ) -> Result<(), LedgerError> {
+        let row = client.query_opt(&self.fence_alone, &[&slot, &epoch]).await;
+        row.map_err(doing("waiting for a lost transaction"))?.map(|_| ()).ok_or(LedgerError::FencedOff)
     }
 
     /// Writes young deliveries' rows.
@@ -284,7 +300,7 @@ impl Statements {
         client.execute(&self.insert, &parameters).await.map_err(doing("recording deliveries"))
     }
 
-    /// Writes what claimed deliveries' attempts led to. Returns the ids whose lease still held.
+    /// Writes what claimed deliveries' attempts led to. Returns the ids, and the leases, of those that still held.
     pub(super) async fn finish(
         &self,
         client: &Client,
@@ -293,7 +309,7 @@ impl Statements {
         rows: &[Finish],
         store: StoreBodies,
         now: Timestamp,
-    ) -> Result<HashSet<String>, LedgerError> {
+    ) -> Result<HashSet<(String, i64)>, LedgerError> {
         let mut columns = Columns::default();
         let mut leases = Vec::with_capacity(rows.len());
         for row in rows {
@@ -320,7 +336,7 @@ impl Statements {
             &c.keep,
         ];
         let written = client.query(&self.finish, &parameters).await.map_err(doing("recording attempts"))?;
-        Ok(written.iter().map(|row| row.get(0)).collect())
+        Ok(written.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     /// Makes the next delivery of each lane due.

@@ -2,6 +2,7 @@
 
 use tokio_postgres::Client;
 
+use super::states::KEEP_WRITER_OUT;
 use super::{LedgerError, doing};
 
 /// Which failed deliveries.
@@ -44,13 +45,6 @@ from heads h
 where o.webhook = h.webhook and o.lane = h.lane and o.lease is null and o.status <> 'held'
     and (o.due_at is null) = (o.id = h.id)";
 
-/// The lanes of what was opened again in one step.
-#[derive(Debug, Default)]
-pub struct Lanes {
-    webhooks: Vec<String>,
-    lanes: Vec<i64>,
-}
-
 fn parameters<'a>(which: &Which<'a>) -> (Option<&'a str>, Option<&'a str>) {
     match which {
         Which::Delivery(id) => (Some(id), None),
@@ -65,29 +59,19 @@ pub async fn count(client: &Client, which: &Which<'_>) -> Result<i64, LedgerErro
     Ok(row.get(0))
 }
 
-/// Opens some of them again. Returns how many, and their lanes; call until zero, then [`announce`].
-///
-/// While this commits, the writer may end what was the earliest of such a lane without seeing what is behind it now.
-/// So [`wake`] each step's lanes once more a moment later.
-pub async fn replay(client: &mut Client, which: &Which<'_>) -> Result<(u64, Lanes), LedgerError> {
+/// Opens some of them again. Returns how many; call until zero, then [`announce`].
+pub async fn replay(client: &mut Client, which: &Which<'_>) -> Result<u64, LedgerError> {
     let (id, webhook) = parameters(which);
     let doing_it = || doing("sending deliveries again");
     let transaction = client.transaction().await.map_err(doing_it())?;
+    transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
     let moved = transaction.query(REPLAY, &[&id, &webhook]).await.map_err(doing_it())?;
     let count: i64 = moved.iter().map(|row| row.get::<_, i64>(2)).sum();
-    let lanes = Lanes {
-        webhooks: moved.iter().map(|row| row.get(0)).collect(),
-        lanes: moved.iter().map(|row| row.get(1)).collect(),
-    };
-    transaction.execute(WAKE, &[&lanes.webhooks, &lanes.lanes]).await.map_err(doing_it())?;
+    let webhooks: Vec<&str> = moved.iter().map(|row| row.get(0)).collect();
+    let lanes: Vec<i64> = moved.iter().map(|row| row.get(1)).collect();
+    transaction.execute(WAKE, &[&webhooks, &lanes]).await.map_err(doing_it())?;
     transaction.commit().await.map_err(doing_it())?;
-    Ok((u64::try_from(count).unwrap_or(0), lanes))
-}
-
-/// Makes the earliest of each lane due, where it is not.
-pub async fn wake(client: &Client, lanes: &Lanes) -> Result<(), LedgerError> {
-    let woken = client.execute(WAKE, &[&lanes.webhooks, &lanes.lanes]).await;
-    woken.map(drop).map_err(doing("waking lanes"))
+    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// Tells the running instance that the ledger has work that it did not put there.

@@ -53,6 +53,10 @@ with moved as (
     returning lane)
 select distinct lane from moved";
 
+/// Waits for the writer's transaction and keeps the next one out: a lane is moved on by whoever ends or releases a
+/// delivery, and two at once would each see the other's as it was and leave the lane to the other.
+pub(super) const KEEP_WRITER_OUT: &str = "select 1 from sources for update";
+
 const SET: &str = "
 insert into webhook_states (webhook, status, reason) values ($1, $2, $3)
 on conflict (webhook) do update set status = excluded.status, reason = excluded.reason, since = now()";
@@ -118,6 +122,7 @@ pub async fn hold(client: &Client, webhook: &str) -> Result<u64, LedgerError> {
 pub async fn release(client: &mut Client, webhook: &str) -> Result<usize, LedgerError> {
     let doing_it = || doing("releasing held deliveries");
     let transaction = client.transaction().await.map_err(doing_it())?;
+    transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
     let moved = transaction.query(RELEASE, &[&webhook, &STEP]).await.map_err(doing_it())?;
     let lanes: Vec<i64> = moved.iter().map(|row| row.get(0)).collect();
     transaction.execute(WAKE_LANES, &[&webhook, &lanes]).await.map_err(doing_it())?;

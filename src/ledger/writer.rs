@@ -82,6 +82,9 @@ const DISABLE: &str = "
 insert into webhook_states (webhook, status, reason) values ($1, 'disabled', $2)
 on conflict (webhook) do nothing";
 
+/// A transaction of ours that the network has cut off must not hold the fence for ever.
+const IDLE: &str = "set idle_in_transaction_session_timeout = '30s'";
+
 const LANES: &str = "
 select lane, count(*)::integer
 from (select lane from deliveries_open where webhook = $1 limit $2) open
@@ -179,11 +182,17 @@ impl Writer {
         let lost = loop {
             match self.try_write(open, batch, patience.failed()).await {
                 Ok(lost) => break lost,
+                Err(error) if is_missing_partition(&error) && patience.tries < 3 => {
+                    patience.tries += 1;
+                    if let Err(error) = self.make_partitions(open, batch).await {
+                        self.wait_out(open, error, &mut patience).await?;
+                    }
+                }
                 Err(error) => self.wait_out(open, error, &mut patience).await?,
             }
         };
         fail::fail_point!("after_ledger_commit", |_| std::process::abort());
-        self.health.send_if_modified(|h| std::mem::replace(h, Health::Writing) != Health::Writing);
+        self.is_well();
         batch.permits.clear();
         self.settlement.settle(batch.rows.iter_mut().filter_map(|row| row.owed.take()));
         let now = self.clock.now();
@@ -215,15 +224,16 @@ impl Writer {
         let Open { session, statements } = self.open(open).await?;
         let (slot, epoch, now) = (&*self.own.slot, self.own.epoch, self.clock.now());
         let mut already = 0;
+        let transaction = session.client.transaction().await.map_err(doing("beginning to record"))?;
         if again == Again::Yes {
+            statements.wait_for_our_own(transaction.client(), slot, epoch).await?;
             let ids: Vec<&str> = batch.rows.iter().map(|row| row.delivery.id.as_str()).collect();
-            let there = recorded::among(&session.client, &ids).await?;
+            let there = recorded::among(transaction.client(), &ids).await?;
             already = there.len();
             // Those that are there count as written: only the others go into the statement below.
             batch.rows.sort_by_key(|row| there.contains(row.delivery.id.as_str()));
         }
         let fresh = batch.rows.get(..batch.rows.len() - already).unwrap_or_default();
-        let transaction = session.client.transaction().await.map_err(doing("beginning to record"))?;
         if !fresh.is_empty() {
             let client = transaction.client();
             let written = statements.insert(client, slot, epoch, fresh, self.store, now).await?;
@@ -236,7 +246,8 @@ impl Writer {
             let client = transaction.client();
             let written = statements.finish(client, slot, epoch, &batch.finishes, self.store, now).await?;
             statements.check_fence(client, slot, epoch).await?;
-            let missing = batch.finishes.iter().filter(|f| !written.contains(f.id.as_str()));
+            let held = |f: &Finish| written.contains(&(f.id.as_str().to_owned(), f.lease.token));
+            let missing = batch.finishes.iter().filter(|f| !held(f));
             lost.extend(missing.map(|f| f.id.as_str().to_owned()));
             let ended = batch.finishes.iter().filter(|f| f.state.is_ended());
             let lanes: Vec<_> = ended.map(|f| (Arc::clone(&f.webhook), f.lane)).collect();
@@ -246,7 +257,8 @@ impl Writer {
         }
         fail::fail_point!("before_ledger_commit", |_| std::process::abort());
         transaction.commit().await.map_err(doing("committing to the ledger"))?;
-        Ok(if again == Again::Yes { Vec::new() } else { lost })
+        // After a lost answer this may name some that were written; the dispatcher then only looks again.
+        Ok(lost)
     }
 
     /// Answers what is no delivery.
@@ -282,6 +294,7 @@ impl Writer {
             };
             match tried.await {
                 Ok(answer) => {
+                    self.is_well();
                     answers.extend(answer);
                     return Ok(());
                 }
@@ -295,11 +308,22 @@ impl Writer {
             Some(there) if !there.session.client.is_closed() => there,
             _ => {
                 let session = self.ledger.session("walhook ledger").await?;
+                session.client.batch_execute(IDLE).await.map_err(doing("preparing to record"))?;
                 let statements = Statements::prepare(&session.client).await?;
                 Open { session, statements }
             }
         };
         Ok(open.insert(open_now))
+    }
+
+    fn is_well(&self) {
+        self.health.send_if_modified(|h| std::mem::replace(h, Health::Writing) != Health::Writing);
+    }
+
+    /// Today's partitions, and those of days long past whose attempts are moved there.
+    async fn make_partitions(&self, open: &mut Option<Open>, batch: &Batch) -> Result<(), LedgerError> {
+        let ids: Vec<&str> = batch.finishes.iter().map(|finish| finish.id.as_str()).collect();
+        super::prune::ensure_partitions_of(&self.open(open).await?.session.client, &ids).await
     }
 
     /// Passes over trouble that time can heal; gives back the rest.
@@ -309,15 +333,6 @@ impl Writer {
         error: LedgerError,
         patience: &mut Patience,
     ) -> Result<(), LedgerError> {
-        if is_missing_partition(&error)
-            && let Some(there) = open
-        {
-            super::prune::ensure_partitions(&there.session.client).await?;
-            patience.tries += 1;
-            if patience.tries < 3 {
-                return Ok(());
-            }
-        }
         if !error.is_transient() {
             return Err(error);
         }

@@ -23,6 +23,10 @@ mod harness;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod ledger;
+#[cfg(test)]
+mod ledger_care;
+#[cfg(test)]
 mod live;
 #[cfg(test)]
 mod login;

@@ -236,7 +236,9 @@ impl World {
                 }
             }
         }
-        finishes.into_iter().for_each(|finish| self.finish(finish));
+        for finish in finishes {
+            self.finish(finish);
+        }
     }
 
     fn is_open(row: &Row) -> bool {
@@ -348,7 +350,9 @@ impl World {
                 lanes.insert(row.delivery.lane);
             }
         }
-        lanes.into_iter().for_each(|lane| self.wake(lane));
+        for lane in lanes {
+            self.wake(lane);
+        }
     }
 
     fn replay(&mut self) {
@@ -357,8 +361,10 @@ impl World {
             row.state = State::Pending;
             lanes.insert(row.delivery.lane);
         }
-        lanes.into_iter().for_each(|lane| self.wake(lane));
-        self.with(|queue, turn| queue.by_ledger(turn));
+        for lane in lanes {
+            self.wake(lane);
+        }
+        self.with(Queue::by_ledger);
     }
 
     /// The process ends; the next one takes over and reads the log from where it was confirmed.
@@ -393,7 +399,7 @@ impl World {
                 let lane = match self.ordering {
                     Ordering::Row => lane,
                     Ordering::Strict => 0,
-                    Ordering::None => 100 + number as i64,
+                    Ordering::None => 100 + i64::try_from(number).expect("few"),
                 };
                 let delivery = delivery(number, lane);
                 self.offered.push((delivery.clone(), false));

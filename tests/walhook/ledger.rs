@@ -1,0 +1,419 @@
+//! The ledger by its own doors, on a real Postgres: what is written together, who may write, what is due.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use walhook::clock::Clock;
+use walhook::domain::{
+    Attempt, CommitLsn, Delivery, DeliveryId, EndLsn, EventId, Lane, Lsn, Operation, Outcome, Place,
+    StoreBodies,
+};
+use walhook::ledger::claim::{Claimed, Claimer, Room};
+use walhook::ledger::own::{Identity, Ownership};
+use walhook::ledger::record::{Finish, Lease, NewRow, State};
+use walhook::ledger::writer::{Ack, Command, Health, Writer};
+use walhook::ledger::{Ledger, LedgerError, recorded, states};
+use walhook::postgres::{Server, Session};
+use walhook::settlement::Settlement;
+
+use crate::support::{Database, PATIENCE, background, beside_others, connect, eventually};
+
+/// A ledger, its owner, and the owner's writer.
+pub struct Desk {
+    pub database: Database,
+    pub ledger: Ledger,
+    pub own: Ownership,
+    pub commands: mpsc::UnboundedSender<Command>,
+    acks: mpsc::UnboundedReceiver<Vec<Ack>>,
+    writer: JoinHandle<Result<(), LedgerError>>,
+    health: watch::Receiver<Health>,
+    settlement: Settlement,
+    pub claims: (Session, Claimer),
+    tokens: i64,
+}
+
+const SCHEMA: &str = "set search_path to walhook";
+const LEASE: Duration = Duration::from_secs(600);
+
+pub fn attempt(status: u16) -> Attempt {
+    let outcome = Outcome::Responded { status, retry_after: None, body: Bytes::from_static(b"said") };
+    let took = Duration::from_millis(3);
+    Attempt { number: 1, started_at: Clock::system().now(), took, outcome }
+}
+
+pub fn soon() -> State {
+    State::Retrying { due: Clock::system().now() }
+}
+
+async fn take_over(ledger: &Ledger) -> Ownership {
+    let identity = Identity { system: 7, timeline: 1, slot_is_new: false };
+    ledger.take_over("slot", &identity, "a test").await.expect("the ledger")
+}
+
+async fn claims_of(ledger: &Ledger) -> (Session, Claimer) {
+    let session = ledger.session("walhook claims").await.expect("a session");
+    let claimer = Claimer::prepare(&session.client).await.expect("statements");
+    (session, claimer)
+}
+
+impl Desk {
+    pub async fn new() -> Self {
+        Self::with_options("").await
+    }
+
+    pub async fn with_options(options: &str) -> Self {
+        let database = Database::new().await;
+        let server = Server::parse(&format!("{}{options}", database.url)).expect("a connection string");
+        let ledger = Ledger::new(server, "walhook");
+        ledger.migrate().await.expect("a schema");
+        database.execute(SCHEMA).await;
+        let own = take_over(&ledger).await;
+        let (settlement, claims) = (Settlement::new(), claims_of(&ledger).await);
+        let (commands, acks, writer, health) = Self::writer(&ledger, &own, &settlement);
+        Self { database, ledger, own, commands, acks, writer, health, settlement, claims, tokens: 0 }
+    }
+
+    #[expect(clippy::type_complexity, reason = "the four ends of a writer")]
+    fn writer(
+        ledger: &Ledger,
+        own: &Ownership,
+        settlement: &Settlement,
+    ) -> (
+        mpsc::UnboundedSender<Command>,
+        mpsc::UnboundedReceiver<Vec<Ack>>,
+        JoinHandle<Result<(), LedgerError>>,
+        watch::Receiver<Health>,
+    ) {
+        let (commands, written) = mpsc::unbounded_channel();
+        let (acks_in, acks) = mpsc::unbounded_channel();
+        let (health_in, health) = watch::channel(Health::Writing);
+        let writer = Writer {
+            ledger: ledger.clone(),
+            own: own.clone(),
+            store: StoreBodies::All,
+            settlement: settlement.clone(),
+            clock: Clock::system(),
+            health: health_in,
+        };
+        (commands, acks, background(writer.run(written, acks_in)), health)
+    }
+
+    /// The process ends in the middle of whatever it does, and the next takes over.
+    async fn crash(&mut self) {
+        self.writer.abort();
+        self.own = take_over(&self.ledger).await;
+        self.settlement = Settlement::new();
+        let (commands, acks, writer, health) = Self::writer(&self.ledger, &self.own, &self.settlement);
+        (self.commands, self.acks, self.writer, self.health) = (commands, acks, writer, health);
+    }
+
+    pub fn delivery(&self, number: u64, lane: i64) -> Delivery {
+        let commit = CommitLsn(Lsn(number));
+        let place = Place { origin: self.own.origin, commit, sequence: 1 };
+        Delivery {
+            id: DeliveryId::of(&place, "", "crm"),
+            event_id: EventId::of(&place, ""),
+            event_type: "t.created".into(),
+            webhook: "crm".into(),
+            lane: Lane(lane),
+            schema: "public".into(),
+            table: "t".into(),
+            key: "1".into(),
+            operation: Operation::Insert,
+            committed_at: Clock::system().now(),
+            content_type: "application/json".into(),
+            body: Bytes::from(format!("{{\"n\":{number}}}")),
+        }
+    }
+
+    pub fn insert(&self, number: u64, lane: i64, state: State, attempt: Option<Attempt>) {
+        let owed = Some(self.settlement.owe());
+        self.settlement.end(EndLsn(Lsn(number)));
+        let row = NewRow { delivery: self.delivery(number, lane), state, attempt, owed };
+        self.commands.send(Command::Insert(Box::new(row), None)).expect("a writer");
+    }
+
+    pub fn finish(&self, claimed: Claimed, state: State, attempt: Option<Attempt>) {
+        let Claimed { delivery: Delivery { id, webhook, lane, .. }, lease, .. } = claimed;
+        let finish = Finish { lease, id, webhook, lane, state, attempt };
+        self.commands.send(Command::Finish(Box::new(finish))).expect("a writer");
+    }
+
+    pub async fn hear(&mut self, count: usize) -> Vec<Ack> {
+        let mut heard = Vec::new();
+        while heard.len() < count {
+            let more = tokio::time::timeout(PATIENCE, self.acks.recv()).await.expect("an answer in time");
+            heard.extend(more.expect("a writer"));
+        }
+        heard
+    }
+
+    pub async fn claim(&mut self, count: usize) -> Vec<Claimed> {
+        self.tokens += 1;
+        let token = (self.own.epoch << 32) + self.tokens;
+        let rooms = [Room { webhook: "crm".into(), count, lease: LEASE }];
+        let (session, claimer) = &self.claims;
+        claimer.claim(&session.client, &rooms, token, 1 << 20).await.expect("a claim").claimed
+    }
+
+    /// Every delivery as `number status attempts due`, in order.
+    pub async fn all(&self) -> Vec<String> {
+        let query = "select status || ' ' || attempts || case when due_at is null then '' else ' due' end \
+                     from deliveries order by id";
+        self.database.rows(query, &[]).await.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// What must hold at any time, between any two transactions.
+    pub async fn check(&self) {
+        let query = "select count(*) from deliveries d where attempts <> \
+                     (select count(distinct number) from attempts a where a.delivery = d.id and number <= d.attempts) \
+                     or attempts <> (select count(*) from attempts a where a.delivery = d.id)";
+        assert_eq!(self.database.number(query).await, 0, "attempts and states do not agree");
+        let query = "select count(*) from (select id from deliveries group by id having count(*) > 1) twice";
+        assert_eq!(self.database.number(query).await, 0, "a delivery has two rows");
+        let query = "select count(*) from deliveries_open o where status <> 'held' and (due_at is not null) \
+                     <> not exists (select from deliveries_open e where e.webhook = o.webhook and e.lane = o.lane \
+                     and e.id < o.id)";
+        assert_eq!(self.database.number(query).await, 0, "not exactly the first of each lane is due");
+    }
+
+    /// The writer stands in the middle of a transaction, having written its rows.
+    async fn wait_for_lock(&self, who: &str) {
+        let query = format!(
+            "select count(*) from pg_stat_activity where datname = current_database() \
+             and application_name = '{who}' and wait_event_type = 'Lock'"
+        );
+        let what = format!("{who} to wait for a lock");
+        eventually(&what, PATIENCE, async || self.database.number(&query).await == 1).await;
+    }
+}
+
+/// Keeps every writer from ending its transaction, until a commit.
+async fn block(desk: &Desk) -> tokio_postgres::Client {
+    let client = connect(&desk.database.url).await.expect("a connection");
+    client.batch_execute("begin; lock table walhook.past_attempts").await.expect("a lock");
+    client
+}
+
+#[tokio::test]
+async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_is_due() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    let mut dice = fastrand::Rng::with_seed(7);
+    let mut leased: Vec<Claimed> = Vec::new();
+    let mut attempts: HashMap<String, i32> = HashMap::new();
+    let mut number: u64 = 0;
+    for _ in 0..100 {
+        let mut sent = 0;
+        for _ in 0..dice.usize(0..6) {
+            number += 1;
+            // A first attempt is made, and can fail, only where nothing earlier is open.
+            let mut lane = dice.i64(0..4);
+            let (state, tried) = match dice.u32(0..6) {
+                0 => (State::Delivered, Some(attempt(200))),
+                1 => {
+                    lane = 100 + number.cast_signed();
+                    (soon(), Some(attempt(500)))
+                }
+                2 => (State::Failed("no".to_owned()), Some(attempt(400))),
+                _ => (State::Pending, None),
+            };
+            desk.insert(number, lane, state, tried);
+            sent += 1;
+        }
+        for _ in 0..dice.usize(0..=leased.len()) {
+            let claimed = leased.swap_remove(dice.usize(0..leased.len()));
+            match dice.u32(0..5) {
+                0 | 1 => desk.finish(claimed, State::Delivered, Some(attempt(200))),
+                2 => desk.finish(claimed, soon(), Some(attempt(500))),
+                3 => desk.finish(claimed, State::Failed("no".to_owned()), Some(attempt(500))),
+                _ => desk.finish(claimed, State::Pending, None),
+            }
+            sent += 1;
+        }
+        match dice.u32(0..10) {
+            0 => {
+                tokio::time::sleep(Duration::from_micros(dice.u64(0..6000))).await;
+                desk.crash().await;
+            }
+            1 => {
+                desk.hear(sent).await;
+                let expire = "update deliveries_open set due_at = now() where lease is not null";
+                desk.database.execute(expire).await;
+            }
+            _ => drop(desk.hear(sent).await),
+        }
+        leased.extend(desk.claim(dice.usize(0..4)).await);
+        desk.check().await;
+        for row in desk.database.rows("select id, attempts from deliveries", &[]).await {
+            let (id, now): (String, i32) = (row.get(0), row.get(1));
+            let before = attempts.insert(id, now).unwrap_or(0);
+            assert!(now >= before && now <= before + 1, "from {before} to {now} attempts in one step");
+        }
+    }
+    assert!(attempts.len() > 150, "{} is too little to say anything", attempts.len());
+}
+
+#[tokio::test]
+async fn i6_only_the_holder_of_a_lease_finishes_a_claimed_delivery() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, State::Pending, None);
+    desk.hear(1).await;
+    let first = desk.claim(9).await.remove(0);
+    assert!(desk.claim(9).await.is_empty(), "claimed twice");
+    desk.database.execute("update deliveries_open set due_at = now()").await;
+    let second = desk.claim(9).await.remove(0);
+    desk.finish(first, State::Delivered, Some(attempt(200)));
+    let heard = desk.hear(1).await;
+    assert!(matches!(heard[0], Ack::Finished { lease_lost: true, .. }), "{heard:?}");
+    assert_eq!(desk.all().await, ["pending 0 due"]);
+    desk.finish(second, State::Delivered, Some(attempt(200)));
+    let heard = desk.hear(1).await;
+    assert!(matches!(heard[0], Ack::Finished { lease_lost: false, .. }), "{heard:?}");
+    assert_eq!(desk.all().await, ["delivered 1"]);
+}
+
+#[tokio::test]
+async fn i6_a_lost_lease_writes_nothing_beside_the_one_that_holds_in_the_same_batch() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, soon(), Some(attempt(500)));
+    desk.hear(1).await;
+    let first = desk.claim(9).await.remove(0);
+    desk.database.execute("update deliveries_open set due_at = now()").await;
+    let second = desk.claim(9).await.remove(0);
+    desk.finish(first, State::Failed("no".to_owned()), Some(attempt(400)));
+    desk.finish(second, State::Delivered, Some(attempt(200)));
+    desk.hear(2).await;
+    assert_eq!(desk.all().await, ["delivered 2"]);
+    desk.check().await;
+}
+
+#[tokio::test]
+async fn i3_who_has_lost_the_slot_writes_nothing() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, State::Pending, None);
+    desk.hear(1).await;
+    let claimed = desk.claim(1).await.remove(0);
+    take_over(&desk.ledger).await;
+    desk.insert(2, 2, State::Delivered, Some(attempt(200)));
+    let ended = (&mut desk.writer).await.expect("no panic");
+    assert!(matches!(ended, Err(LedgerError::FencedOff)), "{ended:?}");
+    let (commands, _acks, writer, _health) = Desk::writer(&desk.ledger, &desk.own, &desk.settlement);
+    desk.commands = commands;
+    desk.finish(claimed, State::Delivered, Some(attempt(200)));
+    let ended = writer.await.expect("no panic");
+    assert!(matches!(ended, Err(LedgerError::FencedOff)), "{ended:?}");
+    assert_eq!(desk.all().await, ["pending 0 due"]);
+}
+
+#[tokio::test]
+async fn i3_taking_over_waits_for_the_transaction_that_is_under_way() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, soon(), Some(attempt(500)));
+    desk.hear(1).await;
+    let claimed = desk.claim(1).await.remove(0);
+    let blocker = block(&desk).await;
+    desk.insert(2, 2, State::Delivered, Some(attempt(200)));
+    desk.finish(claimed, State::Delivered, Some(attempt(200)));
+    desk.wait_for_lock("walhook ledger").await;
+    let ledger = desk.ledger.clone();
+    let successor = background(async move { take_over(&ledger).await });
+    desk.wait_for_lock("walhook takeover").await;
+    blocker.batch_execute("commit").await.expect("an end");
+    let own = successor.await.expect("an owner");
+    let furthest = recorded::furthest(&desk.claims.0.client, &own, CommitLsn::default()).await;
+    assert_eq!(furthest.expect("an answer"), Some(desk.delivery(2, 2).id));
+    assert_eq!(desk.all().await, ["delivered 2", "delivered 1"]);
+}
+
+#[tokio::test]
+async fn i5_a_transaction_that_is_cut_off_is_written_once() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, soon(), Some(attempt(500)));
+    desk.hear(1).await;
+    let claimed = desk.claim(1).await.remove(0);
+    // As if the transaction below had been committed, and the answer lost.
+    let (commands, mut acks, other, _) = Desk::writer(&desk.ledger, &desk.own, &Settlement::new());
+    let owed = Some(Settlement::new().owe());
+    let (delivery, tried) = (desk.delivery(2, 2), Some(attempt(200)));
+    let row = NewRow { delivery, state: State::Delivered, attempt: tried, owed };
+    commands.send(Command::Insert(Box::new(row), None)).expect("a writer");
+    acks.recv().await.expect("an answer");
+    drop(commands);
+    other.await.expect("no panic").expect("all written");
+    let blocker = block(&desk).await;
+    desk.insert(2, 2, State::Delivered, Some(attempt(200)));
+    desk.insert(3, 3, State::Pending, None);
+    desk.finish(claimed, soon(), Some(attempt(500)));
+    desk.wait_for_lock("walhook ledger").await;
+    let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                where datname = current_database() and application_name = 'walhook ledger' \
+                and wait_event_type = 'Lock'";
+    assert_eq!(desk.database.number(kill).await, 1);
+    blocker.batch_execute("commit").await.expect("an end");
+    desk.hear(3).await;
+    assert_eq!(desk.all().await, ["retrying 2 due", "delivered 1", "pending 0 due"]);
+    desk.check().await;
+    assert!(desk.settlement.is_settled());
+    assert_eq!(*desk.health.borrow(), Health::Writing);
+}
+
+#[tokio::test]
+async fn i7_a_lane_moves_on_when_its_first_ends_also_within_one_batch() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, State::Pending, None);
+    desk.hear(1).await;
+    let first = desk.claim(9).await.remove(0);
+    desk.finish(first, State::Delivered, Some(attempt(200)));
+    desk.insert(2, 1, State::Pending, None);
+    desk.insert(3, 1, State::Pending, None);
+    desk.hear(3).await;
+    assert_eq!(desk.all().await, ["delivered 1", "pending 0 due", "pending 0"]);
+    // Handed over in flight, and ended before the hand-over was written.
+    let token = (desk.own.epoch << 32) - 1;
+    desk.insert(4, 2, State::Leased { token, until: Timestamp::MAX }, None);
+    desk.insert(5, 2, State::Pending, None);
+    let Delivery { id, webhook, lane, .. } = desk.delivery(4, 2);
+    let (lease, tried) = (Lease::with_token(token), Some(attempt(400)));
+    let finish = Finish { lease, id, webhook, lane, state: State::Failed("no".to_owned()), attempt: tried };
+    desk.commands.send(Command::Finish(Box::new(finish))).expect("a writer");
+    desk.hear(3).await;
+    assert_eq!(desk.all().await[3..], ["failed 1", "pending 0 due"]);
+    desk.check().await;
+}
+
+#[tokio::test]
+async fn i7_a_lane_is_not_left_behind_when_its_rest_is_released_while_its_first_ends() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    let mut session = desk.ledger.session("walhook holds").await.expect("a session");
+    for round in 0..8 {
+        let first = 1 + round * 400;
+        (0..200).for_each(|lane| desk.insert(first + lane, lane.cast_signed(), State::Pending, None));
+        desk.hear(200).await;
+        let claimed = desk.claim(200).await;
+        (0..200).for_each(|lane| desk.insert(first + 200 + lane, lane.cast_signed(), State::Held, None));
+        desk.hear(200).await;
+        for claimed in claimed {
+            desk.finish(claimed, State::Delivered, Some(attempt(200)));
+        }
+        let (released, heard) = tokio::join!(states::release(&mut session.client, "crm"), desk.hear(200));
+        assert_eq!((released.expect("a release"), heard.len()), (200, 200));
+        desk.check().await;
+        for claimed in desk.claim(200).await {
+            desk.finish(claimed, State::Delivered, Some(attempt(200)));
+        }
+        desk.hear(200).await;
+        assert_eq!(desk.database.number("select count(*) from deliveries_open").await, 0);
+    }
+}

@@ -1,0 +1,162 @@
+//! The ledger over time: old attempts, replays, retention, rows that cannot be, and plans that stay quick.
+
+use std::time::Duration;
+
+use walhook::domain::CommitLsn;
+use walhook::ledger::claim::open_webhooks;
+use walhook::ledger::prune::Retention;
+use walhook::ledger::record::State;
+use walhook::ledger::replay::{Which, replay};
+use walhook::ledger::{recorded, states};
+
+use crate::ledger::{Desk, attempt, soon};
+use crate::support::{PATIENCE, beside_others, eventually};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[tokio::test]
+async fn a_delivery_whose_last_attempt_is_older_than_all_partitions_can_end() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, soon(), Some(attempt(500)));
+    desk.hear(1).await;
+    desk.database.execute("update deliveries_open set last_attempt_at = now() - interval '90 days'").await;
+    let claimed = desk.claim(1).await.remove(0);
+    desk.finish(claimed, State::Delivered, Some(attempt(200)));
+    desk.hear(1).await;
+    assert_eq!(desk.all().await, ["delivered 2"]);
+    desk.check().await;
+}
+
+#[tokio::test]
+async fn i4_a_replay_keeps_id_and_bytes_begins_the_schedule_anew_and_keeps_the_lane_in_order() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    for number in 1..=3 {
+        desk.insert(number, 1, State::Failed("no".to_owned()), Some(attempt(500)));
+    }
+    desk.insert(4, 1, State::Pending, None);
+    desk.hear(4).await;
+    let mut session = desk.ledger.session("walhook replay").await.expect("a session");
+    let sent = replay(&mut session.client, &Which::Webhook("crm")).await;
+    assert_eq!(sent.expect("a replay"), 3);
+    assert_eq!(desk.all().await, ["retrying 1 due", "retrying 1", "retrying 1", "pending 0"]);
+    desk.check().await;
+    for number in 1..=4 {
+        let claimed = desk.claim(9).await;
+        assert_eq!(claimed.len(), 1, "more than one of a lane");
+        let expected = desk.delivery(number, 1);
+        assert_eq!((&claimed[0].delivery.id, &claimed[0].delivery.body), (&expected.id, &expected.body));
+        assert_eq!((claimed[0].attempts, claimed[0].on_schedule), (u32::from(number < 4), 0));
+        let claimed = claimed.into_iter().next().expect("one");
+        desk.finish(claimed, State::Delivered, Some(attempt(200)));
+        desk.hear(1).await;
+    }
+    assert_eq!(desk.all().await, ["delivered 2", "delivered 2", "delivered 2", "delivered 1"]);
+}
+
+#[tokio::test]
+async fn holding_and_releasing_leave_what_is_under_way_alone_and_keep_the_order() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    for number in 1..=3 {
+        desk.insert(number, 1, State::Pending, None);
+    }
+    desk.hear(3).await;
+    let claimed = desk.claim(9).await.remove(0);
+    let mut session = desk.ledger.session("walhook holds").await.expect("a session");
+    assert_eq!(states::hold(&session.client, "crm").await.expect("a hold"), 2);
+    assert_eq!(desk.all().await, ["pending 0 due", "held 0", "held 0"]);
+    desk.finish(claimed, State::Delivered, Some(attempt(200)));
+    desk.hear(1).await;
+    assert_eq!(desk.all().await, ["delivered 1", "held 0", "held 0"]);
+    assert_eq!(states::release(&mut session.client, "crm").await.expect("a release"), 1);
+    assert_eq!(desk.all().await, ["delivered 1", "pending 0 due", "pending 0"]);
+}
+
+#[tokio::test]
+async fn retention_drops_only_days_that_are_too_old() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, State::Delivered, Some(attempt(200)));
+    desk.hear(1).await;
+    desk.database.execute("select ensure_partitions(current_date - 40, current_date - 2)").await;
+    let retention = Retention { delivered: DAY * 7, failed: DAY * 30 };
+    let dropped = desk.ledger.prune(&retention).await.expect("pruned");
+    let days = |parent: &str| dropped.iter().filter(|name| name.contains(parent)).count();
+    assert_eq!((days("delivered"), days("failed"), days("past_attempts")), (33, 10, 10), "{dropped:?}");
+    assert!(desk.ledger.prune(&retention).await.expect("pruned").is_empty());
+    assert_eq!(desk.all().await, ["delivered 1"]);
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_are_refused() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, soon(), Some(attempt(500)));
+    desk.hear(1).await;
+    for change in [
+        "status = 'lost'",
+        "status = 'delivered'",
+        "status = 'delivered', due_at = null, finished_at = now()",
+        "status = 'failed', due_at = null, finished_at = now()",
+        "status = 'held'",
+        "attempts = 0",
+        "attempts = -1",
+        "lease = 1, due_at = null",
+        "body = null",
+        "fail_reason = 'no'",
+        "finished_at = now()",
+        "last_outcome = 'bored'",
+    ] {
+        let client = &desk.claims.0.client;
+        let refused = client.batch_execute(&format!("update deliveries set {change}")).await;
+        let code = refused.expect_err(change).code().cloned();
+        assert_eq!(code, Some(tokio_postgres::error::SqlState::CHECK_VIOLATION), "{change}");
+    }
+}
+
+/// Twenty webhooks, a thousand lanes each; and as many delivered.
+const FILL: &str = "
+insert into deliveries (id, event_id, event_type, webhook, lane, status, due_at, committed_at, schema_name,
+    table_name, row_key, operation, content_type, body, attempts, finished_at, last_attempt_at, last_http_status)
+select 'dlv_0001' || lpad(n::text, 32, '0'), 'e', 't', case when n % 20 = 0 then 'crm' else 'w' || n % 20 end,
+    n % 20000, case when n > 20000 then 'delivered' else 'pending' end,
+    case when n <= 20000 then now() end, now(), 's', 't', 'k', 'insert', 'c', 'b',
+    (n > 20000)::int, case when n > 20000 then now() end, case when n > 20000 then now() end, 200
+from generate_series(1, 40000) n";
+
+#[tokio::test]
+async fn no_statement_that_runs_often_reads_a_whole_table() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::with_options("?options=-c%20plan_cache_mode%3Dforce_generic_plan").await;
+    desk.database.execute(FILL).await;
+    desk.database.execute("analyze deliveries").await;
+    let scans = "select coalesce(sum(seq_scan), 0)::int8 from pg_stat_user_tables where n_live_tup > 1000 \
+                 or relname = 'deliveries_open'";
+    let writes = "select coalesce(sum(n_tup_upd + n_tup_del), 0)::int8 from pg_stat_user_tables where relname = 'deliveries_open'";
+    eventually("the statistics", PATIENCE, async || {
+        desk.database.number("select count(*) from pg_stat_user_tables where n_live_tup > 1000").await == 2
+    })
+    .await;
+    let before = desk.database.number(scans).await;
+    for round in 0..7 {
+        let claimed = desk.claim(5).await;
+        assert_eq!(claimed.len(), 5);
+        for claimed in claimed {
+            desk.finish(claimed, State::Delivered, Some(attempt(200)));
+        }
+        desk.insert(1_000_000 + round, 500_000, State::Pending, None);
+        desk.hear(6).await;
+        let client = &desk.claims.0.client;
+        assert_eq!(open_webhooks(client).await.expect("webhooks").len(), 20);
+        let furthest = recorded::furthest(client, &desk.own, CommitLsn::default()).await;
+        assert!(furthest.expect("an answer").is_some());
+        assert_eq!(recorded::among(client, &["dlv_x"]).await.expect("an answer").len(), 0);
+    }
+    // Sessions tell of what they did when they end.
+    let (database, commands) = (desk.database, desk.commands);
+    drop((commands, desk.claims));
+    eventually("the statistics", PATIENCE, async || database.number(writes).await >= 7 * 10).await;
+    assert_eq!(database.number(scans).await, before, "a table was read from end to end");
+}
