@@ -43,19 +43,19 @@
 //! A module uses lower floors only; a test over the tree says so.
 //!
 //! ```text
-//! 8  cli                                              what you type
-//! 7  app                                              builds everything once, owns every task, stops them
-//! 6  control                                          every verb an operator has, once
-//! 5  intake                                           change → event → deliveries
-//! 4  dispatcher   chores                              the workers behind it
-//! 3  source   ledger   catalog   transport            the outside world, one door each
+//! 9  cli                                              what you type
+//! 8  app                                              builds everything once, owns every task, stops them
+//! 7  control                                          every verb an operator has, once
+//! 6  intake                                           change → event → deliveries
+//! 5  dispatcher   chores                              the workers behind it
+//! 4  catalog                                          the webhooks of file and database, compiled
+//! 3  source   ledger   transport                      the outside world, one door each
 //! 2  postgres   cluster                               how any part reaches (or makes) a Postgres server
 //! 1  pgoutput  matcher  render  sign  config  settlement  clock  tasks  telemetry     engines: no I/O
 //! 0  domain                                           the nouns
 //! ```
 //!
-//! Of the doors, `catalog` reads its rows through `ledger`. What an operator does is in `control`; bounds of every
-//! kind are in [`domain::limits`]; SQL on our own tables is in `ledger` and `migrations/`, nowhere else.
+//! What an operator does is in `control`; bounds of every kind are in [`domain::limits`]; SQL on our own tables is in `ledger` and `migrations/`, nowhere else.
 //!
 //! ## Glossary
 //!

@@ -18,19 +18,19 @@ const FLOORS: [(&str, u32); 22] = [
     ("render", 1),
     ("sign", 1),
     ("config", 1),
+    ("settlement", 1),
     ("postgres", 2),
     ("cluster", 2),
     ("source", 3),
     ("ledger", 3),
-    ("catalog", 3),
     ("transport", 3),
-    ("intake", 4),
-    ("dispatcher", 4),
-    ("inbox", 4),
-    ("chores", 4),
-    ("control", 5),
-    ("app", 6),
-    ("cli", 7),
+    ("catalog", 4),
+    ("dispatcher", 5),
+    ("chores", 5),
+    ("intake", 6),
+    ("control", 7),
+    ("app", 8),
+    ("cli", 9),
 ];
 
 /// Used by their neighbours on the first floor too: time, dice and tasks are in everybody's hands.
@@ -62,6 +62,20 @@ const CODE: [&str; 2] = ["src", "tests"];
 
 /// Invariants that this version has nothing to break with.
 const EXEMPT: [(&str, &str); 1] = [("I13", "there is no API and no dashboard yet that could differ")];
+
+/// Files with queues whose length something else bounds.
+const BOUNDED_OTHERWISE: [(&str, &str); 7] = [
+    ("src/tasks.rs", "deaths of essential tasks: as many as there are tasks"),
+    ("src/app/start.rs", "faults: one a worker; and the queues between dispatcher and writer, as below"),
+    ("src/app/mod.rs", "faults: one a worker"),
+    ("src/app/stop.rs", "faults: one a worker"),
+    (
+        "src/dispatcher/mod.rs",
+        "commands: by delivery.memory and limits::IN_FLIGHT; a full queue would have two tasks wait for each other",
+    ),
+    ("src/ledger/writer.rs", "answers: one a command"),
+    ("src/dispatcher/run.rs", "commands as above; ends of attempts: by limits::IN_FLIGHT"),
+];
 
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
@@ -272,8 +286,7 @@ fn every_invariant_is_numbered_in_the_essay_and_has_a_test_of_its_name() {
 fn i11_no_queue_is_without_a_bound() {
     let mut found = Vec::new();
     for path in files("src", ".rs") {
-        // The deaths of essential tasks: as many as there are tasks.
-        if path == Path::new("src/tasks.rs") {
+        if BOUNDED_OTHERWISE.iter().any(|(file, _)| path == Path::new(file)) {
             continue;
         }
         for (number, line) in read(&path).lines().enumerate() {

@@ -185,10 +185,8 @@ fn the_file_is_the_one_named_else_the_variables_else_walhook_toml() {
     assert_eq!(named(None, &[]), PathBuf::from("walhook.toml"));
 }
 
-#[test]
-fn all_problems_are_told_at_once_in_the_order_of_the_file() {
-    refused(
-        r#"[database]
+/// One mistake of each kind.
+const MISTAKES: &str = r#"[database]
 slot = "My-Slot"
 [ledger]
 store_bodies = "fails"
@@ -212,7 +210,12 @@ url = "ftp://x"
 events = ["a, b"]
 [templates.slack]
 body = "{}"
-"#,
+"#;
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    refused(
+        MISTAKES,
         &[],
         r#"
 walhook.toml:1:2: database.url: a required key is missing

@@ -18,8 +18,6 @@ pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait where the ledger said that something is due and gave nothing: its clock may be behind ours, or
 /// somebody else be at the rows.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// A lease lasts as many timeouts: those of the attempts before it, in the worst case, and of its own.
-const LEASE_TIMEOUTS: u32 = 10;
 /// Bytes of claimed bodies in memory, beyond which nothing more is claimed.
 const CLAIMED_BYTES: usize = limits::YOUNG_BYTES / 2;
 
@@ -86,7 +84,7 @@ impl State {
                 rooms.push(Room {
                     webhook: Arc::clone(&webhook),
                     count,
-                    lease: timeout * LEASE_TIMEOUTS + limits::LEASE_MARGIN,
+                    lease: timeout * limits::LEASE_TIMEOUTS + limits::LEASE_MARGIN,
                 });
             }
             self.slots.set_due(&webhook, None);

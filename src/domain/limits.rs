@@ -59,6 +59,8 @@ pub const LEDGER_BATCH: usize = 500;
 pub const CLAIM_BATCH: usize = 256;
 /// How many times its concurrency a webhook has claimed at once, so that one claim keeps it busy for a while.
 pub const CLAIM_WAVES: usize = 8;
+/// A claimed delivery's lease lasts as many timeouts: those of the waves before it, in the worst case, and its own.
+pub const LEASE_TIMEOUTS: u32 = 10;
 /// How long a full queue may make intake wait before its deliveries go to the ledger.
 pub const QUEUE_PATIENCE: Duration = Duration::from_millis(250);
 /// How far behind the database's clock intake may fall for a busy receiver's sake.

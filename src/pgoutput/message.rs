@@ -321,5 +321,4 @@ fn timestamp(at: &mut Cursor) -> Result<Timestamp, DecodeError> {
 const _: () = assert!(limits::COLUMNS <= u16::MAX as usize, "a tuple's column count is an Int16");
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
 mod tests;

@@ -259,10 +259,6 @@ impl Drop for Sidecar {
     }
 }
 
-fn message(line: &serde_json::Value) -> &str {
-    line["fields"]["message"].as_str().unwrap_or_default()
-}
-
 /// A line that is no JSON is kept as it is, without a level: it counts as loud.
 async fn follow(stderr: tokio::process::ChildStderr, log: Log) {
     let mut lines = BufReader::new(stderr).lines();

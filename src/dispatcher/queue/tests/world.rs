@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::super::super::turn::{Load, Tokens};
 use super::super::*;
+use crate::domain::limits;
 use crate::domain::{
     CommitLsn, DeliveryId, EndLsn, EventId, Lsn, Operation, Origin, Outcome, Place, RefusedBy,
 };
@@ -323,7 +324,7 @@ impl World {
         if !self.claimed.is_empty() || room == 0 {
             return;
         }
-        let until = self.now + TIMEOUT * 3;
+        let until = self.now + TIMEOUT * limits::LEASE_TIMEOUTS + limits::LEASE_MARGIN;
         let now = self.now;
         let due = self.rows.values_mut().filter(|row| row.due.is_some_and(|due| due <= now)).take(room);
         let claimed = due.map(|row| {
