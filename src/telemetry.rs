@@ -28,7 +28,6 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Transactions received that had changes of published tables",
     ),
-    ("walhook_source_confirmed_lsn_bytes", Kind::Gauge, "The log position confirmed to Postgres"),
     ("walhook_source_lag_seconds", Kind::Gauge, "Age of the last change taken from the stream"),
     (
         "walhook_source_connections_total",

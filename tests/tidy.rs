@@ -391,3 +391,19 @@ fn example_names(told: &BTreeSet<&str>, key: &str, example: &str) -> bool {
     let in_line = format!("{key} = ");
     told.contains(key) || example.contains(&in_line) || example.contains(&format!("[{key}."))
 }
+
+#[test]
+fn every_metric_is_in_the_readme_with_its_help() {
+    let readme = read(Path::new("README.md"));
+    let missing: Vec<String> = walhook::telemetry::METRICS
+        .iter()
+        .map(|(name, _, help)| format!("| `{name}` | {} |", lower_first(help)))
+        .filter(|row| !readme.contains(row))
+        .collect();
+    none("metrics that the README does not list", &missing);
+}
+
+fn lower_first(text: &str) -> String {
+    let (first, rest) = text.split_at(1);
+    format!("{}{rest}", first.to_lowercase())
+}

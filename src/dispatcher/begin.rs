@@ -1,7 +1,9 @@
 //! Beginning attempts and taking in how they ended.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::attempt::attempt;
@@ -10,7 +12,7 @@ use super::run::State;
 use super::tell;
 use crate::catalog::Compiled;
 use crate::clock::since;
-use crate::domain::{Attempt, Lane, Verdict, judge, limits};
+use crate::domain::{Attempt, Lane, Outcome, RefusedBy, Verdict, judge, limits};
 use crate::ledger::claim::Claimed;
 use crate::tasks::Role;
 
@@ -62,7 +64,15 @@ impl State {
             }
         };
         self.with.tasks.spawn("attempt", Role::Passing, async move {
-            let attempt = attempt(&target, &delivery, number, &transport, &clock).await;
+            let (started_at, begun) = (clock.now(), Instant::now());
+            let tried = AssertUnwindSafe(attempt(&target, &delivery, number, &transport, &clock));
+            let attempt = tried.catch_unwind().await.unwrap_or_else(|_| {
+                // A panic here is walhook's own fault; the delivery and its lane must not pay with silence.
+                tracing::error!(delivery.id = delivery.id.as_str(), "an attempt panicked");
+                let reason = "a fault in walhook; its log says more".to_owned();
+                let outcome = Outcome::Refused { by: RefusedBy::Request, reason };
+                Attempt { number, started_at, took: begun.elapsed(), outcome }
+            });
             let verdict = judge(&attempt.outcome, on_schedule, &target.webhook.retry, clock.dice());
             tell::attempt(&delivery, &attempt, &verdict, since(clock.now(), delivery.committed_at));
             if ended.send(Ended { whose, attempt, verdict }).is_err() {

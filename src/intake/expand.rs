@@ -7,8 +7,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::keys::{Key, Keys};
 use crate::catalog::{Compiled, Snapshot};
 use crate::domain::{
-    Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, OldRow, Ordering, Origin, Place,
-    Relation, Transaction, ValueKind, lane_of,
+    Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, OldRow, Operation, Ordering, Origin,
+    Place, Relation, Transaction, ValueKind, lane_of,
 };
 use crate::matcher::{ConditionFailure, Interest, Owed};
 use crate::pgoutput::{self, Written};
@@ -30,8 +30,7 @@ pub(super) struct Expander {
     origin: Origin,
     database: Arc<str>,
     max_body: usize,
-    tables: FxHashMap<u32, Table>,
-    data: Vec<u8>,
+    tables: FxHashMap<u32, Arc<Table>>,
     failed_conditions: FxHashSet<String>,
 }
 
@@ -52,7 +51,6 @@ impl Expander {
             database,
             max_body,
             tables: FxHashMap::default(),
-            data: Vec::new(),
             failed_conditions: FxHashSet::default(),
         }
     }
@@ -68,7 +66,7 @@ impl Expander {
         snapshot: &Snapshot,
         transaction: Transaction,
         raw: &RawChange,
-    ) -> Option<Vec<Expanded>> {
+    ) -> Option<Expansion> {
         self.resolve(snapshot, &raw.relation).await;
         let table = self.tables.get(&raw.relation.id)?;
         if !table.interest.wants(raw.operation) {
@@ -82,21 +80,20 @@ impl Expander {
         if owing.deliveries.is_empty() {
             return None;
         }
-        self.data.clear();
+        let mut data = Vec::new();
         if raw.oversized().is_none() {
-            write_data(&change, table.interest.rules(), json, &mut self.data);
+            write_data(&change, table.interest.rules(), json, &mut data);
         }
-        let place = Place { origin: self.origin, commit: transaction.commit, sequence: raw.sequence };
-        let values = table.key_values(&change);
-        let written = Payload { data: &self.data, oversized: raw.oversized(), max_body: self.max_body };
-        let mut expanded = Vec::with_capacity(owing.deliveries.len());
-        let mut event = None;
-        for owed in owing.deliveries {
-            let Some(compiled) = snapshot.webhook(owed.webhook) else { continue };
-            let event = event_of(&mut event, &owed, place, transaction, &self.database);
-            expanded.push(table.delivery(compiled, event, &owed, &values, &change, &written));
-        }
-        Some(expanded)
+        Some(Expansion {
+            table: Arc::clone(table),
+            change,
+            owed: owing.deliveries.into_iter(),
+            place: Place { origin: self.origin, commit: transaction.commit, sequence: raw.sequence },
+            transaction,
+            database: Arc::clone(&self.database),
+            event: None,
+            payload: Payload { data, oversized: raw.oversized(), max_body: self.max_body },
+        })
     }
 
     async fn resolve(&mut self, snapshot: &Snapshot, relation: &Arc<Relation>) {
@@ -107,7 +104,35 @@ impl Expander {
         let key = if interest.is_empty() { Key::EachRow } else { self.keys.of(relation).await };
         let (schema, name) = (relation.schema.as_ref().into(), relation.name.as_ref().into());
         let table = Table { relation: Arc::clone(relation), interest, key, schema, name };
-        self.tables.insert(relation.id, table);
+        self.tables.insert(relation.id, Arc::new(table));
+    }
+}
+
+/// A change and what it owes, made into deliveries one after another: a change that a thousand webhooks want is never
+/// a thousand bodies at once.
+pub(super) struct Expansion {
+    table: Arc<Table>,
+    change: Change,
+    owed: std::vec::IntoIter<Owed>,
+    place: Place,
+    transaction: Transaction,
+    database: Arc<str>,
+    event: Option<Event>,
+    payload: Payload,
+}
+
+impl Expansion {
+    /// The next delivery; `snapshot` is the one that was expanded with.
+    pub fn next(&mut self, snapshot: &Snapshot) -> Option<Expanded> {
+        let (owed, compiled) = loop {
+            let owed = self.owed.next()?;
+            if let Some(compiled) = snapshot.webhook(owed.webhook) {
+                break (owed, compiled);
+            }
+        };
+        let event = event_of(&mut self.event, &owed, self.place, self.transaction, &self.database);
+        let values = self.table.key_values(&self.change);
+        Some(self.table.delivery(compiled, event, &owed, &values, self.change.operation, &self.payload))
     }
 }
 
@@ -137,13 +162,13 @@ fn named(owed: &Owed) -> &str {
 }
 
 /// The change's data, or that there is too much of it.
-struct Payload<'a> {
-    data: &'a [u8],
+struct Payload {
+    data: Vec<u8>,
     oversized: Option<usize>,
     max_body: usize,
 }
 
-impl Payload<'_> {
+impl Payload {
     fn body(&self, compiled: &Compiled, event: &Event) -> Result<bytes::Bytes, FailReason> {
         if let Some(bytes) = self.oversized {
             let limit = crate::domain::limits::FRAME_BYTES;
@@ -151,7 +176,7 @@ impl Payload<'_> {
                 "the row has {bytes} bytes, more than the {limit} walhook reads"
             )));
         }
-        let rendered = compiled.renderer.render(event, self.data, &compiled.webhook.name, self.max_body);
+        let rendered = compiled.renderer.render(event, &self.data, &compiled.webhook.name, self.max_body);
         rendered.map_err(|error| match error {
             RenderError::TooLarge { .. } => FailReason::TooLarge(format!("{error} (delivery.max_body)")),
             other => FailReason::NotRendered(other.to_string()),
@@ -183,8 +208,8 @@ impl Table {
         event: &Event,
         owed: &Owed,
         key: &[&[u8]],
-        change: &Change,
-        written: &Payload<'_>,
+        operation: Operation,
+        written: &Payload,
     ) -> Expanded {
         let webhook = &compiled.webhook;
         let id = DeliveryId::of(&event.place, named(owed), &webhook.name);
@@ -205,7 +230,7 @@ impl Table {
             schema: Arc::clone(&self.schema),
             table: Arc::clone(&self.name),
             key: key_text(key),
-            operation: change.operation,
+            operation,
             committed_at: event.transaction.committed_at,
             content_type: compiled.renderer.content_type().into(),
             body,

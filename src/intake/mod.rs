@@ -187,9 +187,10 @@ impl Running {
             expansion = expanding => expansion,
             () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
-        let Some(expansion) = expansion else { return Ok(()) };
+        let Some(mut expansion) = expansion else { return Ok(()) };
+        let snapshot = Arc::clone(&self.snapshot);
         self.end_transactions();
-        for Expanded { delivery, dead } in expansion {
+        while let Some(Expanded { delivery, dead }) = expansion.next(&snapshot) {
             let bytes = (delivery.body.len() + limits::DELIVERY_OVERHEAD_BYTES).min(self.with.memory_bytes);
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
             let memory = Arc::clone(&self.with.memory);

@@ -61,6 +61,7 @@ pub async fn run(
         let started = |identity: &super::Identity| {
             began = Some(Instant::now());
             let since = options.clock.now();
+            metrics::counter!("walhook_source_connections_total").increment(1);
             tracing::info!(slot = %options.slot, system = identity.system, "streaming");
             states.send_replace(SourceState::Streaming {
                 since,
