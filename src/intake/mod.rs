@@ -150,8 +150,9 @@ impl Running {
             if self.progress.is_taken(piece.transaction.commit) {
                 continue;
             }
-            if piece.begins && self.with.catalog.has_changed().unwrap_or(false) {
-                // A transaction is taken whole under one snapshot, unless it is going on after a reconnection.
+            let begins = piece.begins && self.progress.is_between_transactions();
+            if begins && self.with.catalog.has_changed().unwrap_or(false) {
+                // A transaction is taken whole under one snapshot, also when it comes again after a lost connection.
                 self.snapshot = self.with.catalog.borrow_and_update().snapshot.clone();
                 self.expander.forget_relations();
             }
