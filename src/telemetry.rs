@@ -4,7 +4,6 @@
 //! delivery, `trace` one a change. Never row values, bodies, secrets, or URLs with userinfo or query.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -102,15 +101,17 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
     Some(handle)
 }
 
-/// An error and all its sources on one line.
+/// An error and its causes in one line; a cause that the line ends with already is not said twice.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if write!(text, ": {inner}").is_err() {
-            break;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
         }
-        source = inner.source();
+        cause = error.source();
     }
     text
 }

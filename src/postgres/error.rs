@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use tokio_postgres::error::DbError;
 
+use crate::telemetry::chain;
+
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nature {
@@ -311,21 +313,6 @@ pub(crate) fn nature_of(fault: &Fault) -> Nature {
 
 fn is_protocol(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::Other)
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Primary, detail and hint on lines of their own, as `psql` prints them.

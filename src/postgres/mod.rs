@@ -26,8 +26,8 @@ mod tls;
 mod verify;
 
 pub use dial::{Dialled, Socket, dial};
+pub(crate) use error::nature_of as fault_nature;
 pub use error::{ConnectError, Fault, Nature, ServerError, told};
-pub(crate) use error::{chain as error_chain, nature_of as fault_nature};
 pub use server::{Server, TlsMode};
 pub use session::Session;
 

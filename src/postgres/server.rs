@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, Host};
 
+use super::ServerError;
 use super::params::split;
-use super::{ServerError, error};
 
 /// How much TLS a connection demands (libpq's `sslmode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl Server {
         let split = split(text)?;
         let config: Config =
             split.rest.parse().map_err(|source: tokio_postgres::Error| ServerError::Unreadable {
-                problem: std::error::Error::source(&source).map_or_else(|| source.to_string(), error::chain),
+                problem: std::error::Error::source(&source)
+                    .map_or_else(|| source.to_string(), crate::telemetry::chain),
             })?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(ServerError::Missing { what: "host" });

@@ -5,7 +5,8 @@ use std::io;
 
 use super::frame::FrameError;
 use crate::pgoutput::DecodeError;
-use crate::postgres::{ConnectError, Fault, Nature, error_chain, fault_nature};
+use crate::postgres::{ConnectError, Fault, Nature, fault_nature};
+use crate::telemetry::chain;
 
 /// Why a stream ended or could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +135,7 @@ impl SourceError {
                 Some(format!("The state was made with system {expected}; this is system {found}."))
             }
             Self::Silent { seconds } => Some(format!("Nothing came for {seconds} s.")),
-            _ => self.source().map(error_chain),
+            _ => self.source().map(chain),
         }
     }
 
@@ -250,7 +251,7 @@ impl SetupError {
         match self {
             Self::Query { source, .. } => Some(match source.as_db_error() {
                 Some(db) => Fault::from(db).to_string(),
-                None => error_chain(source.as_ref()),
+                None => chain(source.as_ref()),
             }),
             Self::Version { .. } => Some("walhook needs Postgres 14 or later.".to_owned()),
             Self::Setting { needed, .. } => Some(needed.clone()),
