@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use crate::catalog::Compiled;
 use crate::clock::Clock;
 use crate::domain::{Attempt, Delivery, Outcome, RefusedBy};
+use super::meters::Meters;
 use crate::transport::{Request, Transport};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -15,6 +16,9 @@ const X_WEBHOOK_EVENT: HeaderName = HeaderName::from_static("x-webhook-event");
 const X_WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("x-webhook-timestamp");
 const X_WEBHOOK_ATTEMPT: HeaderName = HeaderName::from_static("x-webhook-attempt");
 
+/// How many headers are walhook's or the client's, so that the map need not grow.
+const OURS: usize = 14;
+
 /// Sends a delivery once. `number` counts its attempts from 1.
 pub(super) async fn attempt(
     target: &Compiled,
@@ -22,6 +26,7 @@ pub(super) async fn attempt(
     number: u32,
     transport: &Transport,
     clock: &Clock,
+    meters: &Meters,
 ) -> Attempt {
     let started_at = clock.now();
     let begun = Instant::now();
@@ -45,8 +50,7 @@ pub(super) async fn attempt(
     };
     fail::fail_point!("after_send", |_| std::process::abort());
     let took = begun.elapsed();
-    metrics::histogram!("walhook_attempt_duration_seconds").record(took.as_secs_f64());
-    metrics::counter!("walhook_attempts_total", "outcome" => outcome.kind()).increment(1);
+    meters.attempt(&outcome, took);
     Attempt { number, started_at, took, outcome }
 }
 
@@ -57,7 +61,9 @@ fn headers(
     number: u32,
     unix_seconds: i64,
 ) -> Result<HeaderMap, http::header::InvalidHeaderValue> {
-    let mut headers = target.webhook.headers.clone();
+    let own = &target.webhook.headers;
+    let mut headers = HeaderMap::with_capacity(own.len() + OURS);
+    headers.extend(own.clone());
     let id = HeaderValue::from_str(delivery.id.as_str())?;
     let timestamp = HeaderValue::from(unix_seconds);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(&delivery.content_type)?);

@@ -52,7 +52,7 @@ impl State {
 
     fn spawn_attempt(&self, target: Arc<Compiled>, start: Start) {
         let (transport, clock) = (self.with.transport.clone(), self.with.clock.clone());
-        let ended = self.ended.clone();
+        let (ended, meters) = (self.ended.clone(), Arc::clone(&self.meters));
         let (delivery, whose, number, on_schedule) = match start {
             Start::Young(delivery) => {
                 let whose = Whose::Young { webhook: Arc::clone(&delivery.webhook), lane: delivery.lane };
@@ -65,7 +65,7 @@ impl State {
         };
         self.with.tasks.spawn("attempt", Role::Passing, async move {
             let (started_at, begun) = (clock.now(), Instant::now());
-            let tried = AssertUnwindSafe(attempt(&target, &delivery, number, &transport, &clock));
+            let tried = AssertUnwindSafe(attempt(&target, &delivery, number, &transport, &clock, &meters));
             let attempt = tried.catch_unwind().await.unwrap_or_else(|_| {
                 // A panic here is walhook's own fault; the delivery and its lane must not pay with silence.
                 tracing::error!(delivery.id = delivery.id.as_str(), "an attempt panicked");
@@ -74,7 +74,8 @@ impl State {
                 Attempt { number, started_at, took: begun.elapsed(), outcome }
             });
             let verdict = judge(&attempt.outcome, on_schedule, &target.webhook.retry, clock.dice());
-            tell::attempt(&delivery, &attempt, &verdict, since(clock.now(), delivery.committed_at));
+            meters.verdict(&verdict, since(clock.now(), delivery.committed_at));
+            tell::attempt(&delivery, &attempt, &verdict);
             if ended.send(Ended { whose, attempt, verdict }).is_err() {
                 tracing::debug!("an attempt ended after the dispatcher");
             }

@@ -20,6 +20,7 @@ mod begin;
 mod claims;
 mod due;
 mod follow;
+mod meters;
 mod queue;
 mod run;
 mod slot;

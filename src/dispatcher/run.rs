@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::begin::Ended;
 use super::claims::{self, Ask};
 use super::due::{Asking, SURVEY_EVERY};
+use super::meters::Meters;
 use super::queue::{Mode, Queue};
 use super::slot::{Slot, Slots, rules_of};
 use super::turn::{Load, Tokens, Turn};
@@ -39,6 +40,7 @@ pub(super) struct State {
     /// Whether anything waits that a tick must look at.
     restless: bool,
     pub in_flight: usize,
+    pub meters: Arc<Meters>,
     /// The claimed deliveries in memory.
     pub load: Load,
     /// Webhooks that may have something to start.
@@ -115,6 +117,7 @@ impl State {
             tick_at: Instant::now(),
             restless: true,
             in_flight: 0,
+            meters: Arc::default(),
             load: Load::default(),
             touched: Vec::new(),
             give_up_at: None,
@@ -134,8 +137,7 @@ impl State {
                 tracing::debug!("the ledger's writer has ended");
             }
         }
-        metrics::gauge!("walhook_deliveries_in_flight")
-            .set(f64::from(u32::try_from(self.in_flight).unwrap_or(0)));
+        self.meters.in_flight(self.in_flight);
     }
 
     pub(super) fn touch(&mut self, webhook: &Arc<str>) {

@@ -22,12 +22,10 @@ pub(super) struct Told {
 }
 
 /// One attempt, as it ended.
-pub(super) fn attempt(delivery: &Delivery, attempt: &Attempt, verdict: &Verdict, age: Duration) {
+pub(super) fn attempt(delivery: &Delivery, attempt: &Attempt, verdict: &Verdict) {
     let (id, webhook, number) = (delivery.id.as_str(), &*delivery.webhook, attempt.number);
     match verdict {
         Verdict::Delivered => {
-            metrics::counter!("walhook_deliveries_delivered_total").increment(1);
-            metrics::histogram!("walhook_delivery_age_seconds").record(age.as_secs_f64());
             tracing::debug!(delivery.id = id, webhook, attempt = number, "delivered");
         }
         Verdict::Retry(wait) => {
@@ -35,7 +33,6 @@ pub(super) fn attempt(delivery: &Delivery, attempt: &Attempt, verdict: &Verdict,
             tracing::debug!(delivery.id = id, webhook, attempt = number, reason, retry_in, "attempt failed");
         }
         Verdict::Failed(why) => {
-            metrics::counter!("walhook_deliveries_failed_total").increment(1);
             let (reason, why) = (attempt.outcome.describe(), why.describe());
             tracing::debug!(delivery.id = id, webhook, attempt = number, reason, why, "delivery given up");
         }

@@ -172,6 +172,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every word of [`Outcome::kind`].
+    pub const KINDS: [&'static str; 4] = ["responded", "timed_out", "unreachable", "refused"];
+
     /// A word for the ledger: `responded`, `timed_out`, `unreachable`, `refused`.
     pub fn kind(&self) -> &'static str {
         match self {

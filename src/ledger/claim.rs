@@ -49,7 +49,8 @@ pub struct Claims {
 }
 
 /// `$4` is the lease's token; `$5` bounds the sum of the bodies. The ids go into an array so that each is looked up in
-/// the index: the planner cannot know how few they are, and would read the whole table.
+/// the index, and by nothing else: the planner cannot know how few they are, and would read the whole table, or all of
+/// the webhook's index.
 const CLAIM: &str = "
 with room as (select * from unnest($1::text[], $2::integer[], $3::double precision[]) as r(webhook, count, lease)),
 due as (
@@ -66,9 +67,9 @@ fitting as (
         select id, bytes, sum(bytes) over (order by id rows unbounded preceding) as total from due) summed
     where total - bytes <= $5::bigint)
 update deliveries_open d
-set lease = $4, due_at = now() + make_interval(secs => r.lease)
-from room r
-where d.id = any(array(select id from fitting)) and r.webhook = d.webhook
+set lease = $4,
+    due_at = now() + make_interval(secs => (select r.lease from room r where r.webhook = d.webhook))
+where d.id = any(array(select id from fitting))
 returning ";
 
 const NEXT_DUE: &str = "

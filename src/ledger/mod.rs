@@ -10,6 +10,7 @@
 //! the writer's single connection, so neither can miss the other.
 
 pub mod claim;
+mod copy;
 pub mod migrate;
 pub mod overview;
 pub mod own;

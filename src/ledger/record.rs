@@ -5,13 +5,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use super::row::Columns;
-use super::{LedgerError, doing};
+use super::{LedgerError, copy, doing};
 use crate::domain::{Attempt, Delivery, DeliveryId, DeliveryStatus, Lane, StoreBodies};
 use crate::settlement::Owed;
 
@@ -111,7 +112,8 @@ impl State {
         }
     }
 
-    fn keeps_body(&self, store: StoreBodies) -> bool {
+    /// Whether a delivery that has come to this state keeps its body.
+    pub(super) fn keeps_body(&self, store: StoreBodies) -> bool {
         match self {
             Self::Delivered => store == StoreBodies::All,
             Self::Failed(_) => store != StoreBodies::None,
@@ -120,11 +122,12 @@ impl State {
     }
 }
 
+/// Open rows only: what has ended goes in by [`copy`](super::copy).
 const INSERT: &str = "
 with fence as (select 1 from sources where slot = $1 and epoch = $2 for share)
 insert into deliveries (
     id, event_id, event_type, webhook, lane, status, attempts, due_at, lease, committed_at, schema_name,
-    table_name, row_key, operation, content_type, body, finished_at, fail_reason,
+    table_name, row_key, operation, content_type, body,
     last_attempt_at, last_took_ms, last_outcome, last_http_status, last_error, last_response)
 select
     n.id, n.event_id, n.event_type, n.webhook, n.lane, n.status, n.attempts,
@@ -136,17 +139,18 @@ select
         else n.due_at
     end,
     n.lease, n.committed_at, n.schema_name, n.table_name, n.row_key, n.operation, n.content_type, n.body,
-    case when n.status in ('delivered', 'failed') then now() end, n.fail_reason,
     n.at, n.took_ms, n.outcome, n.http_status, n.error, n.response
 from fence, unnest(
     $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::integer[], $10::timestamptz[],
     $11::bigint[], $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
-    $18::bytea[], $19::text[], $20::timestamptz[], $21::double precision[], $22::text[], $23::integer[],
-    $24::text[], $25::bytea[], $26::boolean[])
+    $18::bytea[], $19::timestamptz[], $20::double precision[], $21::text[], $22::integer[],
+    $23::text[], $24::bytea[], $25::boolean[])
     as n(id, event_id, event_type, webhook, lane, status, attempts, due_at, lease, committed_at, schema_name,
-         table_name, row_key, operation, content_type, body, fail_reason, at, took_ms, outcome, http_status,
+         table_name, row_key, operation, content_type, body, at, took_ms, outcome, http_status,
          error, response, behind)";
 
+/// Every value of the attempt is carried through `held`: the planner cannot know how many rows an `unnest` of a
+/// parameter makes, and joins two such sets by trying each pair.
 const FINISH: &str = "
 with fence as (select 1 from sources where slot = $1 and epoch = $2 for share),
 n as (
@@ -155,33 +159,33 @@ n as (
         $9::double precision[], $10::text[], $11::integer[], $12::text[], $13::bytea[], $14::boolean[])
         as n(id, lease, status, due_at, fail_reason, at, took_ms, outcome, http_status, error, response, keep)),
 held as (
-    select d.id, d.lease, d.attempts, d.last_attempt_at, d.last_took_ms, d.last_outcome, d.last_http_status, d.last_error,
-        d.last_response
+    select n.*, d.attempts as made, d.last_attempt_at, d.last_took_ms, d.last_outcome, d.last_http_status,
+        d.last_error, d.last_response
     from n join deliveries_open d on d.id = n.id and d.lease = n.lease
     for update of d),
 past as (
     insert into past_attempts (delivery, number, attempted_at, took_ms, outcome, http_status, error, response)
-    select h.id, h.attempts, h.last_attempt_at, h.last_took_ms, h.last_outcome, h.last_http_status, h.last_error,
+    select h.id, h.made, h.last_attempt_at, h.last_took_ms, h.last_outcome, h.last_http_status, h.last_error,
         h.last_response
-    from held h join n using (id, lease)
-    where h.attempts > 0 and n.at is not null)
+    from held h
+    where h.made > 0 and h.at is not null)
 update deliveries d set
-    status = case when n.status = 'pending' and d.attempts > 0 then 'retrying' else n.status end,
-    attempts = d.attempts + case when n.at is null then 0 else 1 end,
-    due_at = n.due_at,
+    status = case when h.status = 'pending' and d.attempts > 0 then 'retrying' else h.status end,
+    attempts = d.attempts + case when h.at is null then 0 else 1 end,
+    due_at = h.due_at,
     lease = null,
-    finished_at = case when n.status in ('delivered', 'failed') then now() end,
-    fail_reason = n.fail_reason,
-    body = case when n.keep then d.body end,
-    last_attempt_at = coalesce(n.at, d.last_attempt_at),
-    last_took_ms = case when n.at is null then d.last_took_ms else n.took_ms end,
-    last_outcome = case when n.at is null then d.last_outcome else n.outcome end,
-    last_http_status = case when n.at is null then d.last_http_status else n.http_status end,
-    last_error = case when n.at is null then d.last_error else n.error end,
-    last_response = case when n.at is null then d.last_response else n.response end
-from n join held using (id, lease)
-where d.id = n.id and d.status in ('pending', 'retrying')
-returning d.id, n.lease";
+    finished_at = case when h.status in ('delivered', 'failed') then now() end,
+    fail_reason = h.fail_reason,
+    body = case when h.keep then d.body end,
+    last_attempt_at = coalesce(h.at, d.last_attempt_at),
+    last_took_ms = case when h.at is null then d.last_took_ms else h.took_ms end,
+    last_outcome = case when h.at is null then d.last_outcome else h.outcome end,
+    last_http_status = case when h.at is null then d.last_http_status else h.http_status end,
+    last_error = case when h.at is null then d.last_error else h.error end,
+    last_response = case when h.at is null then d.last_response else h.response end
+from held h
+where d.id = h.id and d.status in ('pending', 'retrying')
+returning d.id, h.lease";
 
 /// The earliest open delivery of each of these lanes becomes due, where it was waiting for an earlier one.
 const PROMOTE: &str = "
@@ -193,8 +197,8 @@ from (select distinct l.webhook, l.lane from unnest($1::text[], $2::bigint[]) as
         order by n.webhook, n.lane, n.id limit 1) head
 where o.id = head.id and head.due_at is null and head.status <> 'held'";
 
-/// Does the fence still stand (asked when a statement wrote fewer rows than it should)?
-const FENCE: &str = "select 1 from sources where slot = $1 and epoch = $2 for share";
+/// Does the fence still stand? Until the transaction ends it does; and what time it is there.
+const FENCE: &str = "select now() from sources where slot = $1 and epoch = $2 for share";
 
 /// The same, and nobody else is behind the fence: waits for a transaction of ours whose answer was lost.
 const FENCE_ALONE: &str = "select 1 from sources where slot = $1 and epoch = $2 for update";
@@ -202,6 +206,7 @@ const FENCE_ALONE: &str = "select 1 from sources where slot = $1 and epoch = $2 
 /// The prepared statements of a session that records.
 pub(super) struct Statements {
     insert: Statement,
+    copy: Statement,
     finish: Statement,
     promote: Statement,
     fence: Statement,
@@ -214,6 +219,7 @@ impl Statements {
         let prepared = async {
             Ok(Self {
                 insert: client.prepare(INSERT).await?,
+                copy: client.prepare(copy::COPY).await?,
                 finish: client.prepare(FINISH).await?,
                 promote: client.prepare(PROMOTE).await?,
                 fence: client.prepare(FENCE).await?,
@@ -223,16 +229,16 @@ impl Statements {
         prepared.await.map_err(doing("preparing to record"))
     }
 
-    /// Refuses when another process has taken over.
+    /// Refuses when another process has taken over. Returns the time of the transaction.
     pub(super) async fn check_fence(
         &self,
         client: &Client,
         slot: &str,
         epoch: i64,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<SystemTime, LedgerError> {
         let row =
             client.query_opt(&self.fence, &[&slot, &epoch]).await.map_err(doing("checking the fence"))?;
-        row.map(|_| ()).ok_or(LedgerError::FencedOff)
+        row.map(|row| row.get(0)).ok_or(LedgerError::FencedOff)
     }
 
     /// Refuses when another process has taken over; what we had sent before has ended, either way, when this returns.
@@ -246,21 +252,33 @@ impl Statements {
         row.map_err(doing("waiting for a lost transaction"))?.map(|_| ()).ok_or(LedgerError::FencedOff)
     }
 
-    /// Writes young deliveries' rows.
+    /// Writes the rows of young deliveries that have ended.
+    pub(super) async fn copy(
+        &self,
+        client: &Client,
+        slot: &str,
+        epoch: i64,
+        rows: &[&NewRow],
+        store: StoreBodies,
+    ) -> Result<(), LedgerError> {
+        let ended_at = self.check_fence(client, slot, epoch).await?;
+        copy::ended(client, &self.copy, rows, store, ended_at).await.map_err(doing("recording deliveries"))
+    }
+
+    /// Writes the rows of young deliveries that are open.
     pub(super) async fn insert(
         &self,
         client: &Client,
         slot: &str,
         epoch: i64,
-        rows: &[NewRow],
+        rows: &[&NewRow],
         store: StoreBodies,
         now: Timestamp,
     ) -> Result<u64, LedgerError> {
         let mut columns = Columns::default();
         let mut lanes = HashSet::new();
         for row in rows {
-            let open = !row.state.is_ended();
-            let behind = open && !lanes.insert((&*row.delivery.webhook, row.delivery.lane));
+            let behind = !lanes.insert((&*row.delivery.webhook, row.delivery.lane));
             columns.push_delivery(&row.delivery);
             columns.push_state(&row.state, row.state.due(now), row.state.keeps_body(store));
             columns.push_attempt(row.attempt.as_ref());
@@ -269,7 +287,7 @@ impl Statements {
             columns.body.push(row.state.keeps_body(store).then_some(&row.delivery.body[..]));
         }
         let c = &columns;
-        let parameters: [&(dyn ToSql + Sync); 26] = [
+        let parameters: [&(dyn ToSql + Sync); 25] = [
             &slot,
             &epoch,
             &c.id,
@@ -288,7 +306,6 @@ impl Statements {
             &c.operation,
             &c.content_type,
             &c.body,
-            &c.fail_reason,
             &c.at,
             &c.took_ms,
             &c.outcome,

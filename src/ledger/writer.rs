@@ -234,10 +234,14 @@ impl Writer {
             batch.rows.sort_by_key(|row| there.contains(row.delivery.id.as_str()));
         }
         let fresh = batch.rows.get(..batch.rows.len() - already).unwrap_or_default();
-        if !fresh.is_empty() {
+        let (ended, open): (Vec<_>, Vec<_>) = fresh.iter().partition(|row| row.state.is_ended());
+        if !ended.is_empty() {
+            statements.copy(transaction.client(), slot, epoch, &ended, self.store).await?;
+        }
+        if !open.is_empty() {
             let client = transaction.client();
-            let written = statements.insert(client, slot, epoch, fresh, self.store, now).await?;
-            if usize::try_from(written) != Ok(fresh.len()) {
+            let written = statements.insert(client, slot, epoch, &open, self.store, now).await?;
+            if usize::try_from(written) != Ok(open.len()) {
                 return Err(LedgerError::FencedOff);
             }
         }

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
@@ -153,8 +154,12 @@ impl Transport {
         }
         let started = Instant::now();
         let progress = Arc::new(Progress::default());
-        let sending = self.door(source).client.post(url.clone()).headers(headers).body(body).send();
-        let sending = progress::noting(Arc::clone(&progress), sending);
+        let client = &self.door(source).client;
+        let post = match client.post(url.clone()).body(body).build() {
+            Ok(post) => with_headers(post, headers),
+            Err(error) => return failure::outcome(&error, url, &progress),
+        };
+        let sending = progress::noting(Arc::clone(&progress), client.execute(post));
         match tokio::time::timeout(timeout, sending).await {
             Err(_) => Outcome::TimedOut { stage: progress.stage() },
             Ok(Err(error)) => failure::outcome(&error, url, &progress),
@@ -194,6 +199,15 @@ impl Transport {
         };
         Some(Outcome::Refused { by, reason })
     }
+}
+
+/// The map is taken over, not copied; of what the URL's userinfo made, the webhook's own header wins.
+fn with_headers(mut post: reqwest::Request, headers: HeaderMap) -> reqwest::Request {
+    let from_url = std::mem::replace(post.headers_mut(), headers);
+    if let Some(basic) = from_url.get(AUTHORIZATION) {
+        post.headers_mut().entry(AUTHORIZATION).or_insert_with(|| basic.clone());
+    }
+    post
 }
 
 impl Door {

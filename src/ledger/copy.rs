@@ -1,0 +1,99 @@
+//! Rows of deliveries that ended at their first try, which is most: they go in by `COPY`.
+//!
+//! Nothing about them depends on what the ledger holds, so no statement has to look at each; `COPY` costs the server
+//! less than half of what an `INSERT` of the same rows does.
+
+use std::time::SystemTime;
+
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Statement};
+
+use super::record::{NewRow, State};
+use super::row::pg_time;
+use crate::domain::{Outcome, StoreBodies};
+
+/// The statement; its columns are those of [`TYPES`].
+pub(super) const COPY: &str = "
+copy deliveries (
+    id, event_id, event_type, webhook, lane, status, attempts, committed_at, schema_name, table_name, row_key,
+    operation, content_type, body, finished_at, fail_reason, last_attempt_at, last_took_ms, last_outcome,
+    last_http_status, last_error, last_response)
+from stdin (format binary)";
+
+const TYPES: [Type; 22] = [
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::INT8,
+    Type::TEXT,
+    Type::INT4,
+    Type::TIMESTAMPTZ,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::BYTEA,
+    Type::TIMESTAMPTZ,
+    Type::TEXT,
+    Type::TIMESTAMPTZ,
+    Type::FLOAT8,
+    Type::TEXT,
+    Type::INT4,
+    Type::TEXT,
+    Type::BYTEA,
+];
+
+/// Writes rows that have all ended, at `ended_at` by the database's clock.
+pub(super) async fn ended(
+    client: &Client,
+    copy: &Statement,
+    rows: &[&NewRow],
+    store: StoreBodies,
+    ended_at: SystemTime,
+) -> Result<(), tokio_postgres::Error> {
+    let sink = client.copy_in(copy).await?;
+    let writer = BinaryCopyInWriter::new(sink, &TYPES);
+    tokio::pin!(writer);
+    for row in rows {
+        let (delivery, attempt) = (&row.delivery, row.attempt.as_ref());
+        let outcome = attempt.map(|attempt| &attempt.outcome);
+        let body = row.state.keeps_body(store).then_some(&delivery.body[..]);
+        let fail_reason = match &row.state {
+            State::Failed(reason) => Some(&**reason),
+            _ => None,
+        };
+        let response = match outcome {
+            Some(Outcome::Responded { body, .. }) if !body.is_empty() => Some(&body[..]),
+            _ => None,
+        };
+        let values: [&(dyn ToSql + Sync); 22] = [
+            &delivery.id.as_str(),
+            &delivery.event_id.as_str(),
+            &&*delivery.event_type,
+            &&*delivery.webhook,
+            &delivery.lane.0,
+            &row.state.status().as_str(),
+            &i32::from(attempt.is_some()),
+            &pg_time(delivery.committed_at),
+            &&*delivery.schema,
+            &&*delivery.table,
+            &&*delivery.key,
+            &delivery.operation.as_str(),
+            &&*delivery.content_type,
+            &body,
+            &ended_at,
+            &fail_reason,
+            &attempt.map(|attempt| pg_time(attempt.started_at)),
+            &attempt.map(|attempt| attempt.took.as_secs_f64() * 1e3),
+            &outcome.map(Outcome::kind),
+            &outcome.and_then(Outcome::status).map(i32::from),
+            &outcome.filter(|outcome| !outcome.is_success()).map(Outcome::describe),
+            &response,
+        ];
+        writer.as_mut().write(&values).await?;
+    }
+    writer.finish().await.map(|_| ())
+}
