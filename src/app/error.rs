@@ -2,6 +2,7 @@
 
 use crate::control::ControlError;
 use crate::postgres::told;
+use crate::source::SetupError;
 
 /// Why the process cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,15 @@ impl<E: Into<ControlError>> From<E> for AppError {
 }
 
 impl AppError {
+    /// Why the slot cannot be read from any more, where it is that.
+    pub(super) fn loss(&self) -> Option<&'static str> {
+        match self {
+            Self::Control(ControlError::Source(error)) => error.loss(),
+            Self::Control(ControlError::Setup(SetupError::Slot(error))) => error.loss(),
+            _ => None,
+        }
+    }
+
     /// The message for people: every line of it.
     pub fn tell(&self) -> String {
         let (detail, hint) = match self {

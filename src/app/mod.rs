@@ -14,14 +14,16 @@ mod start;
 mod stop;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
 
 use crate::catalog::{self, Published, Watcher};
-use crate::config::{Config, Sources};
+use crate::config::{Config, OnSlotLost, Sources};
 use crate::control::{Places, load_config, transport};
 use crate::dispatcher::{self, Dispatcher, Doors};
 use crate::domain::limits;
@@ -31,18 +33,44 @@ use crate::settlement::Settlement;
 use crate::source::{Item, SourceState};
 use crate::tasks::{Role, Tasks};
 
-/// Runs the sidecar until a signal or a fault ends it.
+/// How long to wait before a new slot is made.
+const BEFORE_ANOTHER: Duration = Duration::from_secs(1);
+
+/// Runs the sidecar until a signal or a fault ends it. A slot that is lost on the way is no end where the operator has
+/// chosen to go on.
 pub async fn run(sources: Sources) -> Result<(), AppError> {
-    let config = Arc::new(load_config(&sources)?);
     let metrics = crate::telemetry::start_metrics();
+    let mut lost = None;
+    loop {
+        let config = Arc::new(load_config(&sources)?);
+        let goes_on = config.database.on_slot_lost == OnSlotLost::Recreate;
+        match one_life(config, sources.clone(), metrics.clone(), lost.take()).await {
+            Err(error) if goes_on && error.loss().is_some() => {
+                lost = error.loss();
+                tracing::error!(reason = lost, "the slot is lost; going on with a new one");
+                tokio::time::sleep(BEFORE_ANOTHER).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// From a configuration to the end; `lost` says why an earlier life ended, where it could not go on with its slot.
+async fn one_life(
+    config: Arc<Config>,
+    sources: Sources,
+    metrics: Option<PrometheusHandle>,
+    lost: Option<&'static str>,
+) -> Result<(), AppError> {
     let (tasks, deaths) = Tasks::new();
     let listener = serve::bind(config.server.listen).await?;
-    let prepared = start::prepare(&config).await?;
+    let prepared = start::prepare(&config, lost).await?;
     let (state_in, states) = watch::channel(SourceState::Connecting);
     let (health_in, health) = watch::channel(Health::Starting);
-    let page = serve::Pages { metrics, source: states.clone(), ledger: health };
+    let (gaps_in, gaps) = watch::channel(Vec::new());
+    let page = serve::Pages { metrics, source: states.clone(), ledger: health, gaps };
     tasks.spawn("server", Role::Essential, serve::serve(listener, page, tasks.stopping()));
-    let running = start::begin(config, prepared, &tasks, state_in, health_in);
+    let running = start::begin(config, prepared, &tasks, state_in, (health_in, gaps_in));
     stop::until_the_end(running, sources, tasks, deaths, states).await
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use crate::domain::{Relation, ReplicaIdentity};
+use crate::domain::{Relation, ReplicaIdentity, limits};
 use crate::postgres::{Server, Session};
 use crate::telemetry::chain;
 
@@ -63,7 +63,8 @@ impl Keys {
     /// The names of the primary key's columns; asks until there is an answer.
     async fn primary_key(&mut self, relation: &Relation) -> Vec<String> {
         loop {
-            match self.ask(relation.id).await {
+            let asked = tokio::time::timeout(limits::ANSWER_WITHIN, self.ask(relation.id)).await;
+            match asked.unwrap_or_else(|_| Err("no answer".to_owned())) {
                 Ok(names) if names.is_empty() => {
                     return self.primary.get(&relation.id).cloned().unwrap_or_default();
                 }

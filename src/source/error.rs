@@ -8,6 +8,9 @@ use crate::pgoutput::DecodeError;
 use crate::postgres::{ConnectError, Fault, Nature, fault_nature};
 use crate::telemetry::chain;
 
+/// The reason of a gap that a dropped publication makes.
+pub const PUBLICATION_DROPPED: &str = "the publication was dropped";
+
 /// Why a stream ended or could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -51,6 +54,13 @@ pub enum SourceError {
         slot: String,
         /// Up to where everything was confirmed.
         confirmed: Option<crate::domain::EndLsn>,
+    },
+    /// A publication that the stream is made from did not exist where the log now stands.
+    #[error("a publication was dropped")]
+    PublicationGone {
+        /// What the server said.
+        #[source]
+        source: Box<Fault>,
     },
     /// The slot belongs to another plugin or database.
     #[error("replication slot \"{slot}\" is not ours")]
@@ -101,6 +111,17 @@ impl From<ConnectError> for SourceError {
 }
 
 impl SourceError {
+    /// The same, or that one of these publications is not there, where the server means that.
+    pub(super) fn about(self, publications: &[String]) -> Self {
+        let named = |text: &str| publications.iter().any(|name| text.contains(&format!("\"{name}\"")));
+        match self {
+            Self::Ended { source } if source.code == "42704" && named(&source.to_string()) => {
+                Self::PublicationGone { source }
+            }
+            other => other,
+        }
+    }
+
     pub(super) fn out_of_order(what: &str) -> Self {
         Self::Protocol { problem: what.to_owned() }
     }
@@ -112,9 +133,20 @@ impl SourceError {
             Self::Refused { source, .. } | Self::Ended { source } => fault_nature(source),
             Self::SlotMissing { .. }
             | Self::SlotLost { .. }
+            | Self::PublicationGone { .. }
             | Self::SlotForeign { .. }
             | Self::OtherSystem { .. } => Nature::Definite,
             _ => Nature::Transient,
+        }
+    }
+
+    /// Why the slot cannot be read from any more, where it is that: changes are lost, and only a new one helps.
+    pub fn loss(&self) -> Option<&'static str> {
+        match self {
+            Self::SlotMissing { .. } => Some("the slot is gone"),
+            Self::SlotLost { .. } => Some("the slot was invalidated"),
+            Self::PublicationGone { .. } => Some(PUBLICATION_DROPPED),
+            _ => None,
         }
     }
 
@@ -122,10 +154,12 @@ impl SourceError {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.detail(),
-            Self::Refused { source, .. } | Self::Ended { source } => Some(match &source.detail {
-                Some(detail) => format!("{source}: {detail}"),
-                None => source.to_string(),
-            }),
+            Self::Refused { source, .. } | Self::Ended { source } | Self::PublicationGone { source } => {
+                Some(match &source.detail {
+                    Some(detail) => format!("{source}: {detail}"),
+                    None => source.to_string(),
+                })
+            }
             Self::SlotTaken { pid, .. } => pid.map(|pid| format!("It is active for PID {pid}.")),
             Self::SlotLost { confirmed, .. } => confirmed.map(|lsn| {
                 format!("Changes after {lsn} were removed from the log before they were delivered.")
@@ -144,10 +178,6 @@ impl SourceError {
         let text = match self {
             Self::Connect(error) => return error.hint(),
             Self::Refused { source, .. } | Self::Ended { source } => match source.code.as_str() {
-                "42704" => {
-                    "A publication must be older than the slot's position. If it was dropped and made again, the slot \
-                     must be made again too."
-                }
                 "42501" => "The role needs the REPLICATION attribute.",
                 _ => return source.hint.clone(),
             },
@@ -162,6 +192,10 @@ impl SourceError {
             Self::SlotLost { .. } => {
                 "max_slot_wal_keep_size was exceeded. To go on from now and record the gap, set \
                  database.on_slot_lost = \"recreate\"; raise max_slot_wal_keep_size to avoid it."
+            }
+            Self::PublicationGone { .. } => {
+                "For the log before it was made again it does not exist, so this slot can never pass that place. To go \
+                 on from now and record the gap, set database.on_slot_lost = \"recreate\"."
             }
             Self::SlotForeign { .. } => "Choose another name in database.slot.",
             Self::OtherSystem { .. } => {

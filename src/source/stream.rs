@@ -104,7 +104,7 @@ pub async fn stream(
         idle_sent: floor,
         clock: options.clock.clone(),
     };
-    reader.run(items, confirmed, stop).await
+    reader.run(items, confirmed, stop).await.map_err(|error| error.about(&options.publications))
 }
 
 /// Checks that this is the right cluster and a usable slot, and starts.

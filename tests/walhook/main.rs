@@ -7,6 +7,8 @@
 //! or an error that the test did not list fails the test.
 
 #[cfg(test)]
+mod accidents;
+#[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod chaos;

@@ -1,6 +1,7 @@
 //! What every test needs: the cast, and how to wait.
 
 mod database;
+mod proxy;
 mod receiver;
 mod sidecar;
 pub mod witness;
@@ -13,6 +14,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
 pub use database::{Database, ORDERS, connect};
+pub use proxy::{Network, Proxy};
 pub use receiver::{Answer, Receiver, Request};
 pub use sidecar::{Run, Sidecar, refused, run_once};
 

@@ -153,7 +153,7 @@ impl Sidecar {
     pub fn address(&self) -> Option<String> {
         let lines = self.lines();
         let fresh = lines.get(self.lines_before..).unwrap_or_default();
-        let listening = fresh.iter().find(|line| line["fields"]["message"] == "listening")?;
+        let listening = fresh.iter().rfind(|line| line["fields"]["message"] == "listening")?;
         Some(listening["fields"]["address"].as_str()?.to_owned())
     }
 
