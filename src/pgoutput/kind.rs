@@ -122,7 +122,12 @@ fn scalar_of_name(name: &str) -> ValueKind {
 
 /// A type of the user's own, whatever it is named after.
 fn of_custom(name: &str) -> ValueKind {
-    if name.starts_with('_') { array_of(ValueKind::Text, b',') } else { ValueKind::Text }
+    match name {
+        // PostGIS gives its two main types a delimiter of their own.
+        "_geometry" | "_geography" => array_of(ValueKind::Text, b':'),
+        name if name.starts_with('_') => array_of(ValueKind::Text, b','),
+        _ => ValueKind::Text,
+    }
 }
 
 fn array_of(element: ValueKind, delimiter: u8) -> ValueKind {
@@ -166,8 +171,10 @@ mod tests {
         types.announce(1, "app", "json");
         types.announce(20_000, "app", "json");
         types.announce(20_001, "pg_catalog", "json");
+        types.announce(20_002, "public", "_geometry");
         assert_eq!(types.kind(20_000), ValueKind::Text);
         assert_eq!(types.kind(20_001), ValueKind::Json);
+        assert_eq!(types.kind(20_002), ValueKind::Array(Box::new(ValueKind::Text), b':'));
         assert_eq!(types.get(20_000), Some(("app", "json")));
     }
 
