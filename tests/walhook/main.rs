@@ -37,6 +37,8 @@ mod operator;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod rebuild;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod source;
