@@ -23,6 +23,8 @@ mod harness;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod lagging;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod ledger_care;
