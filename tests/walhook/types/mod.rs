@@ -7,6 +7,7 @@
 
 mod matrix;
 mod odd_corners;
+mod random;
 
 use std::collections::BTreeMap;
 
