@@ -41,6 +41,8 @@ mod order;
 #[cfg(test)]
 mod rebuild;
 #[cfg(test)]
+mod record;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod source;

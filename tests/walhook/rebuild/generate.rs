@@ -35,7 +35,7 @@ struct Table {
 }
 
 /// Makes the statements.
-pub(super) struct Generator {
+pub(crate) struct Generator {
     dice: fastrand::Rng,
     tables: Vec<Table>,
 }

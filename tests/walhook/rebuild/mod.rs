@@ -8,7 +8,7 @@
 //!
 //! `WALHOOK_SEED` repeats a run's statements, `WALHOOK_SOAK=N` makes it N times as long.
 
-mod generate;
+pub(crate) mod generate;
 mod model;
 
 use std::collections::HashMap;
@@ -22,12 +22,12 @@ use crate::support::{
 use generate::Generator;
 use model::Model;
 
-const TABLES: [&str; 3] = ["amber", "birch", "cedar"];
+pub(crate) const TABLES: [&str; 3] = ["amber", "birch", "cedar"];
 const RESTARTS: u64 = 24;
 /// What the last deliveries may take: a lease of a killed process has to run out first.
 const SETTLING: Duration = Duration::from_secs(120);
 
-async fn create_tables(database: &Database) {
+pub(crate) async fn create_tables(database: &Database) {
     database
         .execute("create sequence alts; create table ddl (n bigserial primary key, tbl text, what jsonb)")
         .await;

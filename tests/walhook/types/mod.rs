@@ -20,18 +20,19 @@ const FILES: [&str; 3] =
     [include_str!("builtin.values"), include_str!("custom.values"), include_str!("contrib.values")];
 
 /// What the types of `custom.values` are made by.
-const CUSTOM: &str = include_str!("custom.sql");
+pub(crate) const CUSTOM: &str = include_str!("custom.sql");
 
 /// Types of which no value can be made by a statement.
 const NO_VALUES: [&str; 3] = ["gtsvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary"];
 
 /// The settings that walhook pins, for the test's own look at the texts.
-const PINNED: &str = "set datestyle = 'ISO'; set intervalstyle = 'iso_8601'; set bytea_output = 'hex';
+pub(crate) const PINNED: &str =
+    "set datestyle = 'ISO'; set intervalstyle = 'iso_8601'; set bytea_output = 'hex';
     set extra_float_digits = 3; set timezone = 'UTC'; set search_path = 'pg_catalog';";
 
 /// What a value becomes.
 #[derive(Debug, Clone)]
-enum Expected {
+pub(crate) enum Expected {
     /// This JSON.
     Json(String),
     /// A string of the server's text.
@@ -42,15 +43,15 @@ enum Expected {
 
 /// A type and its values.
 #[derive(Debug)]
-struct Subject {
-    name: String,
+pub(crate) struct Subject {
+    pub(crate) name: String,
     /// The extension that brings it.
-    extension: Option<String>,
+    pub(crate) extension: Option<String>,
     /// SQL expressions, and what becomes of them.
-    values: Vec<(String, Expected)>,
+    pub(crate) values: Vec<(String, Expected)>,
 }
 
-fn subjects() -> Vec<Subject> {
+pub(crate) fn subjects() -> Vec<Subject> {
     let mut all: Vec<Subject> = Vec::new();
     for file in FILES {
         let mut extension = None;
@@ -114,7 +115,7 @@ async fn rows(receiver: &Receiver, path: &str, count: usize) -> BTreeMap<(String
 }
 
 /// The extensions of the files that this server offers, made; the others are named on the output.
-async fn create_extensions(database: &Database) -> Vec<String> {
+pub(crate) async fn create_extensions(database: &Database) -> Vec<String> {
     let mut made = Vec::new();
     let mut named: Vec<String> = subjects().into_iter().filter_map(|subject| subject.extension).collect();
     named.dedup();
