@@ -2,7 +2,8 @@
 //!
 //! The oids are those of `pg_type.dat`, which never change. In the system catalog the array of type `x` is named `_x`;
 //! `create type` follows the same custom, so the name of an announced type tells its arrays too. What the elements
-//! of such an array are is not announced: they keep their text.
+//! of such an array are is not announced, a domain of numbers included: they keep their text. A type whose own name begins with
+//! `_` is taken for an array; its values go out as their text, unless that reads as an array.
 
 use rustc_hash::FxHashMap;
 
