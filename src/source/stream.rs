@@ -42,6 +42,12 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// So many feedback intervals without a byte, and the connection is dead.
 const SILENT_INTERVALS: u32 = 4;
+/// Asks for the server's patience, in milliseconds. A database without an encoding holds bytes that are no text in any:
+/// made into UTF-8 they would be an error that ends the stream, so they are taken as they are.
+const TIMEOUT_AND_ENCODING: &str = "
+select setting, case when pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'
+                     then pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) end
+from pg_catalog.pg_settings where name = 'wal_sender_timeout'";
 
 /// What to stream from, and how.
 #[derive(Debug, Clone)]
@@ -119,8 +125,7 @@ async fn begin(
     let state = slot::state_on(link, &options.slot).await?;
     let state = state.ok_or_else(|| SourceError::SlotMissing { slot: options.slot.clone() })?;
     state.usable(&options.slot, &identity.database)?;
-    let sql = "select setting from pg_catalog.pg_settings where name = 'wal_sender_timeout'";
-    let rows = link.query("the question for wal_sender_timeout", sql).await?;
+    let rows = link.query("the question for wal_sender_timeout", TIMEOUT_AND_ENCODING).await?;
     let timeout_ms = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
     let every = feedback_every(options.feedback_every, Duration::from_millis(timeout_ms));
     let names: Vec<_> =

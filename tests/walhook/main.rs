@@ -25,6 +25,8 @@ mod harness;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod lagging;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod ledger_care;
@@ -39,6 +41,10 @@ mod operator;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod rebuild;
+#[cfg(test)]
+mod record;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod source;
@@ -46,3 +52,5 @@ mod source;
 mod stop;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod types;

@@ -59,8 +59,13 @@ where
     }
 }
 
+/// What the environment may turn. The sidecar does not get to see it: it refuses a variable that it does not know.
+pub const KNOBS: [&str; 5] =
+    ["WALHOOK_SEED", "WALHOOK_SOAK", "WALHOOK_KILLS", "WALHOOK_MILLION", "WALHOOK_FUZZ_SECONDS"];
+
 /// A number from the environment, or `default`.
 #[expect(clippy::disallowed_methods, reason = "a test's knobs are no part of the configuration")]
 pub fn knob(name: &str, default: u64) -> u64 {
+    assert!(KNOBS.contains(&name), "not one of the knobs: {name}");
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
