@@ -51,6 +51,8 @@ pub enum SourceError {
         slot: String,
         /// Up to where everything was confirmed.
         confirmed: Option<crate::domain::EndLsn>,
+        /// Why, in the server's word (`pg_replication_slots.invalidation_reason`), from Postgres 17 on.
+        reason: Option<String>,
     },
     /// The slot belongs to another plugin or database.
     #[error("replication slot \"{slot}\" is not ours")]
@@ -127,8 +129,10 @@ impl SourceError {
                 None => source.to_string(),
             }),
             Self::SlotTaken { pid, .. } => pid.map(|pid| format!("It is active for PID {pid}.")),
-            Self::SlotLost { confirmed, .. } => confirmed.map(|lsn| {
-                format!("Changes after {lsn} were removed from the log before they were delivered.")
+            Self::SlotLost { confirmed, reason, .. } => confirmed.map(|lsn| {
+                let why = reason.as_ref().map(|reason| format!(" (invalidation_reason = {reason})"));
+                let why = why.unwrap_or_default();
+                format!("Changes after {lsn} were not delivered and can no longer be read{why}.")
             }),
             Self::SlotForeign { problem, .. } => Some(problem.clone()),
             Self::OtherSystem { expected, found } => {
@@ -159,10 +163,20 @@ impl SourceError {
                 "Changes since it was dropped cannot be read any more. To go on from now and record the gap, set \
                  database.on_slot_lost = \"recreate\"."
             }
-            Self::SlotLost { .. } => {
-                "max_slot_wal_keep_size was exceeded. To go on from now and record the gap, set \
-                 database.on_slot_lost = \"recreate\"; raise max_slot_wal_keep_size to avoid it."
-            }
+            Self::SlotLost { reason, .. } => match reason.as_deref() {
+                Some("idle_timeout") => {
+                    "It was unused for longer than idle_replication_slot_timeout. To go on from now and record the gap, \
+                     set database.on_slot_lost = \"recreate\"; raise idle_replication_slot_timeout to avoid it."
+                }
+                Some("wal_level_insufficient" | "rows_removed") => {
+                    "To go on from now and record the gap, set database.on_slot_lost = \"recreate\"; keep \
+                     wal_level = logical on every server that takes over."
+                }
+                _ => {
+                    "max_slot_wal_keep_size was exceeded. To go on from now and record the gap, set \
+                     database.on_slot_lost = \"recreate\"; raise max_slot_wal_keep_size to avoid it."
+                }
+            },
             Self::SlotForeign { .. } => "Choose another name in database.slot.",
             Self::OtherSystem { .. } => {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \
@@ -216,6 +230,12 @@ pub enum SetupError {
         /// The tables, quoted.
         tables: Vec<String>,
     },
+    /// Tables whose updates or deletes are wanted have a full identity with columns that cannot be published.
+    #[error("{} cannot publish updates and deletes", tables.join(", "))]
+    VirtualIdentity {
+        /// The tables, quoted.
+        tables: Vec<String>,
+    },
     /// Somebody with more rights must change the publication.
     #[error("publication \"{publication}\" must be changed by its owner")]
     NeedsOwner {
@@ -260,6 +280,11 @@ impl SetupError {
                  DELETE fail."
                     .to_owned(),
             ),
+            Self::VirtualIdentity { .. } => Some(
+                "Their replica identity is full and they have virtual generated columns, which Postgres does not publish: \
+                 it would refuse the application's own UPDATE and DELETE."
+                    .to_owned(),
+            ),
             Self::Slot(error) => error.detail(),
             Self::Privilege { .. } | Self::NeedsOwner { .. } => None,
         }
@@ -280,6 +305,14 @@ impl SetupError {
                     tables.iter().map(|t| format!("ALTER TABLE {t} REPLICA IDENTITY FULL;")).collect();
                 Some(format!(
                     "Add a primary key, or run: {} Or subscribe to inserts only.",
+                    remedies.join(" ")
+                ))
+            }
+            Self::VirtualIdentity { tables } => {
+                let remedies: Vec<_> =
+                    tables.iter().map(|t| format!("ALTER TABLE {t} REPLICA IDENTITY DEFAULT;")).collect();
+                Some(format!(
+                    "With a primary key, run: {} Or make the columns STORED, or subscribe to inserts only.",
                     remedies.join(" ")
                 ))
             }

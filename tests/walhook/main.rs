@@ -44,3 +44,5 @@ mod source;
 mod stop;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod versions;

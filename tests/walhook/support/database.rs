@@ -79,6 +79,11 @@ impl Database {
         self.client.query_one(query, &[]).await.expect(query).get(0)
     }
 
+    /// The server's version as a number: 180004 is 18.4.
+    pub async fn version(&self) -> i64 {
+        self.number("select current_setting('server_version_num')::int8").await
+    }
+
     /// How many bytes of log the slot holds back.
     pub async fn slot_lag_bytes(&self) -> i64 {
         let query = "select (pg_current_wal_lsn() - confirmed_flush_lsn)::int8 from pg_replication_slots \
