@@ -2,6 +2,7 @@
 
 use crate::control::ControlError;
 use crate::postgres::told;
+use crate::source::SourceError;
 
 /// Why the process cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,11 @@ impl<E: Into<ControlError>> From<E> for AppError {
 }
 
 impl AppError {
+    /// Whether it ended because the server's log has forked.
+    pub(super) fn is_another_timeline(&self) -> bool {
+        matches!(self, Self::Control(ControlError::Source(SourceError::OtherTimeline { .. })))
+    }
+
     /// The message for people: every line of it.
     pub fn tell(&self) -> String {
         let (detail, hint) = match self {

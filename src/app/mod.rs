@@ -12,6 +12,7 @@ mod refresh;
 pub mod serve;
 mod start;
 mod stop;
+mod timeline;
 
 use std::sync::Arc;
 
@@ -31,19 +32,59 @@ use crate::settlement::Settlement;
 use crate::source::{Item, SourceState};
 use crate::tasks::{Role, Tasks};
 
-/// Runs the sidecar until a signal or a fault ends it.
+/// Runs the sidecar until a signal or a fault ends it. When the server turns out to be on another timeline, everything
+/// is stopped in order and begun anew: what was in memory belongs to the log as it was.
 pub async fn run(sources: Sources) -> Result<(), AppError> {
-    let config = Arc::new(load_config(&sources)?);
+    let mut config = Arc::new(load_config(&sources)?);
     let metrics = crate::telemetry::start_metrics();
+    let door = serve::Door::open(config.server.listen).await?;
+    let mut signals = None;
+    loop {
+        let prepared = match &mut signals {
+            None => start::prepare(&config).await?,
+            // Nobody else hears them any more.
+            Some(signals) => tokio::select! {
+                prepared = start::prepare(&config) => prepared?,
+                () = stop::asked(signals) => return Ok(()),
+            },
+        };
+        let heard = match signals.take() {
+            Some(signals) => signals,
+            None => stop::signals()?,
+        };
+        let ended = live(&sources, &config, prepared, metrics.clone(), &door, heard).await;
+        signals = Some(ended.signals);
+        match ended.result {
+            Err(error) if error.is_another_timeline() => {
+                tracing::warn!(reason = error.tell(), "the log has forked: beginning anew");
+                config = ended.config;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// One life: from the link's beginning to everybody's end.
+async fn live(
+    sources: &Sources,
+    config: &Arc<Config>,
+    prepared: start::Ready,
+    metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
+    door: &serve::Door,
+    signals: stop::Signals,
+) -> stop::Ended {
     let (tasks, deaths) = Tasks::new();
-    let listener = serve::bind(config.server.listen).await?;
-    let prepared = start::prepare(&config).await?;
     let (state_in, states) = watch::channel(SourceState::Connecting);
     let (health_in, health) = watch::channel(Health::Starting);
     let page = serve::Pages { metrics, source: states.clone(), ledger: health };
-    tasks.spawn("server", Role::Essential, serve::serve(listener, page, tasks.stopping()));
-    let running = start::begin(config, prepared, &tasks, state_in, health_in);
-    stop::until_the_end(running, sources, tasks, deaths, states).await
+    match door.listener() {
+        Ok(listener) => {
+            tasks.spawn("server", Role::Essential, serve::serve(listener, page, tasks.stopping()));
+        }
+        Err(error) => return stop::Ended { result: Err(error), config: Arc::clone(config), signals },
+    }
+    let running = start::begin(Arc::clone(config), prepared, &tasks, state_in, health_in);
+    stop::until_the_end(running, sources, tasks, deaths, states, signals).await
 }
 
 /// What [`start`] leaves for the rest of the process's life.

@@ -177,6 +177,9 @@ async fn server(
     let (version, role) = (&facts.version_text, &facts.role);
     report.ok("database", format!("{}: Postgres {version}, as role {role}", places.database.display()));
     let may_replicate = problems.is_empty();
+    if let Err(problem) = facts.insist_on_failover(config.database.slot_failover) {
+        report.error("database", setup(&problem));
+    }
     for problem in &problems {
         report.error("database", setup(problem));
     }
@@ -310,7 +313,9 @@ async fn tables(
 
 fn no_identity(table: &TableInfo, explicit: bool) -> Finding {
     let name = qualified(&table.schema, &table.table);
-    let remedy = if table.identity == RowIdentity::Virtual {
+    let is_virtual = table.identity == RowIdentity::Virtual;
+    let usable = if is_virtual { "usable " } else { "" };
+    let remedy = if is_virtual {
         format!(
             "It is full, and virtual generated columns cannot be sent: ALTER TABLE {name} REPLICA IDENTITY DEFAULT;"
         )
@@ -318,14 +323,14 @@ fn no_identity(table: &TableInfo, explicit: bool) -> Finding {
         format!("Add a primary key, or run: ALTER TABLE {name} REPLICA IDENTITY FULL;")
     };
     if explicit {
-        Finding::new(Severity::Error, "tables", format!("{name} has no usable replica identity"))
+        Finding::new(Severity::Error, "tables", format!("{name} has no {usable}replica identity"))
             .detail(
                 "Publishing its updates and deletes would make the application's own UPDATE and DELETE fail."
                     .to_owned(),
             )
             .hint(format!("{remedy} Or subscribe to its inserts only."))
     } else {
-        let message = format!("{name} has no usable replica identity: only its inserts can become events");
+        let message = format!("{name} has no {usable}replica identity: only its inserts can become events");
         Finding::new(Severity::Warning, "tables", message).hint(remedy)
     }
 }

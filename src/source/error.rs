@@ -70,6 +70,32 @@ pub enum SourceError {
         /// The identifier found.
         found: u64,
     },
+    /// The server is on another timeline than when this process began: a standby was promoted, or a backup restored.
+    #[error("the database is on another timeline")]
+    OtherTimeline {
+        /// The one that was expected.
+        expected: u32,
+        /// The one found.
+        found: u32,
+    },
+    /// The server is on another timeline than the ledger knows, and its slot is no copy of the one that was read.
+    #[error("the database is on timeline {found}, and the ledger knows timeline {known}")]
+    Forked {
+        /// The slot.
+        slot: String,
+        /// The one the ledger knows.
+        known: u32,
+        /// The one found.
+        found: u32,
+        /// Where the timeline found has left the known one; `None` where it does not come from there.
+        fork: Option<crate::domain::Lsn>,
+    },
+    /// The ledger holds changes that are not in the server's log.
+    #[error("the ledger is ahead of the database")]
+    Restored {
+        /// How far the server's log reaches.
+        end: crate::domain::Lsn,
+    },
     /// A message's length is impossible.
     #[error("the replication stream is malformed")]
     Frame(#[from] FrameError),
@@ -115,7 +141,10 @@ impl SourceError {
             Self::SlotMissing { .. }
             | Self::SlotLost { .. }
             | Self::SlotForeign { .. }
-            | Self::OtherSystem { .. } => Nature::Definite,
+            | Self::OtherSystem { .. }
+            | Self::OtherTimeline { .. }
+            | Self::Forked { .. }
+            | Self::Restored { .. } => Nature::Definite,
             _ => Nature::Transient,
         }
     }
@@ -138,6 +167,22 @@ impl SourceError {
             Self::OtherSystem { expected, found } => {
                 Some(format!("The state was made with system {expected}; this is system {found}."))
             }
+            Self::OtherTimeline { expected, found } => {
+                Some(format!("It was on timeline {expected}, it is on timeline {found}."))
+            }
+            Self::Forked { slot, found, fork, .. } => Some(match fork {
+                Some(fork) => format!(
+                    "Timeline {found} left it at {fork}: a backup was restored, or a standby was promoted whose slot \
+                     \"{slot}\" was not synchronized from the primary. What was committed beyond {fork} before is not \
+                     in this database, although receivers may have heard of it; what the slot had not read by then \
+                     may be missing."
+                ),
+                None => format!("Timeline {found} does not come from it: an older backup was restored."),
+            }),
+            Self::Restored { end } => Some(format!(
+                "It holds deliveries of changes beyond {end}, where the log of this database ends: an older backup was \
+                 restored, and receivers have heard of changes that it does not have."
+            )),
             Self::Silent { seconds } => Some(format!("Nothing came for {seconds} s.")),
             _ => self.source().map(chain),
         }
@@ -182,6 +227,11 @@ impl SourceError {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \
                  or use another schema and slot."
             }
+            Self::OtherTimeline { .. } => "Start walhook again: it looks at what has happened first.",
+            Self::Forked { .. } | Self::Restored { .. } => {
+                "To go on from the slot's position, with new ids from the fork on, set database.on_timeline_change = \
+                 \"continue\" for the next start. To begin anew instead, run \"walhook uninstall\"."
+            }
             _ => return None,
         };
         Some(text.to_owned())
@@ -203,6 +253,12 @@ pub enum SetupError {
     /// The server is too old.
     #[error("Postgres {found} is too old")]
     Version {
+        /// The server's version.
+        found: String,
+    },
+    /// The server cannot copy slots to its standbys.
+    #[error("database.slot_failover needs Postgres 17 or later")]
+    NoFailover {
         /// The server's version.
         found: String,
     },
@@ -274,6 +330,7 @@ impl SetupError {
                 None => chain(source.as_ref()),
             }),
             Self::Version { .. } => Some("walhook needs Postgres 14 or later.".to_owned()),
+            Self::NoFailover { found } => Some(format!("This is Postgres {found}, which does not copy logical slots to standbys.")),
             Self::Setting { needed, .. } => Some(needed.clone()),
             Self::NoIdentity { .. } => Some(
                 "Without a primary key or replica identity, publishing them would make the application's own UPDATE and \
@@ -294,6 +351,10 @@ impl SetupError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Query { .. } | Self::Version { .. } => None,
+            Self::NoFailover { .. } => Some(
+                "Set database.slot_failover = false; after a failover, database.on_timeline_change says what becomes of the slot."
+                    .to_owned(),
+            ),
             Self::Setting { remedy, .. } => Some(remedy.clone()),
             Self::Privilege { role } => Some(format!(
                 "As a superuser: ALTER ROLE {} REPLICATION; (on Amazon RDS: GRANT rds_replication TO {}).",

@@ -130,10 +130,24 @@ pub(super) async fn state_on(link: &mut Link, slot: &str) -> Result<Option<SlotS
 }
 
 /// Makes a slot. The server first waits for the transactions that are running.
-pub(super) async fn create(session: &Session, slot: &str) -> Result<(), SetupError> {
-    let sql = "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')";
+pub(super) async fn create(session: &Session, slot: &str, failover: bool) -> Result<(), SetupError> {
+    // The parameter is there from Postgres 17 on.
+    let sql = if failover {
+        "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', failover => true)"
+    } else {
+        "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')"
+    };
     let made = session.client.query(sql, &[&slot]).await;
     made.map(drop).map_err(SetupError::query("create the replication slot"))
+}
+
+/// Has the slot copied to standbys, or no longer; nobody may stream from it.
+pub(super) async fn alter(link: &mut Link, slot: &str, failover: bool) -> Result<(), SourceError> {
+    let name = slot.replace('"', "\"\"");
+    let sql = format!("ALTER_REPLICATION_SLOT \"{name}\" (FAILOVER {failover})");
+    link.query("ALTER_REPLICATION_SLOT", &sql).await?;
+    tracing::info!(slot, failover, "altered the slot");
+    Ok(())
 }
 
 /// Drops a slot, if it is there and nobody streams from it. Returns whether it was there.

@@ -47,6 +47,13 @@ impl Database {
         Self { url, name, client }
     }
 
+    /// The same database on another server, which is a copy of its own.
+    pub async fn on_copy(&self, cluster: &Cluster) -> Self {
+        let url = cluster.url(&self.name);
+        let client = connect(&url).await.expect("a connection");
+        Self { url, name: self.name.clone(), client }
+    }
+
     /// A fresh database with the table that most tests use: `orders (id, status, total, note)`.
     pub async fn with_orders() -> Self {
         let database = Self::new().await;
