@@ -43,6 +43,8 @@ mod signatures;
 #[cfg(test)]
 mod source;
 #[cfg(test)]
+mod statements;
+#[cfg(test)]
 mod stop;
 #[cfg(test)]
 mod support;
