@@ -3,10 +3,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 
+use super::meters::Meters;
 use crate::catalog::Compiled;
 use crate::clock::Clock;
 use crate::domain::{Attempt, Delivery, Outcome, RefusedBy};
-use super::meters::Meters;
 use crate::transport::{Request, Transport};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");

@@ -202,7 +202,7 @@ async fn a_restored_backup_stops_it_with_the_choice_and_what_goes_on_has_new_ids
     let ids = ids_of(&it.receiver, 2).await;
     assert_eq!([&*ids[0].0, &*ids[1].0], ["first", "second"]);
     // Four digits of generation behind the prefix.
-    assert_eq!([&ids[0].1[..8], &ids[1].1[..8]], ["dlv_0001", "dlv_0002"]);
+    assert!(ids[0].1.starts_with("dlv_0001") && ids[1].1.starts_with("dlv_0002"), "{ids:?}");
     assert_eq!(it.sidecar.terminate().await, Some(0));
 }
 
