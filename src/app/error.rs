@@ -2,7 +2,7 @@
 
 use crate::control::ControlError;
 use crate::postgres::told;
-use crate::source::SetupError;
+use crate::source::{SetupError, SourceError};
 
 /// Why the process cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,11 @@ impl AppError {
             Self::Control(ControlError::Setup(SetupError::Slot(error))) => error.loss(),
             _ => None,
         }
+    }
+
+    /// Whether it ended because the server's log has forked.
+    pub(super) fn is_another_timeline(&self) -> bool {
+        matches!(self, Self::Control(ControlError::Source(SourceError::OtherTimeline { .. })))
     }
 
     /// The message for people: every line of it.

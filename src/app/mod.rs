@@ -12,6 +12,7 @@ mod refresh;
 pub mod serve;
 mod start;
 mod stop;
+mod timeline;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,42 +37,65 @@ use crate::tasks::{Role, Tasks};
 /// How long to wait before a new slot is made.
 const BEFORE_ANOTHER: Duration = Duration::from_secs(1);
 
-/// Runs the sidecar until a signal or a fault ends it. A slot that is lost on the way is no end where the operator has
-/// chosen to go on.
+/// Runs the sidecar until a signal or a fault ends it. When the server turns out to be on another timeline, or when the
+/// slot is lost and the operator has chosen to go on, everything is stopped in order and begun anew: what was in memory
+/// belongs to the log as it was.
 pub async fn run(sources: Sources) -> Result<(), AppError> {
+    let mut config = Arc::new(load_config(&sources)?);
     let metrics = crate::telemetry::start_metrics();
-    let mut lost = None;
+    let door = serve::Door::open(config.server.listen).await?;
+    let (mut signals, mut lost) = (None, None);
     loop {
-        let config = Arc::new(load_config(&sources)?);
-        let goes_on = config.database.on_slot_lost == OnSlotLost::Recreate;
-        match one_life(config, sources.clone(), metrics.clone(), lost.take()).await {
-            Err(error) if goes_on && error.loss().is_some() => {
-                lost = error.loss();
-                tracing::error!(reason = lost, "the slot is lost; going on with a new one");
-                tokio::time::sleep(BEFORE_ANOTHER).await;
-            }
-            ended => return ended,
+        let prepared = match &mut signals {
+            None => start::prepare(&config, lost).await?,
+            // Nobody else hears them any more.
+            Some(signals) => tokio::select! {
+                prepared = start::prepare(&config, lost) => prepared?,
+                () = stop::asked(signals) => return Ok(()),
+            },
+        };
+        let heard = match signals.take() {
+            Some(signals) => signals,
+            None => stop::signals()?,
+        };
+        let ended = live(&sources, &config, prepared, metrics.clone(), &door, heard).await;
+        signals = Some(ended.signals);
+        let Err(error) = ended.result else { return Ok(()) };
+        lost = error.loss();
+        if error.is_another_timeline() {
+            tracing::warn!(reason = error.tell(), "the log has forked: beginning anew");
+        } else if lost.is_some() && ended.config.database.on_slot_lost == OnSlotLost::Recreate {
+            tracing::error!(reason = lost, "the slot is lost; going on with a new one");
+            tokio::time::sleep(BEFORE_ANOTHER).await;
+        } else {
+            return Err(error);
         }
+        config = ended.config;
     }
 }
 
-/// From a configuration to the end; `lost` says why an earlier life ended, where it could not go on with its slot.
-async fn one_life(
-    config: Arc<Config>,
-    sources: Sources,
+/// One life: from the link's beginning to everybody's end.
+async fn live(
+    sources: &Sources,
+    config: &Arc<Config>,
+    prepared: start::Ready,
     metrics: Option<PrometheusHandle>,
-    lost: Option<&'static str>,
-) -> Result<(), AppError> {
+    door: &serve::Door,
+    signals: stop::Signals,
+) -> stop::Ended {
     let (tasks, deaths) = Tasks::new();
-    let listener = serve::bind(config.server.listen).await?;
-    let prepared = start::prepare(&config, lost).await?;
     let (state_in, states) = watch::channel(SourceState::Connecting);
     let (health_in, health) = watch::channel(Health::Starting);
     let (gaps_in, gaps) = watch::channel(Vec::new());
     let page = serve::Pages { metrics, source: states.clone(), ledger: health, gaps };
-    tasks.spawn("server", Role::Essential, serve::serve(listener, page, tasks.stopping()));
-    let running = start::begin(config, prepared, &tasks, state_in, (health_in, gaps_in));
-    stop::until_the_end(running, sources, tasks, deaths, states).await
+    match door.listener() {
+        Ok(listener) => {
+            tasks.spawn("server", Role::Essential, serve::serve(listener, page, tasks.stopping()));
+        }
+        Err(error) => return stop::Ended { result: Err(error), config: Arc::clone(config), signals },
+    }
+    let running = start::begin(Arc::clone(config), prepared, &tasks, state_in, (health_in, gaps_in));
+    stop::until_the_end(running, sources, tasks, deaths, states, signals).await
 }
 
 /// What [`start`] leaves for the rest of the process's life.

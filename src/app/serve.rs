@@ -30,14 +30,29 @@ pub struct Pages {
     pub gaps: watch::Receiver<Vec<Gap>>,
 }
 
-/// Opens the port and says which.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
-    let bound = async {
-        let listener = TcpListener::bind(address).await?;
-        tracing::info!(address = %listener.local_addr()?, "listening");
-        Ok(listener)
-    };
-    bound.await.map_err(|source| AppError::Listen { address, source })
+/// The port, which stays open from one life to the next.
+pub struct Door {
+    address: SocketAddr,
+    socket: std::net::TcpListener,
+}
+
+impl Door {
+    /// Opens the port and says which.
+    pub async fn open(address: SocketAddr) -> Result<Self, AppError> {
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            tracing::info!(address = %listener.local_addr()?, "listening");
+            listener.into_std()
+        };
+        let socket = bound.await.map_err(|source| AppError::Listen { address, source })?;
+        Ok(Self { address, socket })
+    }
+
+    /// A listener at it.
+    pub(super) fn listener(&self) -> Result<TcpListener, AppError> {
+        let cloned = self.socket.try_clone().and_then(TcpListener::from_std);
+        cloned.map_err(|source| AppError::Listen { address: self.address, source })
+    }
 }
 
 /// Serves until asked to stop.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AppError, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running, Settlement,
-    SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits,
+    SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits, timeline,
 };
 use crate::catalog::Rows;
 use crate::chores::standing::Standing;
@@ -19,7 +19,7 @@ use crate::config::OnSlotLost;
 use crate::control::{ControlError, fit, manage};
 use crate::intake::{Intake, Recovery};
 use crate::ledger::overview::Gap;
-use crate::ledger::own::{Identity, Ownership};
+use crate::ledger::own::{Fork, Identity, Ownership};
 use crate::ledger::prune::Retention;
 use crate::source::{
     self, PUBLICATION_DROPPED, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions,
@@ -33,6 +33,7 @@ pub(super) struct Ready {
     places: Places,
     identity: source::Identity,
     prepared: Prepared,
+    fork: Option<Fork>,
     transport: Transport,
     clock: Clock,
 }
@@ -44,10 +45,11 @@ pub(super) async fn prepare(config: &Config, lost: Option<&'static str>) -> Resu
     let places = Places::of(config)?;
     let transport = super::transport(config, &clock)?;
     let mut session = places.database.session("walhook").await?;
-    let (_, problems) = source::check(&session, &config.database.slot).await?;
+    let (facts, problems) = source::check(&session, &config.database.slot).await?;
     if let Some(problem) = problems.into_iter().next() {
         return Err(problem.into());
     }
+    facts.insist_on_failover(config.database.slot_failover)?;
     let known = source::tables(&session, &config.database.schema).await?;
     let of_file = catalog::compile_file(config).map_err(ControlError::Compile)?;
     fit::insist(&of_file, config, &known)?;
@@ -56,24 +58,26 @@ pub(super) async fn prepare(config: &Config, lost: Option<&'static str>) -> Resu
     let rows = catalog::load(&ledger.client).await?;
     drop(ledger);
     let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
-    let history = if places.ledger.knows_slot(&config.database.slot).await? {
-        SlotHistory::Made
-    } else {
-        SlotHistory::Never
+    let owned = places.ledger.known(&config.database.slot).await?;
+    let history = if owned.is_some() { SlotHistory::Made } else { SlotHistory::Never };
+    let identity = source::identify(&places.database).await?;
+    let fork = match &owned {
+        Some(owned) => timeline::fork(config, &places, owned, &identity, &session).await?,
+        None => None,
     };
     let mut wish = Preparation {
         slot: config.database.slot.clone(),
         history,
+        failover: config.database.slot_failover,
         names: PublicationNames::of(&config.database.publication),
         manage: manage(config),
         wanted: upkeep::wanted(&snapshot, &known),
         own_schema: config.database.schema.clone(),
     };
-    let identity = source::identify(&places.database).await?;
     let recreated = forget_lost_slot(config, &places, &mut wish, &session, (&identity, lost)).await?;
     let mut prepared = source::prepare(&mut session, &wish).await?;
     prepared.slot_created |= recreated;
-    Ok(Ready { places, identity, prepared, transport, clock })
+    Ok(Ready { places, identity, prepared, fork, transport, clock })
 }
 
 /// With `on_slot_lost = "recreate"`: records what is lost and lets a new slot be made. Returns whether it was so.
@@ -131,6 +135,8 @@ pub(super) fn begin(
         feedback_every,
         own_schema: config.database.schema.clone(),
         system: Some(ready.identity.system),
+        timeline: Some(ready.identity.timeline),
+        failover: ready.prepared.facts.can_failover().then_some(config.database.slot_failover),
         clock: ready.clock.clone(),
     };
     let watching = states.subscribe();
@@ -202,6 +208,7 @@ impl Body {
             system: ready.identity.system,
             timeline: i32::try_from(ready.identity.timeline).unwrap_or(i32::MAX),
             slot_is_new: ready.prepared.slot_created,
+            fork: ready.fork,
         };
         let holder = format!("pid {}", std::process::id());
         let own = ledger.take_over(&config.database.slot, &identity, &holder).await?;
@@ -309,7 +316,7 @@ impl Workers {
             memory,
             memory_bytes: self.config.delivery.memory,
             max_body: self.config.delivery.max_body,
-            origin: self.own.origin,
+            lineage: self.own.lineage.clone(),
             database: self.places.database.database().unwrap_or_default().into(),
             server: self.places.database.clone(),
             recovery,

@@ -1,10 +1,12 @@
 //! Waiting for the end, and ending in order.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant};
 
-use super::{AppError, Running, SourceState, Sources, Tasks, refresh};
+use super::{AppError, Config, Running, SourceState, Sources, Tasks, refresh};
 use crate::tasks::Death;
 
 /// What is left of the grace for the source's goodbye.
@@ -16,15 +18,26 @@ enum End {
     Fault(AppError),
 }
 
+/// How a life ended, and what the next one begins with.
+pub(super) struct Ended {
+    /// How.
+    pub result: Result<(), AppError>,
+    /// The configuration as it was read last.
+    pub config: Arc<Config>,
+    /// The signals, of which none is lost in between.
+    pub signals: Signals,
+}
+
 /// Waits for a signal or a fault, then stops everything in order.
 pub(super) async fn until_the_end(
     mut running: Running,
-    sources: Sources,
+    sources: &Sources,
     tasks: Tasks,
     mut deaths: mpsc::UnboundedReceiver<Death>,
     states: watch::Receiver<SourceState>,
-) -> Result<(), AppError> {
-    let end = wait(&mut running, &sources, &mut deaths).await;
+    mut signals: Signals,
+) -> Ended {
+    let end = wait(&mut running, sources, &mut deaths, &mut signals).await;
     let grace = running.config.borrow().delivery.shutdown_grace;
     let deadline = Instant::now() + grace;
     tracing::info!(grace_ms = grace.as_millis(), "stopping");
@@ -35,7 +48,8 @@ pub(super) async fn until_the_end(
     let left = deadline.saturating_duration_since(Instant::now()).max(GOODBYE);
     let ended = tasks.finish(left).await;
     drop(states);
-    match end {
+    let config = Arc::clone(&running.config.borrow());
+    let result = match end {
         End::Fault(error) => Err(error),
         // What is in flight at the end of the grace is under a lease and is sent again; that is no fault.
         End::Asked if drained.is_ok() || ended => {
@@ -43,17 +57,16 @@ pub(super) async fn until_the_end(
             Ok(())
         }
         End::Asked => Err(AppError::Grace),
-    }
+    };
+    Ended { result, config, signals }
 }
 
-async fn wait(running: &mut Running, sources: &Sources, deaths: &mut mpsc::UnboundedReceiver<Death>) -> End {
-    let (mut terminate, mut interrupt, mut reread) = match signals() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(%error, "signals cannot be received");
-            return End::Fault(AppError::Died { task: "signals" });
-        }
-    };
+async fn wait(
+    running: &mut Running,
+    sources: &Sources,
+    deaths: &mut mpsc::UnboundedReceiver<Death>,
+    (terminate, interrupt, reread): &mut Signals,
+) -> End {
     loop {
         tokio::select! {
             biased;
@@ -70,8 +83,25 @@ async fn wait(running: &mut Running, sources: &Sources, deaths: &mut mpsc::Unbou
     }
 }
 
-type Signals = (tokio::signal::unix::Signal, tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+pub(super) type Signals =
+    (tokio::signal::unix::Signal, tokio::signal::unix::Signal, tokio::signal::unix::Signal);
 
-fn signals() -> std::io::Result<Signals> {
-    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?))
+/// Begins to listen to signals.
+pub(super) fn signals() -> Result<Signals, AppError> {
+    let all = || {
+        let hear = |kind| signal(kind);
+        Ok((hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?, hear(SignalKind::hangup())?))
+    };
+    all().map_err(|error: std::io::Error| {
+        tracing::error!(%error, "signals cannot be received");
+        AppError::Died { task: "signals" }
+    })
+}
+
+/// Waits until a signal asks for the end.
+pub(super) async fn asked((terminate, interrupt, _): &mut Signals) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }

@@ -9,6 +9,7 @@
 //! superuser of the cluster is `postgres` too, with a password drawn for each cluster.
 
 mod binaries;
+mod copy;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
 pub use binaries::{Binaries, BinariesError};
+pub use copy::Copied;
 
 /// How long `initdb`, a start or a stop may take before it counts as failed. Crash recovery is part of a start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,11 +102,7 @@ impl Cluster {
     pub fn create(options: &Options) -> Result<Self, ClusterError> {
         let binaries = Binaries::find()?;
         let owner = server::Owner::of_this_process()?;
-        let home = tempfile::Builder::new()
-            .prefix("walhook-pg-")
-            .tempdir()
-            .map_err(|source| ClusterError::Io { action: "make a temporary directory", source })?;
-        owner.take(home.path())?;
+        let home = new_home(owner)?;
         let watchdog = server::Watchdog::start(home.path())?;
         let password: String = std::iter::repeat_with(fastrand::alphanumeric).take(24).collect();
         let password = SecretString::from(password);
@@ -234,6 +232,16 @@ unix_socket_directories = '{}'
         });
         server::configure(self.home.path(), &(text + &given.collect::<String>()))
     }
+}
+
+/// A directory of its owner's, closed to everybody else.
+fn new_home(owner: server::Owner) -> Result<TempDir, ClusterError> {
+    let home = tempfile::Builder::new()
+        .prefix("walhook-pg-")
+        .tempdir()
+        .map_err(|source| ClusterError::Io { action: "make a temporary directory", source })?;
+    owner.take(home.path())?;
+    Ok(home)
 }
 
 impl Drop for Cluster {

@@ -159,12 +159,12 @@ fn open_log(path: &Path) -> Result<File, ClusterError> {
     OpenOptions::new().create(true).append(true).open(path).map_err(io("open the server's log"))
 }
 
-/// The server writes `ready` into the eighth line of its pid file once it takes connections.
+/// The server writes `ready` (or `standby`) into the eighth line of its pid file once it takes connections.
 fn is_ready(home: &Path, pid: u32) -> bool {
     let text = std::fs::read_to_string(data_directory(home).join("postmaster.pid")).unwrap_or_default();
     let mut lines = text.lines();
     lines.next().is_some_and(|line| line.trim() == pid.to_string())
-        && lines.nth(6).is_some_and(|line| line.trim() == "ready")
+        && lines.nth(6).is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
 }
 
 /// Ends the server, by its pid, and waits for it; kills it where it does not listen.

@@ -20,6 +20,10 @@ pub struct Database {
     pub manage_publication: bool,
     /// What to do when the slot is gone or unusable.
     pub on_slot_lost: OnSlotLost,
+    /// Whether the slot is copied to standbys, so that it is there when one is promoted; Postgres 17 and later.
+    pub slot_failover: bool,
+    /// What to do when the log has forked and the slot is no synchronized copy.
+    pub on_timeline_change: OnTimelineChange,
 }
 
 /// What to do when Postgres has lost the slot, and with it changes.
@@ -32,6 +36,17 @@ pub enum OnSlotLost {
     Recreate,
 }
 
+/// What to do when the server is on another timeline than before and its slot was not synchronized from the primary, or
+/// when its log ends before what the ledger holds: a backup was restored, or a standby promoted that had no copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnTimelineChange {
+    /// Stop, and say so.
+    #[default]
+    Fail,
+    /// Go on from the slot's position, with new ids from the fork on.
+    Continue,
+}
+
 pub(super) fn read(mut table: Table<'_>) -> Option<Database> {
     let name = |node: Node<'_>| node.parse("a name, as a string", names::identifier);
     let url = table.require("url", "the connection string of the database to tail", connection);
@@ -41,6 +56,9 @@ pub(super) fn read(mut table: Table<'_>) -> Option<Database> {
     let manage_publication = table.get("manage_publication", Node::boolean);
     let losses = [("fail", OnSlotLost::Fail), ("recreate", OnSlotLost::Recreate)];
     let on_slot_lost = table.get("on_slot_lost", |node| node.word(&losses));
+    let slot_failover = table.get("slot_failover", Node::boolean);
+    let changes = [("fail", OnTimelineChange::Fail), ("continue", OnTimelineChange::Continue)];
+    let on_timeline_change = table.get("on_timeline_change", |node| node.word(&changes));
     table.finish();
     Some(Database {
         url: url?,
@@ -49,6 +67,8 @@ pub(super) fn read(mut table: Table<'_>) -> Option<Database> {
         schema: schema.unwrap_or_else(|| "walhook".to_owned()),
         manage_publication: manage_publication.unwrap_or(true),
         on_slot_lost: on_slot_lost.unwrap_or_default(),
+        slot_failover: slot_failover.unwrap_or_default(),
+        on_timeline_change: on_timeline_change.unwrap_or_default(),
     })
 }
 

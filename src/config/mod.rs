@@ -53,7 +53,7 @@ use figment::Figment;
 use figment::providers::Serialized;
 use serde_json::{Map, Value};
 
-pub use database::{Database, OnSlotLost};
+pub use database::{Database, OnSlotLost, OnTimelineChange};
 pub use delivery::Delivery;
 pub use ledger::Ledger;
 pub use problem::{Place, Problem, Problems};

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, OnSlotLost, Sources};
 use crate::postgres::Session;
 use crate::source::{
-    self, Facts, Manage, PublicationNames, RowIdentity, SetupError, SourceError, TableInfo, WalStatus,
+    self, Manage, PublicationNames, RowIdentity, SetupError, SourceError, TableInfo, WalStatus,
 };
 
 /// How long a receiver may take to be reached.
@@ -155,14 +155,11 @@ async fn database(config: &Config, places: &Places, of_file: Snapshot, report: &
             return snapshot;
         }
     };
-    let facts = match server(config, places, &session, report).await {
-        Ok(facts) => facts,
-        Err(error) => {
-            report.error("database", setup(&error));
-            return snapshot;
-        }
-    };
-    if let Err(error) = tables(config, &session, &snapshot, &facts, report).await {
+    if let Err(error) = server(config, places, &session, report).await {
+        report.error("database", setup(&error));
+        return snapshot;
+    }
+    if let Err(error) = tables(config, &session, &snapshot, report).await {
         report.error("tables", setup(&error));
     }
     snapshot
@@ -174,12 +171,15 @@ async fn server(
     places: &Places,
     session: &Session,
     report: &mut CheckReport,
-) -> Result<Facts, SetupError> {
+) -> Result<(), SetupError> {
     let slot = &config.database.slot;
     let (facts, problems) = source::check(session, slot).await?;
     let (version, role) = (&facts.version_text, &facts.role);
     report.ok("database", format!("{}: Postgres {version}, as role {role}", places.database.display()));
     let may_replicate = problems.is_empty();
+    if let Err(problem) = facts.insist_on_failover(config.database.slot_failover) {
+        report.error("database", setup(&problem));
+    }
     for problem in &problems {
         report.error("database", setup(problem));
     }
@@ -206,7 +206,7 @@ async fn server(
             report.error("slot", link(&SourceError::SlotForeign { slot: slot.clone(), problem }));
         }
         Some(state) if state.wal_status == WalStatus::Lost => {
-            lost(report, &SourceError::SlotLost { slot: slot.clone(), confirmed: Some(state.confirmed) });
+            lost(report, &state.lost(slot));
         }
         Some(state) => {
             let by = state.active_pid.map_or_else(
@@ -216,7 +216,7 @@ async fn server(
             report.ok("slot", format!("{slot} is {} bytes behind; {by}", state.lag_bytes));
         }
     }
-    Ok(facts)
+    Ok(())
 }
 
 async fn ledger_knows(config: &Config, places: &Places) -> bool {
@@ -271,7 +271,6 @@ async fn tables(
     config: &Config,
     session: &Session,
     snapshot: &Snapshot,
-    facts: &Facts,
     report: &mut CheckReport,
 ) -> Result<(), SetupError> {
     let known = source::tables(session, &config.database.schema).await?;
@@ -287,7 +286,7 @@ async fn tables(
         else {
             continue;
         };
-        if info.identity == RowIdentity::Unusable && wanted.updates_or_deletes {
+        if !info.identity_usable() && wanted.updates_or_deletes {
             report.findings.push(no_identity(info, wanted.explicit));
         }
     }
@@ -300,7 +299,7 @@ async fn tables(
     let columns = source::columns(session, &oids).await?;
     for table in &wanted {
         let columns = columns.get(&table.oid).map_or(&[][..], Vec::as_slice);
-        let looked = Looked { snapshot, config, table, columns, version: facts.version };
+        let looked = Looked { snapshot, config, table, columns };
         report.findings.extend(looked.findings());
     }
     let names: Vec<String> = wanted.iter().map(|t| format!("{}.{}", t.schema, t.table)).collect();
@@ -314,16 +313,24 @@ async fn tables(
 
 fn no_identity(table: &TableInfo, explicit: bool) -> Finding {
     let name = qualified(&table.schema, &table.table);
-    let remedy = format!("Add a primary key, or run: ALTER TABLE {name} REPLICA IDENTITY FULL;");
+    let is_virtual = table.identity == RowIdentity::Virtual;
+    let usable = if is_virtual { "usable " } else { "" };
+    let remedy = if is_virtual {
+        format!(
+            "It is full, and virtual generated columns cannot be sent: ALTER TABLE {name} REPLICA IDENTITY DEFAULT;"
+        )
+    } else {
+        format!("Add a primary key, or run: ALTER TABLE {name} REPLICA IDENTITY FULL;")
+    };
     if explicit {
-        Finding::new(Severity::Error, "tables", format!("{name} has no replica identity"))
+        Finding::new(Severity::Error, "tables", format!("{name} has no {usable}replica identity"))
             .detail(
                 "Publishing its updates and deletes would make the application's own UPDATE and DELETE fail."
                     .to_owned(),
             )
             .hint(format!("{remedy} Or subscribe to its inserts only."))
     } else {
-        let message = format!("{name} has no replica identity: only its inserts can become events");
+        let message = format!("{name} has no {usable}replica identity: only its inserts can become events");
         Finding::new(Severity::Warning, "tables", message).hint(remedy)
     }
 }

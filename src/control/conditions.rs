@@ -15,8 +15,6 @@ pub(super) struct Looked<'a> {
     pub config: &'a Config,
     pub table: &'a TableInfo,
     pub columns: &'a [ColumnInfo],
-    /// `server_version_num`.
-    pub version: i32,
 }
 
 /// Who has a condition, and whether that is about this table in particular.
@@ -102,7 +100,7 @@ impl Looked<'_> {
     }
 
     fn is_unsent(&self, position: usize) -> bool {
-        self.version < 180_000 && self.columns.get(position).is_some_and(|column| column.generated)
+        self.columns.get(position).is_some_and(|column| column.unsent)
     }
 
     fn old_row(&self, condition: &Condition, owner: &Owner, relation: &Relation, found: &mut Vec<Finding>) {
@@ -112,7 +110,9 @@ impl Looked<'_> {
         let name = relation.config_name();
         let what = if condition.needs_changed() { "changed" } else { "old" };
         let gives = match self.table.identity {
-            RowIdentity::Unusable => "Without a replica identity Postgres sends nothing of the old row.",
+            RowIdentity::Unusable | RowIdentity::Virtual => {
+                "Without a replica identity Postgres sends nothing of the old row."
+            }
             _ => {
                 "Postgres sends only the key of the old row, and that only where it changed or the row is deleted."
             }

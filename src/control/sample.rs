@@ -183,7 +183,7 @@ pub(super) fn relation(table: &TableInfo, columns: &[ColumnInfo]) -> Relation {
 
 /// A plausible value in Postgres text form.
 fn value(column: &ColumnInfo) -> Cell {
-    if column.generated {
+    if column.unsent {
         return Cell::Unchanged;
     }
     let text = match (&column.label, column.type_name.strip_prefix('_')) {
@@ -279,7 +279,7 @@ mod tests {
             type_modifier: modifier,
             label: None,
             in_key: name == "id",
-            generated: false,
+            unsent: false,
         }
     }
 
@@ -291,6 +291,7 @@ mod tests {
             partitioned: false,
             identity,
             owned: true,
+            stored_in_identity: false,
         }
     }
 
@@ -298,7 +299,7 @@ mod tests {
         let mut mood = column("mood", "mood", 20_000, -1);
         mood.label = Some("glad".to_owned());
         let mut double = column("double", "int4", 23, -1);
-        double.generated = true;
+        double.unsent = true;
         let columns = [
             column("id", "int8", 20, -1),
             column("total", "numeric", 1700, (12 << 16) + 4 + 3),

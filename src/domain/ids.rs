@@ -9,7 +9,7 @@
 //!      │    │             │       └ fingerprint: what else makes it unique (database, named type, webhook)
 //!      │    │             └ the change's place in its transaction
 //!      │    └ commit LSN
-//!      └ slot generation: a restored database may use an LSN twice
+//!      └ generation: a database that was restored or failed over may use an LSN twice
 //! ```
 
 use std::fmt;
@@ -21,12 +21,12 @@ use super::CommitLsn;
 
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
-/// Which log the positions belong to: a database system and how often its slot was made anew.
+/// Which log a position belongs to: a database system, and how often its log began anew or forked there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// `system_identifier` of the cluster.
     pub system: u64,
-    /// Counts the slots made for this database, from 1.
+    /// Counts the slots made for this database and the forks of its log, from 1.
     pub generation: u32,
 }
 

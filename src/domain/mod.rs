@@ -8,6 +8,7 @@ mod delivery;
 mod event;
 mod ids;
 pub mod limits;
+mod lineage;
 mod position;
 mod retry;
 mod row;
@@ -19,6 +20,7 @@ pub use delivery::{
 };
 pub use event::{Event, Operation, Transaction};
 pub use ids::{DeliveryId, EventId, Origin, Place};
+pub use lineage::Lineage;
 pub use position::{CommitLsn, EndLsn, Lsn, ParseLsnError};
 pub use retry::{FailReason, RetryPolicy, Verdict, judge};
 pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};

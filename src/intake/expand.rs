@@ -7,7 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::keys::{Key, Keys};
 use crate::catalog::{Compiled, Snapshot};
 use crate::domain::{
-    Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, OldRow, Operation, Ordering, Origin,
+    Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, Lineage, OldRow, Operation, Ordering,
     Place, Relation, Transaction, ValueKind, lane_of,
 };
 use crate::matcher::{ConditionFailure, Interest, Owed};
@@ -27,7 +27,7 @@ pub(super) struct Expanded {
 /// Turns changes into deliveries; remembers what it has resolved of each table.
 pub(super) struct Expander {
     keys: Keys,
-    origin: Origin,
+    lineage: Lineage,
     database: Arc<str>,
     max_body: usize,
     tables: FxHashMap<u32, Arc<Table>>,
@@ -44,10 +44,10 @@ struct Table {
 }
 
 impl Expander {
-    pub fn new(keys: Keys, origin: Origin, database: Arc<str>, max_body: usize) -> Self {
+    pub fn new(keys: Keys, lineage: Lineage, database: Arc<str>, max_body: usize) -> Self {
         Self {
             keys,
-            origin,
+            lineage,
             database,
             max_body,
             tables: FxHashMap::default(),
@@ -88,7 +88,11 @@ impl Expander {
             table: Arc::clone(table),
             change,
             owed: owing.deliveries.into_iter(),
-            place: Place { origin: self.origin, commit: transaction.commit, sequence: raw.sequence },
+            place: Place {
+                origin: self.lineage.of(transaction.commit),
+                commit: transaction.commit,
+                sequence: raw.sequence,
+            },
             transaction,
             database: Arc::clone(&self.database),
             event: None,

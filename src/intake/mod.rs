@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Published, Snapshot};
 use crate::clock::{Clock, since};
 use crate::dispatcher::{Offer, Young};
-use crate::domain::{EndLsn, Origin, limits};
+use crate::domain::{EndLsn, Lineage, limits};
 use crate::ledger::LedgerError;
 use crate::postgres::Server;
 use crate::settlement::Settlement;
@@ -54,7 +54,7 @@ pub struct Intake {
     /// The largest body.
     pub max_body: usize,
     /// Which log the positions belong to.
-    pub origin: Origin,
+    pub lineage: Lineage,
     /// The database's name.
     pub database: Arc<str>,
     /// For the keys of tables whose stream does not tell them.
@@ -94,7 +94,7 @@ impl Intake {
         let snapshot = self.catalog.borrow_and_update().snapshot.clone();
         let expander = Expander::new(
             Keys::new(self.server.clone()),
-            self.origin,
+            self.lineage.clone(),
             Arc::clone(&self.database),
             self.max_body,
         );

@@ -5,7 +5,7 @@
 //! transaction and refuses all later ones: what the successor then reads of the ledger is final (invariant I3).
 
 use super::{Ledger, LedgerError, doing};
-use crate::domain::Origin;
+use crate::domain::{CommitLsn, DeliveryId, Lineage, Lsn, Origin};
 
 /// The right to write to the ledger for a slot.
 #[derive(Debug, Clone)]
@@ -13,7 +13,7 @@ pub struct Ownership {
     /// The slot.
     pub slot: String,
     /// Which log its positions belong to.
-    pub origin: Origin,
+    pub lineage: Lineage,
     /// The fence.
     pub epoch: i64,
 }
@@ -27,6 +27,28 @@ pub struct Identity {
     pub timeline: i32,
     /// Whether the slot has just been made: its positions begin anew.
     pub slot_is_new: bool,
+    /// Where its log has forked since the ledger was last taken over.
+    pub fork: Option<Fork>,
+}
+
+/// A fork that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// From where on the positions are other ones.
+    pub from: Lsn,
+    /// The generation the ledger was in when it was found: whoever finds it in another one by now leaves it.
+    pub found_in: i32,
+}
+
+/// What the ledger knows of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// `system_identifier`.
+    pub system: String,
+    /// The timeline.
+    pub timeline: i32,
+    /// The generation.
+    pub generation: i32,
 }
 
 const TAKE_OVER: &str = "
@@ -34,12 +56,18 @@ insert into sources as s (slot, system_identifier, timeline, generation, epoch, 
 values ($1, $2, $3, 1, 1, $5)
 on conflict (slot) do update
     set epoch = s.epoch + 1,
-        generation = s.generation + case when $4 then 1 else 0 end,
+        generation = s.generation
+            + case when $4 or ($6::text is not null and s.generation = $7) then 1 else 0 end,
         timeline = excluded.timeline,
         holder = excluded.holder,
         held_since = now()
     where s.system_identifier = excluded.system_identifier
 returning generation, epoch";
+
+const FORGET_FORKS: &str = "delete from forks where slot = $1";
+const ADD_FORK: &str =
+    "insert into forks (slot, generation, from_lsn, timeline) values ($1, $2, $3::text::pg_lsn, $4)";
+const FORKS: &str = "select from_lsn::text, generation from forks where slot = $1 order by generation";
 
 /// Leases of earlier epochs mean nothing any more: their deliveries are due at once.
 const RELEASE_LEASES: &str = "
@@ -54,25 +82,63 @@ impl Ledger {
         identity: &Identity,
         holder: &str,
     ) -> Result<Ownership, LedgerError> {
-        let session = self.session("walhook takeover").await?;
+        let mut session = self.session("walhook takeover").await?;
+        let taking = doing("taking over the slot");
+        let transaction = session.client.transaction().await.map_err(&taking)?;
         let met = identity.system.to_string();
-        let row = session
-            .client
-            .query_opt(TAKE_OVER, &[&slot, &met, &identity.timeline, &identity.slot_is_new, &holder])
+        let from = identity.fork.map(|fork| fork.from.to_string());
+        let found_in = identity.fork.map(|fork| fork.found_in);
+        let (timeline, is_new) = (&identity.timeline, &identity.slot_is_new);
+        let row = transaction
+            .query_opt(TAKE_OVER, &[&slot, &met, timeline, is_new, &holder, &from, &found_in])
             .await
-            .map_err(doing("taking over the slot"))?;
+            .map_err(&taking)?;
         let Some(row) = row else {
-            let known = session
-                .client
-                .query_one("select system_identifier from sources where slot = $1", &[&slot])
-                .await
-                .map_err(doing("reading the slot's owner"))?;
-            return Err(LedgerError::Foreign { known: known.get(0), met });
+            drop(transaction);
+            let known = self.known(slot).await?.map(|known| known.system).unwrap_or_default();
+            return Err(LedgerError::Foreign { known, met });
         };
-        session.client.execute(RELEASE_LEASES, &[]).await.map_err(doing("voiding old leases"))?;
-        let generation: i32 = row.get(0);
-        let origin = Origin { system: identity.system, generation: u32::try_from(generation).unwrap_or(1) };
-        Ok(Ownership { slot: slot.to_owned(), origin, epoch: row.get(1) })
+        let (generation, epoch): (i32, i64) = (row.get(0), row.get(1));
+        if identity.slot_is_new {
+            transaction.execute(FORGET_FORKS, &[&slot]).await.map_err(&taking)?;
+        } else if found_in.is_some_and(|old| old.saturating_add(1) == generation) {
+            transaction.execute(ADD_FORK, &[&slot, &generation, &from, timeline]).await.map_err(&taking)?;
+        }
+        let rows = transaction.query(FORKS, &[&slot]).await.map_err(&taking)?;
+        let forks: Vec<(Lsn, u32)> = rows
+            .iter()
+            .filter_map(|row| {
+                Some((row.get::<_, &str>(0).parse().ok()?, u32::try_from(row.get::<_, i32>(1)).ok()?))
+            })
+            .collect();
+        transaction.execute(RELEASE_LEASES, &[]).await.map_err(doing("voiding old leases"))?;
+        transaction.commit().await.map_err(&taking)?;
+        let newest = u32::try_from(generation).unwrap_or(1);
+        let first = forks.first().map_or(newest, |(_, generation)| generation.saturating_sub(1));
+        let lineage = Lineage::new(identity.system, first, forks);
+        Ok(Ownership { slot: slot.to_owned(), lineage, epoch })
+    }
+
+    /// What this ledger knows of the slot, if it has ever owned it.
+    pub async fn known(&self, slot: &str) -> Result<Option<Known>, LedgerError> {
+        const KNOWN: &str = "select system_identifier, timeline, generation from sources where slot = $1";
+        let session = self.session("walhook takeover").await?;
+        let row = session.client.query_opt(KNOWN, &[&slot]).await;
+        let row = row.map_err(doing("looking for the slot's owner"))?;
+        Ok(row.map(|row| Known { system: row.get(0), timeline: row.get(1), generation: row.get(2) }))
+    }
+
+    /// Whether deliveries are recorded of transactions that committed at or after a position, in the generation the
+    /// ledger is in.
+    pub async fn reaches_beyond(&self, known: &Known, end: Lsn) -> Result<bool, LedgerError> {
+        const BEYOND: &str = "select exists (select from deliveries where id > $1 and id < $2)";
+        let Ok(generation) = u32::try_from(known.generation) else { return Ok(false) };
+        let floor =
+            |generation, lsn| DeliveryId::floor_after(Origin { system: 0, generation }, CommitLsn(Lsn(lsn)));
+        let (from, to) = (floor(generation, end.0.saturating_sub(1)), floor(generation.saturating_add(1), 0));
+        let session = self.session("walhook takeover").await?;
+        let row = session.client.query_one(BEYOND, &[&from.as_str(), &to.as_str()]).await;
+        Ok(row.map_err(doing("looking for the furthest row"))?.get(0))
     }
 
     /// Whether this ledger has ever owned the slot: then a missing slot is a lost one.

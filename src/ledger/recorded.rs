@@ -25,7 +25,7 @@ pub async fn furthest(
     own: &Ownership,
     commit: CommitLsn,
 ) -> Result<Option<DeliveryId>, LedgerError> {
-    let floor = DeliveryId::floor_after(own.origin, commit);
+    let floor = DeliveryId::floor_after(own.lineage.oldest(), commit);
     let row = client
         .query_one(FURTHEST, &[&floor.as_str()])
         .await

@@ -193,6 +193,12 @@ pub enum ConnectError {
         #[source]
         source: Box<Fault>,
     },
+    /// The server is a standby: nothing can be written there.
+    #[error("Postgres at {server} is a standby")]
+    Standby {
+        /// Where.
+        server: String,
+    },
     /// The server refused for another reason.
     #[error("Postgres at {server} refused the connection")]
     Refused {
@@ -249,7 +255,8 @@ impl ConnectError {
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::TooMany { .. }
-            | Self::NotReady { .. } => Nature::Transient,
+            | Self::NotReady { .. }
+            | Self::Standby { .. } => Nature::Transient,
             Self::Refused { source, .. } => nature_of(source),
             // Cut off in the middle of the handshake, not refused by its content.
             Self::Tls { source, .. } if source.kind() != io::ErrorKind::InvalidData => Nature::Transient,
@@ -295,6 +302,10 @@ impl ConnectError {
                 "Raise max_connections (or max_wal_senders), or the role's connection limit."
             }
             Self::NotReady { .. } => return None,
+            Self::Standby { .. } => {
+                "Name the primary in the connection string, or every server of the cluster (host1:5432,host2:5432): the one \
+                 that takes writes is found."
+            }
             Self::Refused { source, .. } => return source.hint.clone(),
             Self::Protocol { .. } => "Check that the port is Postgres's own.",
         };

@@ -57,6 +57,8 @@ pub(super) enum Target {
 pub struct Server {
     pub(super) config: Config,
     pub(super) tls: TlsOptions,
+    /// Which of the hosts alone is meant.
+    only: Option<usize>,
 }
 
 impl Server {
@@ -78,7 +80,7 @@ impl Server {
         if ports > 1 && ports != config.get_hosts().len().max(config.get_hostaddrs().len()) {
             return Err(ServerError::Option { option: "port", expected: "one port, or one for each host" });
         }
-        Ok(Self { config, tls: tls_options(&split.ours)? })
+        Ok(Self { config, tls: tls_options(&split.ours)?, only: None })
     }
 
     /// The database's name; where the string has none, Postgres takes the user's.
@@ -133,6 +135,12 @@ impl Server {
         format!("{place}/{}", self.database().unwrap_or_default())
     }
 
+    /// This server host by host: of several hosts some may be standbys, which only a login tells.
+    pub(crate) fn each_host(&self) -> Vec<Self> {
+        let one = |index| Self { only: Some(index), ..self.clone() };
+        (0..self.targets().len()).map(one).collect()
+    }
+
     /// The places to try, in order.
     pub(super) fn targets(&self) -> Vec<Target> {
         let (hosts, addrs, ports) =
@@ -148,7 +156,10 @@ impl Server {
                 (None, None) => None,
             }
         };
-        (0..count).filter_map(one).collect()
+        match self.only {
+            Some(index) => one(index).into_iter().collect(),
+            None => (0..count).filter_map(one).collect(),
+        }
     }
 }
 

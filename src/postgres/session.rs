@@ -35,8 +35,21 @@ pub struct Session {
 }
 
 impl Server {
-    /// Opens a session; `name` is its `application_name`, settings are pinned as [`super::PINS`] says.
+    /// Opens a session with the first host that takes writes; `name` is its `application_name`, settings are pinned as
+    /// [`super::PINS`] says.
     pub async fn session(&self, name: &str) -> Result<Session, ConnectError> {
+        let mut hosts = self.each_host().into_iter();
+        let mut opened = hosts.next().unwrap_or_else(|| self.clone()).session_there(name).await;
+        for host in hosts {
+            if opened.is_ok() {
+                break;
+            }
+            opened = host.session_there(name).await;
+        }
+        opened
+    }
+
+    async fn session_there(&self, name: &str) -> Result<Session, ConnectError> {
         let wait = patience(self) * 2;
         let (client, connection) = match timeout(wait, connect(self, name)).await {
             Ok(made) => made.map_err(|error| ConnectError::startup(self, error))?,
@@ -44,6 +57,9 @@ impl Server {
                 return Err(ConnectError::TimedOut { server: self.display(), seconds: wait.as_secs() });
             }
         };
+        if connection.parameter("in_hot_standby") == Some("on") {
+            return Err(ConnectError::Standby { server: self.display() });
+        }
         let gone = CancellationToken::new();
         let (hints, notifications) = mpsc::channel(NOTIFICATIONS);
         spawn(drive(connection, gone.clone(), Some(hints)));

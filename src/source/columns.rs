@@ -23,22 +23,24 @@ pub struct ColumnInfo {
     pub label: Option<String>,
     /// Whether it is part of the key that identifies rows (primary key, or the index of the replica identity).
     pub in_key: bool,
-    /// Whether it is generated: the stream carries it only from Postgres 18 on, and only where asked for.
-    pub generated: bool,
+    /// Whether it is generated and the stream never carries it: stored ones are sent from Postgres 18 on, virtual
+    /// ones by no version.
+    pub unsent: bool,
 }
 
 const COLUMNS: &str = "
 with recursive walk as (
-    select a.attrelid, a.attnum, a.attname, a.atttypmod as typmod, a.attgenerated <> '' as generated,
+    select a.attrelid, a.attnum, a.attname, a.atttypmod as typmod, a.attgenerated = 'v'
+            or (a.attgenerated = 's' and current_setting('server_version_num')::int4 < 180000) as unsent,
         t.oid as typid, t.typtype, t.typbasetype, t.typtypmod, t.typname
     from pg_catalog.pg_attribute a
     join pg_catalog.pg_type t on t.oid = a.atttypid
     where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
     union all
-    select w.attrelid, w.attnum, w.attname, greatest(w.typmod, w.typtypmod), w.generated,
+    select w.attrelid, w.attnum, w.attname, greatest(w.typmod, w.typtypmod), w.unsent,
         t.oid, t.typtype, t.typbasetype, t.typtypmod, t.typname
     from walk w join pg_catalog.pg_type t on w.typtype = 'd' and t.oid = w.typbasetype)
-select w.attrelid, w.attname::text, w.typid, w.typname::text, w.typmod, w.generated,
+select w.attrelid, w.attname::text, w.typid, w.typname::text, w.typmod, w.unsent,
     (select e.enumlabel::text from pg_catalog.pg_enum e where e.enumtypid = w.typid order by e.enumsortorder limit 1),
     exists (
         select from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indrelid
@@ -60,7 +62,7 @@ pub async fn columns(
             type_oid: row.try_get(2).map_err(&failed)?,
             type_name: row.try_get(3).map_err(&failed)?,
             type_modifier: row.try_get(4).map_err(&failed)?,
-            generated: row.try_get(5).map_err(&failed)?,
+            unsent: row.try_get(5).map_err(&failed)?,
             label: row.try_get(6).map_err(&failed)?,
             in_key: row.try_get(7).map_err(&failed)?,
         };

@@ -54,6 +54,8 @@ pub enum SourceError {
         slot: String,
         /// Up to where everything was confirmed.
         confirmed: Option<crate::domain::EndLsn>,
+        /// Why, in the server's word (`pg_replication_slots.invalidation_reason`), from Postgres 17 on.
+        reason: Option<String>,
     },
     /// A publication that the stream is made from did not exist where the log now stands.
     #[error("a publication was dropped")]
@@ -77,6 +79,32 @@ pub enum SourceError {
         expected: u64,
         /// The identifier found.
         found: u64,
+    },
+    /// The server is on another timeline than when this process began: a standby was promoted, or a backup restored.
+    #[error("the database is on another timeline")]
+    OtherTimeline {
+        /// The one that was expected.
+        expected: u32,
+        /// The one found.
+        found: u32,
+    },
+    /// The server is on another timeline than the ledger knows, and its slot is no copy of the one that was read.
+    #[error("the database is on timeline {found}, and the ledger knows timeline {known}")]
+    Forked {
+        /// The slot.
+        slot: String,
+        /// The one the ledger knows.
+        known: u32,
+        /// The one found.
+        found: u32,
+        /// Where the timeline found has left the known one; `None` where it does not come from there.
+        fork: Option<crate::domain::Lsn>,
+    },
+    /// The ledger holds changes that are not in the server's log.
+    #[error("the ledger is ahead of the database")]
+    Restored {
+        /// How far the server's log reaches.
+        end: crate::domain::Lsn,
     },
     /// A message's length is impossible.
     #[error("the replication stream is malformed")]
@@ -135,7 +163,10 @@ impl SourceError {
             | Self::SlotLost { .. }
             | Self::PublicationGone { .. }
             | Self::SlotForeign { .. }
-            | Self::OtherSystem { .. } => Nature::Definite,
+            | Self::OtherSystem { .. }
+            | Self::OtherTimeline { .. }
+            | Self::Forked { .. }
+            | Self::Restored { .. } => Nature::Definite,
             _ => Nature::Transient,
         }
     }
@@ -161,13 +192,31 @@ impl SourceError {
                 })
             }
             Self::SlotTaken { pid, .. } => pid.map(|pid| format!("It is active for PID {pid}.")),
-            Self::SlotLost { confirmed, .. } => confirmed.map(|lsn| {
-                format!("Changes after {lsn} were removed from the log before they were delivered.")
+            Self::SlotLost { confirmed, reason, .. } => confirmed.map(|lsn| {
+                let why = reason.as_ref().map(|reason| format!(" (invalidation_reason = {reason})"));
+                let why = why.unwrap_or_default();
+                format!("Changes after {lsn} were not delivered and can no longer be read{why}.")
             }),
             Self::SlotForeign { problem, .. } => Some(problem.clone()),
             Self::OtherSystem { expected, found } => {
                 Some(format!("The state was made with system {expected}; this is system {found}."))
             }
+            Self::OtherTimeline { expected, found } => {
+                Some(format!("It was on timeline {expected}, it is on timeline {found}."))
+            }
+            Self::Forked { slot, found, fork, .. } => Some(match fork {
+                Some(fork) => format!(
+                    "Timeline {found} left it at {fork}: a backup was restored, or a standby was promoted whose slot \
+                     \"{slot}\" was not synchronized from the primary. What was committed beyond {fork} before is not \
+                     in this database, although receivers may have heard of it; what the slot had not read by then \
+                     may be missing."
+                ),
+                None => format!("Timeline {found} does not come from it: an older backup was restored."),
+            }),
+            Self::Restored { end } => Some(format!(
+                "It holds deliveries of changes beyond {end}, where the log of this database ends: an older backup was \
+                 restored, and receivers have heard of changes that it does not have."
+            )),
             Self::Silent { seconds } => Some(format!("Nothing came for {seconds} s.")),
             _ => self.source().map(chain),
         }
@@ -189,18 +238,33 @@ impl SourceError {
                 "Changes since it was dropped cannot be read any more. To go on from now and record the gap, set \
                  database.on_slot_lost = \"recreate\"."
             }
-            Self::SlotLost { .. } => {
-                "max_slot_wal_keep_size was exceeded. To go on from now and record the gap, set \
-                 database.on_slot_lost = \"recreate\"; raise max_slot_wal_keep_size to avoid it."
-            }
             Self::PublicationGone { .. } => {
                 "For the log before it was made again it does not exist, so this slot can never pass that place. To go \
                  on from now and record the gap, set database.on_slot_lost = \"recreate\"."
             }
+            Self::SlotLost { reason, .. } => match reason.as_deref() {
+                Some("idle_timeout") => {
+                    "It was unused for longer than idle_replication_slot_timeout. To go on from now and record the gap, \
+                     set database.on_slot_lost = \"recreate\"; raise idle_replication_slot_timeout to avoid it."
+                }
+                Some("wal_level_insufficient" | "rows_removed") => {
+                    "To go on from now and record the gap, set database.on_slot_lost = \"recreate\"; keep \
+                     wal_level = logical on every server that takes over."
+                }
+                _ => {
+                    "max_slot_wal_keep_size was exceeded. To go on from now and record the gap, set \
+                     database.on_slot_lost = \"recreate\"; raise max_slot_wal_keep_size to avoid it."
+                }
+            },
             Self::SlotForeign { .. } => "Choose another name in database.slot.",
             Self::OtherSystem { .. } => {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \
                  or use another schema and slot."
+            }
+            Self::OtherTimeline { .. } => "Start walhook again: it looks at what has happened first.",
+            Self::Forked { .. } | Self::Restored { .. } => {
+                "To go on from the slot's position, with new ids from the fork on, set database.on_timeline_change = \
+                 \"continue\" for the next start. To begin anew instead, run \"walhook uninstall\"."
             }
             _ => return None,
         };
@@ -226,6 +290,12 @@ pub enum SetupError {
         /// The server's version.
         found: String,
     },
+    /// The server cannot copy slots to its standbys.
+    #[error("database.slot_failover needs Postgres 17 or later")]
+    NoFailover {
+        /// The server's version.
+        found: String,
+    },
     /// A setting of the server is in the way.
     #[error("{setting} is {found}")]
     Setting {
@@ -247,6 +317,12 @@ pub enum SetupError {
     /// Tables whose updates or deletes are wanted have no usable replica identity.
     #[error("{} cannot publish updates and deletes", tables.join(", "))]
     NoIdentity {
+        /// The tables, quoted.
+        tables: Vec<String>,
+    },
+    /// Tables whose updates or deletes are wanted have a full identity with columns that cannot be published.
+    #[error("{} cannot publish updates and deletes", tables.join(", "))]
+    VirtualIdentity {
         /// The tables, quoted.
         tables: Vec<String>,
     },
@@ -288,10 +364,16 @@ impl SetupError {
                 None => chain(source.as_ref()),
             }),
             Self::Version { .. } => Some("walhook needs Postgres 14 or later.".to_owned()),
+            Self::NoFailover { found } => Some(format!("This is Postgres {found}, which does not copy logical slots to standbys.")),
             Self::Setting { needed, .. } => Some(needed.clone()),
             Self::NoIdentity { .. } => Some(
                 "Without a primary key or replica identity, publishing them would make the application's own UPDATE and \
                  DELETE fail."
+                    .to_owned(),
+            ),
+            Self::VirtualIdentity { .. } => Some(
+                "Their replica identity is full and they have virtual generated columns, which Postgres does not publish: \
+                 it would refuse the application's own UPDATE and DELETE."
                     .to_owned(),
             ),
             Self::Slot(error) => error.detail(),
@@ -303,6 +385,10 @@ impl SetupError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Query { .. } | Self::Version { .. } => None,
+            Self::NoFailover { .. } => Some(
+                "Set database.slot_failover = false; after a failover, database.on_timeline_change says what becomes of the slot."
+                    .to_owned(),
+            ),
             Self::Setting { remedy, .. } => Some(remedy.clone()),
             Self::Privilege { role } => Some(format!(
                 "As a superuser: ALTER ROLE {} REPLICATION; (on Amazon RDS: GRANT rds_replication TO {}).",
@@ -314,6 +400,14 @@ impl SetupError {
                     tables.iter().map(|t| format!("ALTER TABLE {t} REPLICA IDENTITY FULL;")).collect();
                 Some(format!(
                     "Add a primary key, or run: {} Or subscribe to inserts only.",
+                    remedies.join(" ")
+                ))
+            }
+            Self::VirtualIdentity { tables } => {
+                let remedies: Vec<_> =
+                    tables.iter().map(|t| format!("ALTER TABLE {t} REPLICA IDENTITY DEFAULT;")).collect();
+                Some(format!(
+                    "With a primary key, run: {} Or make the columns STORED, or subscribe to inserts only.",
                     remedies.join(" ")
                 ))
             }

@@ -49,6 +49,8 @@ pub(super) async fn listen() -> (TcpListener, SourceOptions) {
         feedback_every: Duration::from_secs(10),
         own_schema: "walhook".to_owned(),
         system: Some(SYSTEM),
+        timeline: None,
+        failover: None,
         clock: Clock::system(),
     };
     (listener, options)

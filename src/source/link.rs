@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Rows that an answer of ours can have.
 const ROWS: usize = 1000;
 
+/// The `ParameterStatus` of a server that only replays another's log.
+const IN_RECOVERY: &[u8] = b"in_hot_standby\0on\0";
+
 /// A row of text values.
 pub(super) type TextRow = Vec<Option<String>>;
 
@@ -33,8 +36,20 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects and logs in.
+    /// Connects to the first host that takes writes, and logs in.
     pub(super) async fn open(server: &Server, name: &str) -> Result<Self, SourceError> {
+        let mut hosts = server.each_host().into_iter();
+        let mut opened = Self::open_there(&hosts.next().unwrap_or_else(|| server.clone()), name).await;
+        for host in hosts {
+            if opened.is_ok() {
+                break;
+            }
+            opened = Self::open_there(&host, name).await;
+        }
+        opened
+    }
+
+    async fn open_there(server: &Server, name: &str) -> Result<Self, SourceError> {
         let Dialled { socket, end_point } = dial(server).await?;
         let mut link = Self { socket, splitter: Splitter::new(), out: BytesMut::new() };
         let slow = || ConnectError::TimedOut { server: server.display(), seconds: PATIENCE.as_secs() };
@@ -69,6 +84,9 @@ impl Link {
             match frame.tag {
                 b'Z' => return Ok(()),
                 b'E' => return Err(refused(server, &frame.body).into()),
+                b'S' if *frame.body == *IN_RECOVERY => {
+                    return Err(ConnectError::Standby { server: server.display() }.into());
+                }
                 b'S' | b'K' | b'N' => {}
                 tag => return Err(unexpected(tag, "startup")),
             }

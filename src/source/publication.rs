@@ -44,6 +44,8 @@ pub struct TableInfo {
     pub identity: RowIdentity,
     /// Whether our role owns it, and so may publish it.
     pub owned: bool,
+    /// Whether stored generated columns belong to the identity (which is full): a publication must then publish them.
+    pub stored_in_identity: bool,
 }
 
 /// What a table (and each of its partitions) gives of the old row.
@@ -55,12 +57,15 @@ pub enum RowIdentity {
     Key,
     /// The whole old row (`REPLICA IDENTITY FULL`).
     Full,
+    /// The whole old row, but with virtual generated columns (Postgres 18), which cannot be published: the server
+    /// refuses the application's UPDATE and DELETE of such a table in a publication of updates.
+    Virtual,
 }
 
 impl TableInfo {
     /// Whether updates and deletes can be published.
     pub fn identity_usable(&self) -> bool {
-        self.identity != RowIdentity::Unusable
+        !matches!(self.identity, RowIdentity::Unusable | RowIdentity::Virtual)
     }
 }
 
@@ -86,12 +91,16 @@ pub async fn tables(session: &Session, own_schema: &str) -> Result<Vec<TableInfo
                     when 'd' then exists (select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisprimary)
                     when 'i' then exists (select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisreplident)
                     else false end) as usable,
-                bool_and(l.relreplident = 'f') as full_row
+                bool_and(l.relreplident = 'f') as full_row,
+                bool_or(l.relreplident = 'f' and exists (
+                    select from pg_catalog.pg_attribute a where a.attrelid = l.oid and a.attgenerated = 'v')) as virtual,
+                bool_or(l.relreplident = 'f' and exists (
+                    select from pg_catalog.pg_attribute a where a.attrelid = l.oid and a.attgenerated = 's')) as stored
             from leaf join pg_catalog.pg_class l on l.oid = leaf.oid
             group by leaf.root
         )
         select n.nspname::text, c.relname::text, c.oid, c.relkind = 'p', judged.usable, judged.full_row,
-            pg_catalog.pg_has_role(c.relowner, 'USAGE')
+            pg_catalog.pg_has_role(c.relowner, 'USAGE'), judged.virtual, judged.stored
         from judged
         join pg_catalog.pg_class c on c.oid = judged.root
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -106,12 +115,14 @@ pub async fn tables(session: &Session, own_schema: &str) -> Result<Vec<TableInfo
                 table: row.try_get(1)?,
                 oid: row.try_get(2)?,
                 partitioned: row.try_get(3)?,
-                identity: match (row.try_get(4)?, row.try_get(5)?) {
-                    (_, true) => RowIdentity::Full,
-                    (true, false) => RowIdentity::Key,
-                    (false, false) => RowIdentity::Unusable,
+                identity: match (row.try_get(4)?, row.try_get(5)?, row.try_get(7)?) {
+                    (_, _, true) => RowIdentity::Virtual,
+                    (_, true, _) => RowIdentity::Full,
+                    (true, false, _) => RowIdentity::Key,
+                    (false, false, _) => RowIdentity::Unusable,
                 },
                 owned: row.try_get(6)?,
+                stored_in_identity: row.try_get(8)?,
             })
         })
         .collect::<Result<_, tokio_postgres::Error>>()

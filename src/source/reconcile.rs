@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::publication::{qualified, quoted};
 use super::setup::Manage;
-use super::{PublicationNames, SetupError, TableInfo, TableWanted};
+use super::{PublicationNames, RowIdentity, SetupError, TableInfo, TableWanted};
 use crate::postgres::Session;
 
 /// What was found and done.
@@ -32,6 +32,8 @@ pub struct Report {
 struct Existing {
     for_all: bool,
     via_root: bool,
+    /// Whether it publishes stored generated columns.
+    generated: bool,
     /// What it publishes, schemas and all tables included; quoted names.
     tables: BTreeSet<String>,
     /// What it lists table by table; quoted names.
@@ -43,7 +45,20 @@ struct Existing {
 struct Targets {
     all: BTreeSet<String>,
     inserts: BTreeSet<String>,
+    /// Whether the server refuses the application's updates unless generated columns are published.
+    insist_on_generated: bool,
 }
+
+/// What there is.
+#[derive(Debug, Default)]
+struct Found {
+    /// `server_version_num`.
+    version: i32,
+    publications: BTreeMap<String, Existing>,
+}
+
+/// The first version that publishes stored generated columns, where asked to.
+const PUBLISHES_GENERATED: i32 = 180_000;
 
 /// Compares the publications with what is wanted and, with [`Manage::Change`], changes them. Nothing is changed before
 /// everything has been found possible; all changes are one transaction.
@@ -57,11 +72,11 @@ pub async fn reconcile(
     let mut report = Report::default();
     let targets = targets(wanted, known, &mut report)?;
     let existing = read(session, names).await?;
-    let all = existing.get(&names.all);
+    let all = existing.publications.get(&names.all);
     report.for_all_tables = all.is_some_and(|p| p.for_all);
     let statements = plan(names, &existing, &targets, manage);
     report.publications = vec![names.all.clone()];
-    if manage == Manage::Change || existing.contains_key(&names.inserts) {
+    if manage == Manage::Change || existing.publications.contains_key(&names.inserts) {
         report.publications.push(names.inserts.clone());
     }
     if statements.is_empty() {
@@ -111,13 +126,19 @@ pub fn check_identities(wanted: &[TableWanted], known: &[TableInfo]) -> Result<(
 /// Sorts the wanted tables into the two publications.
 fn targets(wanted: &[TableWanted], known: &[TableInfo], report: &mut Report) -> Result<Targets, SetupError> {
     let by_name: BTreeMap<_, _> = known.iter().map(|t| ((&*t.schema, &*t.table), t)).collect();
-    let (mut targets, mut refused) = (Targets::default(), BTreeSet::new());
+    let (mut targets, mut refused, mut virtuals) = (Targets::default(), BTreeSet::new(), BTreeSet::new());
     for table in wanted {
         let name = qualified(&table.schema, &table.table);
         match by_name.get(&(&*table.schema, &*table.table)) {
             None => report.missing.push(name),
-            Some(info) if info.identity_usable() => drop(targets.all.insert(name)),
-            Some(_) if table.updates_or_deletes && table.explicit => drop(refused.insert(name)),
+            Some(info) if info.identity_usable() => {
+                targets.insist_on_generated |= info.stored_in_identity;
+                targets.all.insert(name);
+            }
+            Some(info) if table.updates_or_deletes && table.explicit => {
+                let of = if info.identity == RowIdentity::Virtual { &mut virtuals } else { &mut refused };
+                of.insert(name);
+            }
             Some(_) => {
                 if table.updates_or_deletes {
                     report.inserts_only.push(name.clone());
@@ -126,22 +147,22 @@ fn targets(wanted: &[TableWanted], known: &[TableInfo], report: &mut Report) -> 
             }
         }
     }
-    if refused.is_empty() {
-        Ok(targets)
-    } else {
-        Err(SetupError::NoIdentity { tables: refused.into_iter().collect() })
+    if !refused.is_empty() {
+        return Err(SetupError::NoIdentity { tables: refused.into_iter().collect() });
     }
+    if !virtuals.is_empty() {
+        return Err(SetupError::VirtualIdentity { tables: virtuals.into_iter().collect() });
+    }
+    Ok(targets)
 }
 
 /// The statements that lead from what is to what is wanted. With [`Manage::Look`] only what is missing counts: a
 /// publication of somebody else's may hold more.
-fn plan(
-    names: &PublicationNames,
-    existing: &BTreeMap<String, Existing>,
-    targets: &Targets,
-    manage: Manage,
-) -> Vec<String> {
+fn plan(names: &PublicationNames, found: &Found, targets: &Targets, manage: Manage) -> Vec<String> {
     let manage = manage == Manage::Change;
+    let Found { version, publications: existing } = found;
+    let generated = *version >= PUBLISHES_GENERATED;
+    let with = if generated { ", publish_generated_columns = stored" } else { "" };
     let mut statements = Vec::new();
     let covered = existing.get(&names.all).map(|p| p.tables.clone()).unwrap_or_default();
     let parts = [
@@ -158,7 +179,7 @@ fn plan(
                 let tables = if list.is_empty() { String::new() } else { format!(" for table {list}") };
                 statements.push(format!(
                     "create publication {publication}{tables} with (publish = '{operations}', \
-                     publish_via_partition_root = true);"
+                     publish_via_partition_root = true{with});"
                 ));
             }
             continue;
@@ -166,6 +187,11 @@ fn plan(
         if manage && !found.via_root {
             statements
                 .push(format!("alter publication {publication} set (publish_via_partition_root = true);"));
+        }
+        // Before tables are added: one whose identity has such a column could not be updated in between.
+        if generated && !found.generated && (manage || (targets.insist_on_generated && name == &names.all)) {
+            statements
+                .push(format!("alter publication {publication} set (publish_generated_columns = stored);"));
         }
         let missing: BTreeSet<_> = target
             .iter()
@@ -186,11 +212,14 @@ fn join(names: BTreeSet<&String>) -> String {
     names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-async fn read(session: &Session, names: &PublicationNames) -> Result<BTreeMap<String, Existing>, SetupError> {
+async fn read(session: &Session, names: &PublicationNames) -> Result<Found, SetupError> {
     let failed = SetupError::query("read the publications");
+    let version = session.client.query_one("select current_setting('server_version_num')::int4", &[]).await;
+    let version = version.and_then(|row| row.try_get(0)).map_err(&failed)?;
     let both = vec![names.all.clone(), names.inserts.clone()];
     let sql = "
-        select p.pubname::text, p.puballtables, p.pubviaroot
+        select p.pubname::text, p.puballtables, p.pubviaroot,
+            coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false)  -- a column of Postgres 18
         from pg_catalog.pg_publication p where p.pubname = any($1)";
     let mut found = BTreeMap::new();
     for row in session.client.query(sql, &[&both]).await.map_err(&failed)? {
@@ -198,6 +227,7 @@ async fn read(session: &Session, names: &PublicationNames) -> Result<BTreeMap<St
         let publication = Existing {
             for_all: row.try_get(1).map_err(&failed)?,
             via_root: row.try_get(2).map_err(&failed)?,
+            generated: row.try_get(3).map_err(&failed)?,
             ..Existing::default()
         };
         found.insert(name, publication);
@@ -227,12 +257,11 @@ async fn read(session: &Session, names: &PublicationNames) -> Result<BTreeMap<St
             publication.tables.insert(table);
         }
     }
-    Ok(found)
+    Ok(Found { version, publications: found })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::RowIdentity;
     use super::*;
 
     fn table(name: &str, usable: bool) -> TableInfo {
@@ -243,6 +272,7 @@ mod tests {
             partitioned: false,
             identity: if usable { RowIdentity::Key } else { RowIdentity::Unusable },
             owned: true,
+            stored_in_identity: false,
         }
     }
 
@@ -252,7 +282,7 @@ mod tests {
 
     fn existing(tables: &[&str]) -> Existing {
         let tables: BTreeSet<_> = tables.iter().map(|t| qualified("public", t)).collect();
-        Existing { for_all: false, via_root: true, listed: tables.clone(), tables }
+        Existing { for_all: false, via_root: true, generated: false, listed: tables.clone(), tables }
     }
 
     #[test]
@@ -273,8 +303,12 @@ mod tests {
     #[test]
     fn publications_are_made_once_and_then_only_altered() {
         let names = PublicationNames::of("walhook");
-        let targets = Targets { all: existing(&["a", "b"]).tables, inserts: existing(&["l"]).tables };
-        let made = plan(&names, &BTreeMap::new(), &targets, Manage::Change);
+        let targets = Targets {
+            all: existing(&["a", "b"]).tables,
+            inserts: existing(&["l"]).tables,
+            ..Targets::default()
+        };
+        let made = plan(&names, &Found::default(), &targets, Manage::Change);
         assert_eq!(
             made,
             [
@@ -284,10 +318,9 @@ mod tests {
                  publish_via_partition_root = true);",
             ]
         );
-        let there = BTreeMap::from([
-            (names.all.clone(), existing(&["b", "c"])),
-            (names.inserts.clone(), existing(&["l"])),
-        ]);
+        let mut there = Found { version: 170_000, ..Found::default() };
+        there.publications.insert(names.all.clone(), existing(&["b", "c"]));
+        there.publications.insert(names.inserts.clone(), existing(&["l"]));
         assert_eq!(
             plan(&names, &there, &targets, Manage::Change),
             [
@@ -304,9 +337,16 @@ mod tests {
     #[test]
     fn a_publication_of_all_tables_suffices() {
         let names = PublicationNames::of("theirs");
-        let targets = Targets { all: existing(&["a"]).tables, inserts: existing(&["l"]).tables };
+        let targets =
+            Targets { all: existing(&["a"]).tables, inserts: existing(&["l"]).tables, ..Targets::default() };
         let everything = Existing { for_all: true, listed: BTreeSet::new(), ..existing(&["a", "l", "x"]) };
-        let there = BTreeMap::from([(names.all.clone(), everything)]);
+        let mut there = Found { version: 180_000, ..Found::default() };
+        there.publications.insert(names.all.clone(), everything);
         assert!(plan(&names, &there, &targets, Manage::Look).is_empty());
+        let insists = Targets { insist_on_generated: true, ..targets };
+        assert_eq!(
+            plan(&names, &there, &insists, Manage::Look),
+            ["alter publication \"theirs\" set (publish_generated_columns = stored);"]
+        );
     }
 }

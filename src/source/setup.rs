@@ -8,6 +8,8 @@ use crate::postgres::Session;
 
 /// The oldest server whose `pgoutput` does what we need.
 const OLDEST: i32 = 140_000;
+/// The oldest server that copies logical slots to its standbys.
+const FAILOVER_SINCE: i32 = 170_000;
 
 /// Whether publications are changed by us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Preparation {
     pub slot: String,
     /// Whether there should be one already.
     pub history: SlotHistory,
+    /// Whether a slot that is made is copied to standbys.
+    pub failover: bool,
     /// The publications.
     pub names: PublicationNames,
     /// Whether they are ours to change.
@@ -55,6 +59,21 @@ pub struct Facts {
     pub role: String,
     /// `wal_sender_timeout` in milliseconds; 0 is endless.
     pub wal_sender_timeout_ms: i64,
+}
+
+impl Facts {
+    /// Whether slots can be copied to standbys.
+    pub fn can_failover(&self) -> bool {
+        self.version >= FAILOVER_SINCE
+    }
+
+    /// Refuses to have slots copied to standbys where the server cannot.
+    pub fn insist_on_failover(&self, wanted: bool) -> Result<(), SetupError> {
+        if wanted && !self.can_failover() {
+            return Err(SetupError::NoFailover { found: self.version_text.clone() });
+        }
+        Ok(())
+    }
 }
 
 /// A database that is ready to stream from.
@@ -140,6 +159,7 @@ pub async fn prepare(session: &mut Session, wish: &Preparation) -> Result<Prepar
     if let Some(problem) = problems.into_iter().next() {
         return Err(problem);
     }
+    facts.insist_on_failover(wish.failover)?;
     let before = slot_state(session, &wish.slot).await?;
     if before.is_none() && wish.history == SlotHistory::Made {
         return Err(Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }).into());
@@ -150,7 +170,7 @@ pub async fn prepare(session: &mut Session, wish: &Preparation) -> Result<Prepar
     let slot = if let Some(state) = before {
         state
     } else {
-        slot::create(session, &wish.slot).await?;
+        slot::create(session, &wish.slot, wish.failover).await?;
         let made = slot_state(session, &wish.slot).await?;
         made.ok_or_else(|| Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }))?
     };

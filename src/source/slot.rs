@@ -51,6 +51,12 @@ pub struct SlotState {
     pub restart: Option<Lsn>,
     /// Whether its log is there.
     pub wal_status: WalStatus,
+    /// Why it is lost, in the server's word; from Postgres 17 on.
+    pub invalidation_reason: Option<String>,
+    /// Whether it is copied to the standbys (`failover`); `None` before Postgres 17.
+    pub failover: Option<bool>,
+    /// Whether it is the copy of a primary's slot (`synced`): it stays so when the standby is promoted.
+    pub synced: bool,
     /// How many bytes may still be written before it is lost; `None` without a limit.
     pub safe_wal_bytes: Option<i64>,
     /// How far the server's log is ahead of `confirmed`, in bytes.
@@ -63,7 +69,8 @@ fn query_text(slot: &str) -> String {
     format!(
         "select s.plugin, s.database, s.active_pid, s.confirmed_flush_lsn, s.restart_lsn, s.wal_status, \
          s.safe_wal_size, case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
-         else pg_current_wal_flush_lsn() end \
+         else pg_current_wal_flush_lsn() end, \
+         to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'failover', to_jsonb(s) ->> 'synced' \
          from pg_catalog.pg_replication_slots s where s.slot_name = {}",
         literal(slot)
     )
@@ -84,9 +91,21 @@ impl SlotState {
                 .into_iter()
                 .find(|status| text(5) == Some(status.as_str()))
                 .unwrap_or(WalStatus::Reserved),
+            invalidation_reason: text(8).map(str::to_owned),
+            failover: text(9).map(|text| text == "true"),
+            synced: text(10) == Some("true"),
             safe_wal_bytes: text(6).and_then(|text| text.parse().ok()),
             lag_bytes: now.bytes_since(confirmed),
             retained_bytes: lsn(4).map_or(0, |restart| now.bytes_since(restart)),
+        }
+    }
+
+    /// The error that says how the slot was lost.
+    pub(crate) fn lost(&self, slot: &str) -> SourceError {
+        SourceError::SlotLost {
+            slot: slot.to_owned(),
+            confirmed: Some(self.confirmed),
+            reason: self.invalidation_reason.clone(),
         }
     }
 
@@ -98,7 +117,7 @@ impl SlotState {
             return Err(SourceError::SlotForeign { slot, problem });
         }
         if self.wal_status == WalStatus::Lost {
-            return Err(SourceError::SlotLost { slot, confirmed: Some(self.confirmed) });
+            return Err(self.lost(&slot));
         }
         match self.active_pid {
             Some(pid) => Err(SourceError::SlotTaken { slot, pid: Some(pid) }),
@@ -127,10 +146,24 @@ pub(super) async fn state_on(link: &mut Link, slot: &str) -> Result<Option<SlotS
 }
 
 /// Makes a slot. The server first waits for the transactions that are running.
-pub(super) async fn create(session: &Session, slot: &str) -> Result<(), SetupError> {
-    let sql = "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')";
+pub(super) async fn create(session: &Session, slot: &str, failover: bool) -> Result<(), SetupError> {
+    // The parameter is there from Postgres 17 on.
+    let sql = if failover {
+        "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', failover => true)"
+    } else {
+        "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')"
+    };
     let made = session.client.query(sql, &[&slot]).await;
     made.map(drop).map_err(SetupError::query("create the replication slot"))
+}
+
+/// Has the slot copied to standbys, or no longer; nobody may stream from it.
+pub(super) async fn alter(link: &mut Link, slot: &str, failover: bool) -> Result<(), SourceError> {
+    let name = slot.replace('"', "\"\"");
+    let sql = format!("ALTER_REPLICATION_SLOT \"{name}\" (FAILOVER {failover})");
+    link.query("ALTER_REPLICATION_SLOT", &sql).await?;
+    tracing::info!(slot, failover, "altered the slot");
+    Ok(())
 }
 
 /// Drops a slot, if it is there and nobody streams from it. Returns whether it was there.

@@ -64,6 +64,10 @@ pub struct SourceOptions {
     pub own_schema: String,
     /// The cluster the state belongs to; any other is refused.
     pub system: Option<u64>,
+    /// The timeline the state belongs to; any other ends the source.
+    pub timeline: Option<u32>,
+    /// Whether the slot is copied to standbys; set where it is otherwise. `None` where the server cannot (before 17).
+    pub failover: Option<bool>,
     /// The clock of status messages.
     pub clock: Clock,
 }
@@ -122,9 +126,15 @@ async fn begin(
     if let Some(expected) = options.system.filter(|expected| *expected != identity.system) {
         return Err(SourceError::OtherSystem { expected, found: identity.system });
     }
+    if let Some(expected) = options.timeline.filter(|expected| *expected != identity.timeline) {
+        return Err(SourceError::OtherTimeline { expected, found: identity.timeline });
+    }
     let state = slot::state_on(link, &options.slot).await?;
     let state = state.ok_or_else(|| SourceError::SlotMissing { slot: options.slot.clone() })?;
     state.usable(&options.slot, &identity.database)?;
+    if let Some(failover) = options.failover.filter(|wanted| state.failover.is_some_and(|is| is != *wanted)) {
+        slot::alter(link, &options.slot, failover).await?;
+    }
     let rows = link.query("the question for wal_sender_timeout", TIMEOUT_AND_ENCODING).await?;
     let timeout_ms = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
     let every = feedback_every(options.feedback_every, Duration::from_millis(timeout_ms));

@@ -50,7 +50,7 @@ pub fn soon() -> State {
 }
 
 async fn take_over(ledger: &Ledger) -> Ownership {
-    let identity = Identity { system: 7, timeline: 1, slot_is_new: false };
+    let identity = Identity { system: 7, timeline: 1, slot_is_new: false, fork: None };
     ledger.take_over("slot", &identity, "a test").await.expect("the ledger")
 }
 
@@ -113,7 +113,7 @@ impl Desk {
 
     pub fn delivery(&self, number: u64, lane: i64) -> Delivery {
         let commit = CommitLsn(Lsn(number));
-        let place = Place { origin: self.own.origin, commit, sequence: 1 };
+        let place = Place { origin: self.own.lineage.of(commit), commit, sequence: 1 };
         Delivery {
             id: DeliveryId::of(&place, "", "crm"),
             event_id: EventId::of(&place, ""),

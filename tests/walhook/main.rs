@@ -21,6 +21,8 @@ mod demo;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod failover;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod idle;
@@ -49,8 +51,12 @@ mod signatures;
 #[cfg(test)]
 mod source;
 #[cfg(test)]
+mod statements;
+#[cfg(test)]
 mod stop;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod types;
+#[cfg(test)]
+mod versions;

@@ -41,6 +41,8 @@ impl Running {
             feedback_every: Duration::from_secs(1),
             own_schema: "walhook".to_owned(),
             system: None,
+            timeline: None,
+            failover: None,
             clock: Clock::system(),
         };
         let task = background(run(options, sender, confirmed, told, stop.clone()));
@@ -100,6 +102,7 @@ fn preparation(database: &Database, wanted: Vec<TableWanted>) -> Preparation {
         slot: database.name.clone(),
         history: SlotHistory::Never,
         names: PublicationNames::of("walhook"),
+        failover: false,
         manage: Manage::Change,
         wanted,
         own_schema: "walhook".to_owned(),

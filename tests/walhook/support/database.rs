@@ -47,6 +47,13 @@ impl Database {
         Self { url, name, client }
     }
 
+    /// The same database on another server, which is a copy of its own.
+    pub async fn on_copy(&self, cluster: &Cluster) -> Self {
+        let url = cluster.url(&self.name);
+        let client = connect(&url).await.expect("a connection");
+        Self { url, name: self.name.clone(), client }
+    }
+
     /// A fresh database with the table that most tests use: `orders (id, status, total, note)`.
     pub async fn with_orders() -> Self {
         let database = Self::new().await;
@@ -77,6 +84,11 @@ impl Database {
     /// The only text that a query gives.
     pub async fn text(&self, query: &str) -> String {
         self.client.query_one(query, &[]).await.expect(query).get(0)
+    }
+
+    /// The server's version as a number: 180004 is 18.4.
+    pub async fn version(&self) -> i64 {
+        self.number("select current_setting('server_version_num')::int8").await
     }
 
     /// How many bytes of log the slot holds back.
