@@ -26,11 +26,11 @@ create table gaps (
 
 -- One row a delivery. Its life:
 --
---   pending ──▶ delivered
---      │ ▲
---      ▼ │
---   retrying ──▶ delivered | failed          failed ──▶ pending      by hand
---     held ────▶ pending                     any open ─▶ cancelled   by hand
+--   pending --> delivered
+--      | ^
+--      v |
+--   retrying --> delivered | failed          failed --> pending      by hand
+--     held ----> pending                     any open -> cancelled   by hand
 --
 -- The open ones live in one small table, the ended ones in a partition a day, so that retention drops a partition.
 create table deliveries (

@@ -33,6 +33,15 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Connections of the replication link that began to stream",
     ),
+    ("walhook_slot_lag_bytes", Kind::Gauge, "How far the server's log is ahead of what is confirmed"),
+    ("walhook_slot_retained_bytes", Kind::Gauge, "Log that the server keeps for the slot"),
+    (
+        "walhook_slot_safe_bytes",
+        Kind::Gauge,
+        "What may still be written before the slot is lost; +Inf without a limit",
+    ),
+    ("walhook_slot_wal_status", Kind::Gauge, "1 at the slot's wal_status, by status"),
+    ("walhook_gaps", Kind::Gauge, "Gaps that are recorded in the ledger, ten at most"),
     ("walhook_events_total", Kind::Counter, "Events made from changes that a webhook wanted"),
     ("walhook_conditions_errors_total", Kind::Counter, "Conditions that could not be evaluated on a row"),
     (

@@ -2,7 +2,7 @@
 
 use crate::control::ControlError;
 use crate::postgres::told;
-use crate::source::SourceError;
+use crate::source::{SetupError, SourceError};
 
 /// Why the process cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,15 @@ impl AppError {
     /// Whether it ended because the server's log has forked.
     pub(super) fn is_another_timeline(&self) -> bool {
         matches!(self, Self::Control(ControlError::Source(SourceError::OtherTimeline { .. })))
+    }
+
+    /// Why the slot cannot be read from any more, where it is that.
+    pub(super) fn loss(&self) -> Option<&'static str> {
+        match self {
+            Self::Control(ControlError::Source(error)) => error.loss(),
+            Self::Control(ControlError::Setup(SetupError::Slot(error))) => error.loss(),
+            _ => None,
+        }
     }
 
     /// The message for people: every line of it.

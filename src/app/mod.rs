@@ -15,14 +15,16 @@ mod stop;
 mod timeline;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
 
 use crate::catalog::{self, Published, Watcher};
-use crate::config::{Config, Sources};
+use crate::config::{Config, OnSlotLost, Sources};
 use crate::control::{Places, load_config, transport};
 use crate::dispatcher::{self, Dispatcher, Doors};
 use crate::domain::limits;
@@ -32,32 +34,47 @@ use crate::settlement::Settlement;
 use crate::source::{Item, SourceState};
 use crate::tasks::{Role, Tasks};
 
-/// Runs the sidecar until a signal or a fault ends it. When the server turns out to be on another timeline, everything
-/// is stopped in order and begun anew: what was in memory belongs to the log as it was.
+/// How long to wait before a new slot is made.
+const BEFORE_ANOTHER: Duration = Duration::from_secs(1);
+
+/// Runs the sidecar until a signal or a fault ends it. Two faults are no end, but the beginning of another life: a server
+/// on another timeline (what was in memory belongs to the log as it was), and a slot that is lost, where the operator has
+/// chosen to go on.
 pub async fn run(sources: Sources) -> Result<(), AppError> {
     let mut config = Arc::new(load_config(&sources)?);
     let metrics = crate::telemetry::start_metrics();
     let door = serve::Door::open(config.server.listen).await?;
-    let mut signals = None;
+    let (mut signals, mut lost) = (None, None);
     loop {
         let prepared = match &mut signals {
-            None => start::prepare(&config).await?,
+            None => start::prepare(&config, lost.take()).await,
             // Nobody else hears them any more.
             Some(signals) => tokio::select! {
-                prepared = start::prepare(&config) => prepared?,
+                prepared = start::prepare(&config, lost.take()) => prepared,
                 () = stop::asked(signals) => return Ok(()),
             },
         };
-        let heard = match signals.take() {
-            Some(signals) => signals,
-            None => stop::signals()?,
+        let result = match prepared {
+            Ok(prepared) => {
+                let heard = match signals.take() {
+                    Some(signals) => signals,
+                    None => stop::signals()?,
+                };
+                let ended = live(&sources, &config, prepared, metrics.clone(), &door, heard).await;
+                (signals, config) = (Some(ended.signals), ended.config);
+                ended.result
+            }
+            Err(error) => Err(error),
         };
-        let ended = live(&sources, &config, prepared, metrics.clone(), &door, heard).await;
-        signals = Some(ended.signals);
-        match ended.result {
+        let goes_on = config.database.on_slot_lost == OnSlotLost::Recreate;
+        match result {
             Err(error) if error.is_another_timeline() => {
                 tracing::warn!(reason = error.tell(), "the log has forked: beginning anew");
-                config = ended.config;
+            }
+            Err(error) if goes_on && error.loss().is_some() => {
+                lost = error.loss();
+                tracing::error!(reason = lost, "the slot is lost; going on with a new one");
+                tokio::time::sleep(BEFORE_ANOTHER).await;
             }
             result => return result,
         }
@@ -69,21 +86,22 @@ async fn live(
     sources: &Sources,
     config: &Arc<Config>,
     prepared: start::Ready,
-    metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
+    metrics: Option<PrometheusHandle>,
     door: &serve::Door,
     signals: stop::Signals,
 ) -> stop::Ended {
     let (tasks, deaths) = Tasks::new();
     let (state_in, states) = watch::channel(SourceState::Connecting);
     let (health_in, health) = watch::channel(Health::Starting);
-    let page = serve::Pages { metrics, source: states.clone(), ledger: health };
+    let (gaps_in, gaps) = watch::channel(Vec::new());
+    let page = serve::Pages { metrics, source: states.clone(), ledger: health, gaps };
     match door.listener() {
         Ok(listener) => {
             tasks.spawn("server", Role::Essential, serve::serve(listener, page, tasks.stopping()));
         }
         Err(error) => return stop::Ended { result: Err(error), config: Arc::clone(config), signals },
     }
-    let running = start::begin(Arc::clone(config), prepared, &tasks, state_in, health_in);
+    let running = start::begin(Arc::clone(config), prepared, &tasks, state_in, (health_in, gaps_in));
     stop::until_the_end(running, sources, tasks, deaths, states, signals).await
 }
 

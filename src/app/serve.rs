@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
+use crate::ledger::overview::Gap;
 use crate::ledger::writer::Health;
 use crate::source::SourceState;
 
@@ -25,6 +26,8 @@ pub struct Pages {
     pub source: watch::Receiver<SourceState>,
     /// Whether the ledger can be written.
     pub ledger: watch::Receiver<Health>,
+    /// The gaps that are recorded, newest first.
+    pub gaps: watch::Receiver<Vec<Gap>>,
 }
 
 /// The port, which stays open from one life to the next.
@@ -70,7 +73,9 @@ async fn ready(State(pages): State<Pages>) -> Response {
     let source = pages.source.borrow().clone();
     let ledger = pages.ledger.borrow().clone();
     match (source, ledger) {
-        (SourceState::Streaming { .. }, Health::Writing) => (StatusCode::OK, "streaming\n".to_owned()),
+        (SourceState::Streaming { .. }, Health::Writing) => {
+            (StatusCode::OK, format!("streaming\n{}", lost(&pages.gaps.borrow())))
+        }
         (_, Health::Failing(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("ledger: {reason}\n")),
         (SourceState::Connecting, _) | (SourceState::Streaming { .. }, Health::Starting) => {
             (StatusCode::SERVICE_UNAVAILABLE, "connecting\n".to_owned())
@@ -87,6 +92,15 @@ async fn ready(State(pages): State<Pages>) -> Response {
         }
     }
     .into_response()
+}
+
+/// A line for each gap.
+fn lost(gaps: &[Gap]) -> String {
+    let line = |gap: &Gap| {
+        let from = gap.from_lsn.as_deref().unwrap_or("somewhere");
+        format!("gap: changes from {from} to {} were lost ({})\n", gap.to_lsn, gap.reason)
+    };
+    gaps.iter().map(line).collect()
 }
 
 async fn numbers(State(pages): State<Pages>) -> Response {

@@ -12,16 +12,18 @@ use super::{
     SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits, timeline,
 };
 use crate::catalog::Rows;
+use crate::chores::standing::Standing;
 use crate::chores::{self, upkeep};
 use crate::clock::Clock;
 use crate::config::OnSlotLost;
 use crate::control::{ControlError, fit, manage};
 use crate::intake::{Intake, Recovery};
+use crate::ledger::overview::Gap;
 use crate::ledger::own::{Fork, Identity, Ownership};
 use crate::ledger::prune::Retention;
 use crate::source::{
-    self, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, WalStatus, drop_slot,
-    slot_state,
+    self, PUBLICATION_DROPPED, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions,
+    WalStatus, drop_slot, slot_state,
 };
 use crate::tasks::Role;
 use crate::transport::Transport;
@@ -37,7 +39,8 @@ pub(super) struct Ready {
 }
 
 /// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
-pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
+/// `lost` says why an earlier life could not go on with its slot.
+pub(super) async fn prepare(config: &Config, lost: Option<&'static str>) -> Result<Ready, AppError> {
     let clock = Clock::system();
     let places = Places::of(config)?;
     let transport = super::transport(config, &clock)?;
@@ -71,7 +74,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Ready, AppError> {
         wanted: upkeep::wanted(&snapshot, &known),
         own_schema: config.database.schema.clone(),
     };
-    let recreated = forget_lost_slot(config, &places, &mut wish, &session, &identity).await?;
+    let recreated = forget_lost_slot(config, &places, &mut wish, &session, (&identity, lost)).await?;
     let mut prepared = source::prepare(&mut session, &wish).await?;
     prepared.slot_created |= recreated;
     Ok(Ready { places, identity, prepared, fork, transport, clock })
@@ -83,7 +86,7 @@ async fn forget_lost_slot(
     places: &Places,
     wish: &mut Preparation,
     session: &crate::postgres::Session,
-    identity: &source::Identity,
+    (identity, lost): (&source::Identity, Option<&'static str>),
 ) -> Result<bool, AppError> {
     if config.database.on_slot_lost != OnSlotLost::Recreate || wish.history == SlotHistory::Never {
         return Ok(false);
@@ -93,6 +96,8 @@ async fn forget_lost_slot(
     let reason = match &state {
         None => "the slot is gone",
         Some(state) if state.wal_status == WalStatus::Lost => "the slot was invalidated",
+        // Its log is there, and yet it cannot be read: only who streamed from it knows.
+        Some(_) if lost == Some(PUBLICATION_DROPPED) => PUBLICATION_DROPPED,
         Some(_) => return Ok(false),
     };
     let from = state.as_ref().map(|state| state.confirmed.to_string());
@@ -112,7 +117,7 @@ pub(super) fn begin(
     ready: Ready,
     tasks: &Tasks,
     states: watch::Sender<SourceState>,
-    health: watch::Sender<Health>,
+    (health, gaps): (watch::Sender<Health>, watch::Sender<Vec<Gap>>),
 ) -> Running {
     let (items_in, items) = mpsc::channel(limits::CHUNKS_WAITING);
     let (faults_in, faults) = mpsc::unbounded_channel();
@@ -147,6 +152,7 @@ pub(super) fn begin(
         items,
         config_out,
         health,
+        gaps,
         end,
     };
     let build = body.build(watching, faults_in.clone(), drained.clone());
@@ -175,6 +181,7 @@ struct Body {
     items: mpsc::Receiver<Item>,
     config_out: watch::Receiver<Arc<Config>>,
     health: watch::Sender<Health>,
+    gaps: watch::Sender<Vec<Gap>>,
     end: CancellationToken,
 }
 
@@ -195,7 +202,7 @@ impl Body {
                 return Ok(());
             }
         }
-        let Self { config, ready, tasks, settlement, items, config_out, health, end } = self;
+        let Self { config, ready, tasks, settlement, items, config_out, health, gaps, end } = self;
         let ledger = ready.places.ledger.clone();
         let identity = Identity {
             system: ready.identity.system,
@@ -238,6 +245,7 @@ impl Body {
         let watcher = Watcher { ledger, config: config_out, published, before, pokes: pokes_in.clone() };
         tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
         workers.chores(upkeep, &catalog, pokes_in, &tasks);
+        workers.look(gaps, &tasks);
         Ok(())
     }
 }
@@ -319,6 +327,16 @@ impl Workers {
             Role::Essential,
             report::<_, LedgerError>(faults.clone(), intake.run(tasks.stopping(), end)),
         );
+    }
+
+    fn look(&self, gaps: watch::Sender<Vec<Gap>>, tasks: &Tasks) {
+        let standing = Standing {
+            server: self.places.database.clone(),
+            ledger: self.places.ledger.clone(),
+            slot: self.own.slot.clone(),
+            gaps,
+        };
+        tasks.spawn("standing", Role::Essential, chores::keep_looking(standing, tasks.stopping()));
     }
 
     fn chores(

@@ -14,7 +14,8 @@ use super::compile::Compiler;
 use super::load::{Rows, load, version};
 use super::{Published, Snapshot};
 use crate::config::Config;
-use crate::ledger::{Ledger, LedgerError, quote};
+use crate::domain::limits;
+use crate::ledger::{Ledger, LedgerError, quote, within};
 use crate::postgres::Session;
 use crate::telemetry::chain;
 
@@ -50,7 +51,7 @@ pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
     let mut open = None;
     let mut told = false;
     loop {
-        let outcome = step(&watcher, &mut open, known).await;
+        let outcome = within(limits::ANSWER_WITHIN, step(&watcher, &mut open, known)).await;
         match outcome {
             Ok(Some(rows)) => {
                 known = rows.version;

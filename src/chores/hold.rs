@@ -4,8 +4,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Published;
+use crate::domain::limits;
 use crate::ledger::claim::open_webhooks;
-use crate::ledger::{Ledger, LedgerError, states};
+use crate::ledger::{Ledger, LedgerError, states, within};
 use crate::telemetry::chain;
 
 /// Brings every open delivery to what its webhook's state says.
@@ -31,14 +32,17 @@ async fn round(
     published: &Published,
     stop: &CancellationToken,
 ) -> Result<usize, LedgerError> {
-    let mut session = ledger.session("walhook holds").await?;
+    let mut session = within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await?;
     let mut released = 0;
-    for webhook in open_webhooks(&session.client).await? {
+    for webhook in within(limits::ANSWER_WITHIN, open_webhooks(&session.client)).await? {
         if published.states.contains_key(&webhook) {
-            while states::hold(&session.client, &webhook).await? > 0 && !stop.is_cancelled() {}
+            while within(limits::ANSWER_WITHIN, states::hold(&session.client, &webhook)).await? > 0
+                && !stop.is_cancelled()
+            {}
         } else {
             loop {
-                let lanes = states::release(&mut session.client, &webhook).await?;
+                let lanes =
+                    within(limits::ANSWER_WITHIN, states::release(&mut session.client, &webhook)).await?;
                 released += lanes;
                 if lanes == 0 || stop.is_cancelled() {
                     break;

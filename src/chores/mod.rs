@@ -5,6 +5,7 @@
 
 pub mod hold;
 pub mod retain;
+pub mod standing;
 pub mod upkeep;
 
 use std::time::Duration;
@@ -18,8 +19,12 @@ use crate::ledger::prune::Retention;
 
 /// How often retention is looked after.
 const RETAIN_EVERY: Duration = Duration::from_secs(15 * 60);
-/// How often held and released deliveries, and publications, are looked after without being woken.
+/// How often held and released deliveries are looked after without being woken.
 const ROUND_EVERY: Duration = Duration::from_secs(30);
+/// How soon a new table that a pattern means is published.
+const PUBLISH_EVERY: Duration = Duration::from_secs(15);
+/// How often the slot and the gaps are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Drops what is past its retention, now and every quarter of an hour.
 pub async fn keep_retention(ledger: Ledger, retention: Retention, stop: CancellationToken) {
@@ -50,7 +55,19 @@ pub async fn keep_holds(
     }
 }
 
-/// Keeps the publications at what the webhooks need, every half minute: tables come and go. (A change of the webhooks
+/// Tells how the slot stands, now and every ten seconds.
+pub async fn keep_looking(standing: standing::Standing, stop: CancellationToken) {
+    let mut kept = standing::Kept::default();
+    loop {
+        standing::activate(&standing, &mut kept).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Keeps the publications at what the webhooks need, every quarter of a minute: tables come and go. (A change of the webhooks
 /// themselves has been followed before it was published.)
 pub async fn keep_publications(
     upkeep: upkeep::Upkeep,
@@ -60,7 +77,7 @@ pub async fn keep_publications(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(ROUND_EVERY) => {}
+            () = tokio::time::sleep(PUBLISH_EVERY) => {}
         }
         let snapshot = catalog.borrow().snapshot.clone();
         upkeep.activate(&snapshot).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use crate::catalog::Snapshot;
+use crate::domain::limits;
 use crate::postgres::{Server, told};
 use crate::source::{self, Manage, PublicationNames, SetupError, TableInfo, TableWanted, reconcile, tables};
 
@@ -71,7 +72,8 @@ impl Upkeep {
     }
 
     async fn compare(&self, snapshot: &Snapshot) -> Report {
-        match self.round(snapshot).await {
+        let round = tokio::time::timeout(limits::ANSWER_WITHIN, self.round(snapshot)).await;
+        match round.unwrap_or_else(|_| Err("Postgres has not answered".to_owned())) {
             Ok(report) => Report {
                 changed: report.statements,
                 missing: report.missing,

@@ -14,7 +14,7 @@ use crate::domain::WebhookSource;
 use crate::ledger::overview::{self, Gap, Holder};
 use crate::ledger::query::{Backlog, backlog};
 use crate::ledger::states::WebhookState;
-use crate::source::{SlotState, WalStatus, slot_state};
+use crate::source::{SlotState, slot_state};
 
 /// Webhooks whose backlog is asked for in one statement.
 const STEP: usize = 500;
@@ -49,6 +49,8 @@ pub struct SlotStatus {
     pub confirmed_lsn: String,
     /// How far the server's log is ahead of that.
     pub lag_bytes: u64,
+    /// How much log the server keeps for it.
+    pub retained_bytes: u64,
     /// `reserved`, `extended`, `unreserved`, `lost`.
     pub wal_status: &'static str,
     /// How many bytes may still be written before it is lost.
@@ -92,12 +94,8 @@ impl From<&SlotState> for SlotStatus {
             active_pid: state.active_pid,
             confirmed_lsn: state.confirmed.to_string(),
             lag_bytes: state.lag_bytes,
-            wal_status: match state.wal_status {
-                WalStatus::Reserved => "reserved",
-                WalStatus::Extended => "extended",
-                WalStatus::Unreserved => "unreserved",
-                WalStatus::Lost => "lost",
-            },
+            retained_bytes: state.retained_bytes,
+            wal_status: state.wal_status.as_str(),
             safe_wal_bytes: state.safe_wal_bytes,
         }
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
+use crate::domain::limits;
 use crate::ledger::claim::{Claimer, Claims, Room, open_webhooks};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, within};
 use crate::postgres::Session;
 
 /// What the dispatcher asks for.
@@ -34,7 +35,7 @@ const LOOSE: &str = "set synchronous_commit = off";
 pub(super) async fn serve(ledger: Ledger, mut asks: mpsc::Receiver<Ask>, answers: mpsc::Sender<Answer>) {
     let mut open: Option<(Session, Claimer)> = None;
     while let Some(ask) = asks.recv().await {
-        let answer = match answer(&ledger, &mut open, ask).await {
+        let answer = match within(limits::ANSWER_WITHIN, answer(&ledger, &mut open, ask)).await {
             Ok(answer) => answer,
             Err(error) => {
                 // The writer meets the same trouble and reports it; here it only delays.

@@ -68,6 +68,11 @@ pub const LAG_PATIENCE: Duration = Duration::from_secs(3);
 /// How long after its attempt's timeout a claimed delivery may be claimed again.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
+/// How long a statement of a worker may go unanswered before its connection counts as dead. A network that swallows
+/// everything tells nobody.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// The same for a batch of the ledger that had to be tried again and again: each time twice as long, up to this.
+pub const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(8 * 60);
 /// Seconds between two tries to reach Postgres, at most.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// The longest gap between two status messages to Postgres.

@@ -1,14 +1,15 @@
-//! Which columns tell rows of a table apart: those of the replica identity, or, where that is the whole row, those
-//! of the primary key.
+//! Which columns tell rows of a table apart: those of the replica identity, or, where that is the whole row or nothing,
+//! those of the primary key.
 //!
-//! With `REPLICA IDENTITY FULL` the stream flags every column, so the primary key is looked up in the live catalog.
+//! With `REPLICA IDENTITY FULL` the stream flags every column, with `NOTHING` none, so the primary key is looked up in
+//! the live catalog: a table may have another identity before and after, and its rows stay in their lanes.
 //! A stream that lags may meet a table whose key has changed since; that only widens or narrows a lane.
 
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use crate::domain::{Relation, ReplicaIdentity};
+use crate::domain::{Relation, ReplicaIdentity, limits};
 use crate::postgres::{Server, Session};
 use crate::telemetry::chain;
 
@@ -47,7 +48,7 @@ impl Keys {
 
     /// The key of a table as the stream describes it.
     pub async fn of(&mut self, relation: &Relation) -> Key {
-        if relation.identity != ReplicaIdentity::Full {
+        if matches!(relation.identity, ReplicaIdentity::Default | ReplicaIdentity::Index) {
             let flagged = relation.columns.iter().enumerate().filter(|(_, column)| column.in_identity);
             let positions: Vec<usize> = flagged.map(|(position, _)| position).collect();
             return if positions.is_empty() { Key::EachRow } else { Key::Columns(positions) };
@@ -56,6 +57,7 @@ impl Keys {
         let positions: Option<Vec<usize>> = names.iter().map(|name| relation.position(name)).collect();
         match positions {
             Some(positions) if !positions.is_empty() => Key::Columns(positions),
+            _ if relation.identity == ReplicaIdentity::Nothing => Key::EachRow,
             _ => Key::WholeTable,
         }
     }
@@ -63,7 +65,8 @@ impl Keys {
     /// The names of the primary key's columns; asks until there is an answer.
     async fn primary_key(&mut self, relation: &Relation) -> Vec<String> {
         loop {
-            match self.ask(relation.id).await {
+            let asked = tokio::time::timeout(limits::ANSWER_WITHIN, self.ask(relation.id)).await;
+            match asked.unwrap_or_else(|_| Err("no answer".to_owned())) {
                 Ok(names) if names.is_empty() => {
                     return self.primary.get(&relation.id).cloned().unwrap_or_default();
                 }

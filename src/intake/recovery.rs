@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatcher::{Offer, Young};
-use crate::domain::{CommitLsn, DeliveryId};
+use crate::domain::{CommitLsn, DeliveryId, limits};
 use crate::ledger::claim::open_webhooks;
 use crate::ledger::own::Ownership;
-use crate::ledger::{Ledger, LedgerError, recorded};
+use crate::ledger::{Ledger, LedgerError, recorded, within};
 use crate::postgres::Session;
 use crate::settlement::Settlement;
 
@@ -70,7 +70,7 @@ impl Recovery {
             return Ok(Some(batch));
         }
         let known = loop {
-            match self.known(&batch).await {
+            match within(limits::ANSWER_WITHIN, self.known(&batch)).await {
                 Ok(known) => break known,
                 Err(error) if error.is_transient() => {
                     self.session = None;

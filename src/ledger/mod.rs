@@ -25,6 +25,8 @@ pub mod states;
 pub mod trigger;
 pub mod writer;
 
+use std::time::Duration;
+
 use crate::postgres::{ConnectError, Nature, Server, Session};
 
 /// Where the ledger lives: a database and a schema in it. Cheap to clone.
@@ -48,6 +50,12 @@ pub enum LedgerError {
         /// The server's word.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// The server did not answer.
+    #[error("the ledger's database has not answered for {seconds} s")]
+    Silent {
+        /// For how long.
+        seconds: u64,
     },
     /// The migrations failed.
     #[error("the ledger's schema cannot be brought up to date")]
@@ -75,6 +83,7 @@ impl LedgerError {
                 // Connection, resource, operator and system trouble, serialization failures.
                 matches!(class, "08" | "53" | "57" | "58" | "40" | "55")
             }),
+            Self::Silent { .. } => true,
             Self::Migrate(_) | Self::FencedOff | Self::Foreign { .. } => false,
         }
     }
@@ -89,9 +98,15 @@ impl LedgerError {
                      CREATE SCHEMA walhook AUTHORIZATION <role>"
                         .to_owned(),
                 ),
+                "42P01" | "3F000" => Some(
+                    "the ledger's tables were dropped, or the role may not see their schema any more (GRANT USAGE ON \
+                     SCHEMA …)"
+                        .to_owned(),
+                ),
                 "53100" => Some("the ledger's disk is full: free space, nothing is lost meanwhile".to_owned()),
                 _ => db.hint().map(str::to_owned),
             }),
+            Self::Silent { .. } => Some("the connection is given up and made anew".to_owned()),
             Self::Migrate(_) => Some("the role needs CREATE on the schema (GRANT CREATE ON SCHEMA …)".to_owned()),
             Self::FencedOff => Some("this process ends; the other one goes on where it stood".to_owned()),
             Self::Foreign { .. } => Some(
@@ -106,6 +121,15 @@ impl LedgerError {
 /// Names what was being done when a statement failed.
 fn doing(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> LedgerError {
     move |source| LedgerError::Statement { doing, source }
+}
+
+/// What the ledger answers, or that it did not within this time.
+pub async fn within<T>(
+    patience: Duration,
+    asking: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    let answered = tokio::time::timeout(patience, asking).await;
+    answered.unwrap_or(Err(LedgerError::Silent { seconds: patience.as_secs() }))
 }
 
 impl Ledger {

@@ -180,7 +180,8 @@ impl Writer {
         }
         let mut patience = Patience::default();
         let lost = loop {
-            match self.try_write(open, batch, patience.failed()).await {
+            let tried = self.try_write(open, batch, patience.failed());
+            match super::within(patience.answer(), tried).await {
                 Ok(lost) => break lost,
                 Err(error) if is_missing_partition(&error) && patience.tries < 3 => {
                     patience.tries += 1;
@@ -296,7 +297,7 @@ impl Writer {
                     Command::Insert(..) | Command::Finish(_) => Ok(None),
                 }
             };
-            match tried.await {
+            match super::within(patience.answer(), tried).await {
                 Ok(answer) => {
                     self.is_well();
                     answers.extend(answer);
@@ -369,6 +370,11 @@ struct Patience {
 impl Patience {
     fn failed(&self) -> Again {
         if self.tries == 0 { Again::No } else { Again::Yes }
+    }
+
+    /// How long the next try may go unanswered.
+    fn answer(&self) -> Duration {
+        limits::ANSWER_WITHIN.saturating_mul(1 << self.tries.min(4)).min(limits::ANSWER_WITHIN_MAX)
     }
 
     fn next(&mut self) -> Duration {

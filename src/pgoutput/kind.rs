@@ -2,7 +2,8 @@
 //!
 //! The oids are those of `pg_type.dat`, which never change. In the system catalog the array of type `x` is named `_x`;
 //! `create type` follows the same custom, so the name of an announced type tells its arrays too. What the elements
-//! of such an array are is not announced: they keep their text.
+//! of such an array are is not announced, a domain of numbers included: they keep their text. A type whose own name begins with
+//! `_` is taken for an array; its values go out as their text, unless that reads as an array.
 
 use rustc_hash::FxHashMap;
 
@@ -122,7 +123,12 @@ fn scalar_of_name(name: &str) -> ValueKind {
 
 /// A type of the user's own, whatever it is named after.
 fn of_custom(name: &str) -> ValueKind {
-    if name.starts_with('_') { array_of(ValueKind::Text, b',') } else { ValueKind::Text }
+    match name {
+        // PostGIS gives its two main types a delimiter of their own.
+        "_geometry" | "_geography" => array_of(ValueKind::Text, b':'),
+        name if name.starts_with('_') => array_of(ValueKind::Text, b','),
+        _ => ValueKind::Text,
+    }
 }
 
 fn array_of(element: ValueKind, delimiter: u8) -> ValueKind {
@@ -166,8 +172,10 @@ mod tests {
         types.announce(1, "app", "json");
         types.announce(20_000, "app", "json");
         types.announce(20_001, "pg_catalog", "json");
+        types.announce(20_002, "public", "_geometry");
         assert_eq!(types.kind(20_000), ValueKind::Text);
         assert_eq!(types.kind(20_001), ValueKind::Json);
+        assert_eq!(types.kind(20_002), ValueKind::Array(Box::new(ValueKind::Text), b':'));
         assert_eq!(types.get(20_000), Some(("app", "json")));
     }
 

@@ -12,7 +12,7 @@
 //! **Every value goes out.** [`write_json`] appends exactly one JSON value for any kind and any bytes. A text that does
 //! not read as its kind says goes out as a JSON string of that text, and the caller is told ([`Written`]), so that it
 //! can be counted. What the texts look like is pinned by the session: `datestyle=ISO`, `intervalstyle=iso_8601`,
-//! `bytea_output=hex`, `extra_float_digits=3`, `timezone=UTC`, `client_encoding=UTF8`.
+//! `bytea_output=hex`, `extra_float_digits=3`, `timezone=UTC`, `search_path=pg_catalog`, `client_encoding=UTF8`.
 //!
 //! **Types are known from the stream alone.** A column's type is an oid. Those of the system catalog are known here; all
 //! others are announced by a [`Message::Type`] before the table that uses them, a domain under the name of its base

@@ -32,12 +32,15 @@ pub use server::{Server, TlsMode};
 pub use session::Session;
 
 /// Settings of every connection, whatever the role's or the database's own are.
-pub const PINS: [(&str, &str); 11] = [
+pub const PINS: [(&str, &str); 13] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "iso_8601"),
     ("bytea_output", "hex"),
     ("extra_float_digits", "3"),
     ("timezone", "UTC"),
+    // With these, a `regclass` reads the same whoever looks: its schema is named unless it is `pg_catalog`.
+    ("search_path", "pg_catalog"),
+    ("quote_all_identifiers", "off"),
     ("synchronous_commit", "on"),
     ("statement_timeout", "0"),
     ("lock_timeout", "30s"),

@@ -8,6 +8,9 @@ use crate::pgoutput::DecodeError;
 use crate::postgres::{ConnectError, Fault, Nature, fault_nature};
 use crate::telemetry::chain;
 
+/// The reason of a gap that a dropped publication makes.
+pub const PUBLICATION_DROPPED: &str = "the publication was dropped";
+
 /// Why a stream ended or could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -53,6 +56,13 @@ pub enum SourceError {
         confirmed: Option<crate::domain::EndLsn>,
         /// Why, in the server's word (`pg_replication_slots.invalidation_reason`), from Postgres 17 on.
         reason: Option<String>,
+    },
+    /// A publication that the stream is made from did not exist where the log now stands.
+    #[error("a publication was dropped")]
+    PublicationGone {
+        /// What the server said.
+        #[source]
+        source: Box<Fault>,
     },
     /// The slot belongs to another plugin or database.
     #[error("replication slot \"{slot}\" is not ours")]
@@ -129,6 +139,17 @@ impl From<ConnectError> for SourceError {
 }
 
 impl SourceError {
+    /// The same, or that one of these publications is not there, where the server means that.
+    pub(super) fn about(self, publications: &[String]) -> Self {
+        let named = |text: &str| publications.iter().any(|name| text.contains(&format!("\"{name}\"")));
+        match self {
+            Self::Ended { source } if source.code == "42704" && named(&source.to_string()) => {
+                Self::PublicationGone { source }
+            }
+            other => other,
+        }
+    }
+
     pub(super) fn out_of_order(what: &str) -> Self {
         Self::Protocol { problem: what.to_owned() }
     }
@@ -140,6 +161,7 @@ impl SourceError {
             Self::Refused { source, .. } | Self::Ended { source } => fault_nature(source),
             Self::SlotMissing { .. }
             | Self::SlotLost { .. }
+            | Self::PublicationGone { .. }
             | Self::SlotForeign { .. }
             | Self::OtherSystem { .. }
             | Self::OtherTimeline { .. }
@@ -149,14 +171,26 @@ impl SourceError {
         }
     }
 
+    /// Why the slot cannot be read from any more, where it is that: changes are lost, and only a new one helps.
+    pub fn loss(&self) -> Option<&'static str> {
+        match self {
+            Self::SlotMissing { .. } => Some("the slot is gone"),
+            Self::SlotLost { .. } => Some("the slot was invalidated"),
+            Self::PublicationGone { .. } => Some(PUBLICATION_DROPPED),
+            _ => None,
+        }
+    }
+
     /// What is known beyond the primary message.
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.detail(),
-            Self::Refused { source, .. } | Self::Ended { source } => Some(match &source.detail {
-                Some(detail) => format!("{source}: {detail}"),
-                None => source.to_string(),
-            }),
+            Self::Refused { source, .. } | Self::Ended { source } | Self::PublicationGone { source } => {
+                Some(match &source.detail {
+                    Some(detail) => format!("{source}: {detail}"),
+                    None => source.to_string(),
+                })
+            }
             Self::SlotTaken { pid, .. } => pid.map(|pid| format!("It is active for PID {pid}.")),
             Self::SlotLost { confirmed, reason, .. } => confirmed.map(|lsn| {
                 let why = reason.as_ref().map(|reason| format!(" (invalidation_reason = {reason})"));
@@ -193,10 +227,6 @@ impl SourceError {
         let text = match self {
             Self::Connect(error) => return error.hint(),
             Self::Refused { source, .. } | Self::Ended { source } => match source.code.as_str() {
-                "42704" => {
-                    "A publication must be older than the slot's position. If it was dropped and made again, the slot \
-                     must be made again too."
-                }
                 "42501" => "The role needs the REPLICATION attribute.",
                 _ => return source.hint.clone(),
             },
@@ -222,6 +252,10 @@ impl SourceError {
                      database.on_slot_lost = \"recreate\"; raise max_slot_wal_keep_size to avoid it."
                 }
             },
+            Self::PublicationGone { .. } => {
+                "For the log before it was made again it does not exist, so this slot can never pass that place. To go \
+                 on from now and record the gap, set database.on_slot_lost = \"recreate\"."
+            }
             Self::SlotForeign { .. } => "Choose another name in database.slot.",
             Self::OtherSystem { .. } => {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \

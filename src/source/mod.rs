@@ -49,7 +49,7 @@ mod stream;
 mod stream_tests;
 
 pub use columns::{ColumnInfo, columns};
-pub use error::{SetupError, SourceError};
+pub use error::{PUBLICATION_DROPPED, SetupError, SourceError};
 pub use identity::{Identity, identify};
 pub use item::{Chunk, Item, Piece, RawChange};
 pub use positions::Positions;

@@ -21,6 +21,21 @@ pub enum WalStatus {
     Lost,
 }
 
+impl WalStatus {
+    /// Every one, the best first.
+    pub const ALL: [Self; 4] = [Self::Reserved, Self::Extended, Self::Unreserved, Self::Lost];
+
+    /// The server's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Extended => "extended",
+            Self::Unreserved => "unreserved",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// A slot as the server describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotState {
@@ -46,6 +61,8 @@ pub struct SlotState {
     pub safe_wal_bytes: Option<i64>,
     /// How far the server's log is ahead of `confirmed`, in bytes.
     pub lag_bytes: u64,
+    /// How much log the server keeps for it, in bytes.
+    pub retained_bytes: u64,
 }
 
 fn query_text(slot: &str) -> String {
@@ -63,24 +80,23 @@ impl SlotState {
     fn read(row: &[Option<String>]) -> Self {
         let text = |index: usize| row.get(index).and_then(Option::as_deref);
         let lsn = |index: usize| text(index).and_then(|text| text.parse::<Lsn>().ok());
-        let confirmed = lsn(3).unwrap_or_default();
+        let (confirmed, now) = (lsn(3).unwrap_or_default(), lsn(7).unwrap_or_default());
         Self {
             plugin: text(0).unwrap_or_default().to_owned(),
             database: text(1).unwrap_or_default().to_owned(),
             active_pid: text(2).and_then(|text| text.parse().ok()),
             confirmed: EndLsn(confirmed),
             restart: lsn(4),
-            wal_status: match text(5) {
-                Some("extended") => WalStatus::Extended,
-                Some("unreserved") => WalStatus::Unreserved,
-                Some("lost") => WalStatus::Lost,
-                _ => WalStatus::Reserved,
-            },
+            wal_status: WalStatus::ALL
+                .into_iter()
+                .find(|status| text(5) == Some(status.as_str()))
+                .unwrap_or(WalStatus::Reserved),
             invalidation_reason: text(8).map(str::to_owned),
             failover: text(9).map(|text| text == "true"),
             synced: text(10) == Some("true"),
             safe_wal_bytes: text(6).and_then(|text| text.parse().ok()),
-            lag_bytes: lsn(7).unwrap_or_default().bytes_since(confirmed),
+            lag_bytes: now.bytes_since(confirmed),
+            retained_bytes: lsn(4).map_or(0, |restart| now.bytes_since(restart)),
         }
     }
 

@@ -42,6 +42,12 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// So many feedback intervals without a byte, and the connection is dead.
 const SILENT_INTERVALS: u32 = 4;
+/// Asks for the server's patience, in milliseconds. A database without an encoding holds bytes that are no text in any:
+/// made into UTF-8 they would be an error that ends the stream, so they are taken as they are.
+const TIMEOUT_AND_ENCODING: &str = "
+select setting, case when pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'
+                     then pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) end
+from pg_catalog.pg_settings where name = 'wal_sender_timeout'";
 
 /// What to stream from, and how.
 #[derive(Debug, Clone)]
@@ -108,7 +114,7 @@ pub async fn stream(
         idle_sent: floor,
         clock: options.clock.clone(),
     };
-    reader.run(items, confirmed, stop).await
+    reader.run(items, confirmed, stop).await.map_err(|error| error.about(&options.publications))
 }
 
 /// Checks that this is the right cluster and a usable slot, and starts.
@@ -129,8 +135,7 @@ async fn begin(
     if let Some(failover) = options.failover.filter(|wanted| state.failover.is_some_and(|is| is != *wanted)) {
         slot::alter(link, &options.slot, failover).await?;
     }
-    let sql = "select setting from pg_catalog.pg_settings where name = 'wal_sender_timeout'";
-    let rows = link.query("the question for wal_sender_timeout", sql).await?;
+    let rows = link.query("the question for wal_sender_timeout", TIMEOUT_AND_ENCODING).await?;
     let timeout_ms = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
     let every = feedback_every(options.feedback_every, Duration::from_millis(timeout_ms));
     let names: Vec<_> =

@@ -7,6 +7,8 @@
 //! or an error that the test did not list fails the test.
 
 #[cfg(test)]
+mod accidents;
+#[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod chaos;
@@ -25,6 +27,8 @@ mod harness;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod lagging;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod ledger_care;
@@ -39,6 +43,10 @@ mod operator;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod rebuild;
+#[cfg(test)]
+mod record;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod source;
@@ -48,5 +56,7 @@ mod statements;
 mod stop;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod types;
 #[cfg(test)]
 mod versions;

@@ -41,6 +41,29 @@ async fn i7_a_rows_changes_wait_for_its_retries_while_other_rows_go_on() {
 }
 
 #[tokio::test]
+async fn a_row_written_while_its_table_has_no_identity_is_not_overtaken_by_its_next_change() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    receiver.script("/crm", |request| {
+        let fails = request.column("status") == "a" && request.nth <= 2;
+        Answer::Status(if fails { 500 } else { 200 })
+    });
+    let _sidecar =
+        Sidecar::start(&database, Run::default().webhook("crm", &receiver.url("/crm"), KEYS)).await;
+
+    database
+        .execute(
+            "begin; alter table orders replica identity nothing; insert into orders values (1, 'a', 1, null);
+             alter table orders replica identity full; update orders set status = 'b'; commit;
+             alter table orders replica identity default; update orders set status = 'c'",
+        )
+        .await;
+    let requests = receiver.expect("/crm", 5).await;
+    let statuses: Vec<_> = requests.iter().map(|request| request.column("status")).collect();
+    assert_eq!(statuses, ["a", "a", "a", "b", "c"]);
+}
+
+#[tokio::test]
 async fn strict_ordering_sends_one_at_a_time_in_commit_order() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);

@@ -89,9 +89,10 @@ fn slot(slot: Option<&SlotStatus>) -> String {
         .safe_wal_bytes
         .map(|left| format!(", {} left before it is lost", bytes(u64::try_from(left).unwrap_or(0))));
     format!(
-        "{by}, {} behind at {}, WAL {}{}",
+        "{by}, {} behind at {}, {} of WAL kept ({}{})",
         bytes(slot.lag_bytes),
         slot.confirmed_lsn,
+        bytes(slot.retained_bytes),
         slot.wal_status,
         safe.unwrap_or_default()
     )

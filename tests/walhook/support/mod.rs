@@ -1,6 +1,7 @@
 //! What every test needs: the cast, and how to wait.
 
 mod database;
+mod proxy;
 mod receiver;
 mod sidecar;
 pub mod witness;
@@ -13,6 +14,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
 pub use database::{Database, ORDERS, connect};
+pub use proxy::{Network, Proxy};
 pub use receiver::{Answer, Receiver, Request};
 pub use sidecar::{Run, Sidecar, refused, run_once};
 
@@ -57,8 +59,13 @@ where
     }
 }
 
+/// What the environment may turn. The sidecar does not get to see it: it refuses a variable that it does not know.
+pub const KNOBS: [&str; 5] =
+    ["WALHOOK_SEED", "WALHOOK_SOAK", "WALHOOK_KILLS", "WALHOOK_MILLION", "WALHOOK_FUZZ_SECONDS"];
+
 /// A number from the environment, or `default`.
 #[expect(clippy::disallowed_methods, reason = "a test's knobs are no part of the configuration")]
 pub fn knob(name: &str, default: u64) -> u64 {
+    assert!(KNOBS.contains(&name), "not one of the knobs: {name}");
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }

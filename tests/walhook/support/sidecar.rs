@@ -105,11 +105,10 @@ impl Sidecar {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         self.lines_before = self.lines().len();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_walhook"))
+        let mut child = binary()
             .args(["--log-format", "json", "run", "--config"])
             .arg(self.file())
             .env("WALHOOK_LOG", "info")
-            .env_remove("RUST_BACKTRACE")
             .envs(self.run.environment.iter().cloned())
             .current_dir(self.home.path())
             .stdin(Stdio::null())
@@ -153,7 +152,7 @@ impl Sidecar {
     pub fn address(&self) -> Option<String> {
         let lines = self.lines();
         let fresh = lines.get(self.lines_before..).unwrap_or_default();
-        let listening = fresh.iter().find(|line| line["fields"]["message"] == "listening")?;
+        let listening = fresh.iter().rfind(|line| line["fields"]["message"] == "listening")?;
         Some(listening["fields"]["address"].as_str()?.to_owned())
     }
 
@@ -259,6 +258,16 @@ impl Drop for Sidecar {
     }
 }
 
+/// The binary, without what only concerns the test.
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walhook"));
+    command.env_remove("RUST_BACKTRACE");
+    for name in super::KNOBS {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A line that is no JSON is kept as it is, without a level: it counts as loud.
 async fn follow(stderr: tokio::process::ChildStderr, log: Log) {
     let mut lines = BufReader::new(stderr).lines();
@@ -283,8 +292,8 @@ pub async fn get(address: &str, path: &str) -> Option<(u16, String)> {
 
 /// Runs the binary to its end.
 pub async fn run_once(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_walhook"));
-    command.args(arguments).env_remove("RUST_BACKTRACE").stdin(Stdio::null()).kill_on_drop(true);
+    let mut command = binary();
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     command.envs(environment.iter().copied());
     let output = command.output();
     tokio::time::timeout(PATIENCE, output).await.expect("an end in time").expect("the binary")

@@ -1,0 +1,116 @@
+//! How the slot stands: as numbers for whoever watches, and as a warning while its log can still be saved.
+//!
+//! A slot that nobody reads from makes the server keep its log; beyond `max_slot_wal_keep_size` the server removes it,
+//! and what was not delivered is lost. Both are told before they hurt, and a gap that there was stays in view until
+//! its row in `gaps` is deleted.
+
+use tokio::sync::watch;
+
+use crate::domain::limits;
+use crate::ledger::overview::{self, Gap};
+use crate::ledger::{Ledger, LedgerError, within};
+use crate::postgres::{Server, Session};
+use crate::source::{SetupError, SlotState, WalStatus, slot_state};
+use crate::telemetry::chain;
+
+/// What is looked at.
+#[derive(Debug)]
+pub struct Standing {
+    /// The application's database.
+    pub server: Server,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The slot.
+    pub slot: String,
+    /// The gaps that are recorded, newest first.
+    pub gaps: watch::Sender<Vec<Gap>>,
+}
+
+/// What is kept between two looks.
+#[derive(Default)]
+pub(super) struct Kept {
+    database: Option<Session>,
+    ledger: Option<Session>,
+    told: Option<WalStatus>,
+}
+
+/// Looks once; trouble is other parts' to tell.
+pub(super) async fn activate(standing: &Standing, kept: &mut Kept) {
+    let database = kept.database.take();
+    let looked = tokio::time::timeout(limits::ANSWER_WITHIN, slot(standing, database)).await;
+    match looked.unwrap_or_else(|_| Err("no answer".to_owned())) {
+        Ok((session, state)) => {
+            kept.database = Some(session);
+            if let Some(state) = state {
+                tell(&standing.slot, &state, &mut kept.told);
+            }
+        }
+        Err(reason) => tracing::debug!(reason, "the slot's state cannot be read"),
+    }
+    let ledger = kept.ledger.take();
+    match within(limits::ANSWER_WITHIN, gaps(standing, ledger)).await {
+        Ok((session, gaps)) => {
+            kept.ledger = Some(session);
+            metrics::gauge!("walhook_gaps").set(f64::from(u32::try_from(gaps.len()).unwrap_or(u32::MAX)));
+            standing.gaps.send_if_modified(|known| std::mem::replace(known, gaps.clone()) != gaps);
+        }
+        Err(error) => tracing::debug!(reason = chain(&error), "the gaps cannot be read"),
+    }
+}
+
+async fn slot(standing: &Standing, session: Option<Session>) -> Result<(Session, Option<SlotState>), String> {
+    let session = match session.filter(|session| !session.client.is_closed()) {
+        Some(session) => session,
+        None => standing.server.session("walhook standing").await.map_err(|error| chain(&error))?,
+    };
+    let state = slot_state(&session, &standing.slot).await.map_err(|error: SetupError| chain(&error))?;
+    Ok((session, state))
+}
+
+async fn gaps(standing: &Standing, session: Option<Session>) -> Result<(Session, Vec<Gap>), LedgerError> {
+    let session = match session.filter(|session| !session.client.is_closed()) {
+        Some(session) => session,
+        None => standing.ledger.session("walhook standing").await?,
+    };
+    let gaps = overview::gaps(&session.client, &standing.slot).await?;
+    Ok((session, gaps))
+}
+
+/// Sets the numbers, and warns where the log is in more danger than when it was last told.
+fn tell(slot: &str, state: &SlotState, told: &mut Option<WalStatus>) {
+    #[expect(clippy::cast_precision_loss, reason = "a metric is a float; bytes beyond 2^53 do not matter")]
+    let bytes = |bytes: u64| bytes as f64;
+    metrics::gauge!("walhook_slot_lag_bytes").set(bytes(state.lag_bytes));
+    metrics::gauge!("walhook_slot_retained_bytes").set(bytes(state.retained_bytes));
+    let safe = state.safe_wal_bytes.map_or(f64::INFINITY, |left| bytes(u64::try_from(left).unwrap_or(0)));
+    metrics::gauge!("walhook_slot_safe_bytes").set(safe);
+    for status in WalStatus::ALL {
+        let here = f64::from(u8::from(status == state.wal_status));
+        metrics::gauge!("walhook_slot_wal_status", "status" => status.as_str()).set(here);
+    }
+    if *told == Some(state.wal_status) {
+        return;
+    }
+    let (lag_bytes, safe_bytes, status) = (state.lag_bytes, state.safe_wal_bytes, state.wal_status.as_str());
+    match state.wal_status {
+        WalStatus::Reserved if told.is_some() => {
+            tracing::info!(slot, lag_bytes, "the slot's log is safe again");
+        }
+        WalStatus::Reserved => {}
+        // Kept beyond max_wal_size, which is what a slot is for; it costs disk, not data.
+        WalStatus::Extended => tracing::info!(
+            slot,
+            status,
+            lag_bytes,
+            safe_bytes,
+            "the server keeps more log for the slot than max_wal_size"
+        ),
+        WalStatus::Unreserved | WalStatus::Lost => tracing::warn!(
+            slot,
+            status,
+            lag_bytes,
+            "the server is about to remove log that the slot needs; raise max_slot_wal_keep_size"
+        ),
+    }
+    *told = Some(state.wal_status);
+}

@@ -1,0 +1,84 @@
+//! Values that no ordinary database can hold: text that is not UTF-8, and nesting beyond all sense.
+
+use super::{rows, string};
+use crate::support::{Database, Receiver, Run, Sidecar, beside_others};
+
+async fn with_encoding(encoding: &str) -> Database {
+    let mut database = Database::new().await;
+    let name = database.name.clone();
+    database
+        .execute(&format!(
+            "create database {name}_odd encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0"
+        ))
+        .await;
+    let (server, _) = database.url.rsplit_once('/').expect("a path");
+    database.url = format!("{server}/{name}_odd");
+    database.name = format!("{name}_odd");
+    database.reconnect().await;
+    database
+}
+
+#[tokio::test]
+async fn a_database_in_another_encoding_is_sent_as_utf_8() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (with_encoding("LATIN1").await, Receiver::start().await);
+    database.execute("create table words (id int primary key, v text, a text[])").await;
+    let run = Run::default().webhook("all", &receiver.url("/all"), "events = [\"words.*\"]");
+    let _sidecar = Sidecar::start(&database, run).await;
+    database.execute("insert into words values (1, 'Käse', '{ß,\"é\"}')").await;
+    let row = &rows(&receiver, "/all", 1).await[&("words".to_owned(), 1)];
+    assert_eq!((row["v"].get(), row["a"].get()), ("\"Käse\"", "[\"ß\",\"é\"]"));
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_in_any_encoding_are_replaced_and_counted_and_stop_nothing() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (with_encoding("SQL_ASCII").await, Receiver::start().await);
+    database.execute("create table words (id int primary key, v text, a text[], j json)").await;
+    let run = Run::default().webhook("all", &receiver.url("/all"), "events = [\"words.*\"]");
+    let sidecar = Sidecar::start(&database, run).await;
+    database
+        .execute(
+            r#"insert into words values (1, E'a\377b', array[E'\303', 'x'], E'"\377"'), (2, 'plain', '{}', '1')"#,
+        )
+        .await;
+    let came = rows(&receiver, "/all", 2).await;
+    let row = &came[&("words".to_owned(), 1)];
+    assert_eq!(row["v"].get(), "\"a\u{fffd}b\"");
+    assert_eq!(row["a"].get(), "[\"\u{fffd}\",\"x\"]");
+    assert_eq!(row["j"].get(), string("\"\u{fffd}\""));
+    assert_eq!(came[&("words".to_owned(), 2)]["v"].get(), "\"plain\"");
+    let metrics = sidecar.page("/metrics").await;
+    assert!(metrics.lines().any(|line| line == "walhook_values_as_text_total 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn json_deeper_than_is_followed_goes_out_as_its_text() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::new().await, Receiver::start().await);
+    database.execute("create table deep (id int primary key, j json, b jsonb)").await;
+    let run = Run::default().webhook("all", &receiver.url("/all"), "events = [\"deep.*\"]");
+    let _sidecar = Sidecar::start(&database, run).await;
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for (id, depth) in [(1, 60), (2, 1000)] {
+        let json = nested(depth);
+        database.execute(&format!("insert into deep values ({id}, '{json}', '{json}')")).await;
+    }
+    let came = rows(&receiver, "/all", 2).await;
+    let (shallow, deep) = (&came[&("deep".to_owned(), 1)], &came[&("deep".to_owned(), 2)]);
+    assert_eq!((shallow["j"].get(), shallow["b"].get()), (&*nested(60), &*nested(60)));
+    assert_eq!((deep["j"].get(), deep["b"].get()), (&*string(&nested(1000)), &*string(&nested(1000))));
+}
+
+#[tokio::test]
+async fn a_type_named_like_an_array_goes_out_as_its_text() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::new().await, Receiver::start().await);
+    database
+        .execute("create type _mood as enum ('sad'); create table moods (id int primary key, m _mood)")
+        .await;
+    let run = Run::default().webhook("all", &receiver.url("/all"), "events = [\"moods.*\"]");
+    let _sidecar = Sidecar::start(&database, run).await;
+    database.execute("insert into moods values (1, 'sad')").await;
+    assert_eq!(rows(&receiver, "/all", 1).await[&("moods".to_owned(), 1)]["m"].get(), "\"sad\"");
+}
