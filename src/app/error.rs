@@ -37,6 +37,11 @@ impl<E: Into<ControlError>> From<E> for AppError {
 }
 
 impl AppError {
+    /// Whether it ended because the server's log has forked.
+    pub(super) fn is_another_timeline(&self) -> bool {
+        matches!(self, Self::Control(ControlError::Source(SourceError::OtherTimeline { .. })))
+    }
+
     /// Why the slot cannot be read from any more, where it is that.
     pub(super) fn loss(&self) -> Option<&'static str> {
         match self {
@@ -44,11 +49,6 @@ impl AppError {
             Self::Control(ControlError::Setup(SetupError::Slot(error))) => error.loss(),
             _ => None,
         }
-    }
-
-    /// Whether it ended because the server's log has forked.
-    pub(super) fn is_another_timeline(&self) -> bool {
-        matches!(self, Self::Control(ControlError::Source(SourceError::OtherTimeline { .. })))
     }
 
     /// The message for people: every line of it.

@@ -37,9 +37,9 @@ use crate::tasks::{Role, Tasks};
 /// How long to wait before a new slot is made.
 const BEFORE_ANOTHER: Duration = Duration::from_secs(1);
 
-/// Runs the sidecar until a signal or a fault ends it. When the server turns out to be on another timeline, or when the
-/// slot is lost and the operator has chosen to go on, everything is stopped in order and begun anew: what was in memory
-/// belongs to the log as it was.
+/// Runs the sidecar until a signal or a fault ends it. Two faults are no end, but the beginning of another life: a server
+/// on another timeline (what was in memory belongs to the log as it was), and a slot that is lost, where the operator has
+/// chosen to go on.
 pub async fn run(sources: Sources) -> Result<(), AppError> {
     let mut config = Arc::new(load_config(&sources)?);
     let metrics = crate::telemetry::start_metrics();
@@ -47,30 +47,37 @@ pub async fn run(sources: Sources) -> Result<(), AppError> {
     let (mut signals, mut lost) = (None, None);
     loop {
         let prepared = match &mut signals {
-            None => start::prepare(&config, lost).await?,
+            None => start::prepare(&config, lost.take()).await,
             // Nobody else hears them any more.
             Some(signals) => tokio::select! {
-                prepared = start::prepare(&config, lost) => prepared?,
+                prepared = start::prepare(&config, lost.take()) => prepared,
                 () = stop::asked(signals) => return Ok(()),
             },
         };
-        let heard = match signals.take() {
-            Some(signals) => signals,
-            None => stop::signals()?,
+        let result = match prepared {
+            Ok(prepared) => {
+                let heard = match signals.take() {
+                    Some(signals) => signals,
+                    None => stop::signals()?,
+                };
+                let ended = live(&sources, &config, prepared, metrics.clone(), &door, heard).await;
+                (signals, config) = (Some(ended.signals), ended.config);
+                ended.result
+            }
+            Err(error) => Err(error),
         };
-        let ended = live(&sources, &config, prepared, metrics.clone(), &door, heard).await;
-        signals = Some(ended.signals);
-        let Err(error) = ended.result else { return Ok(()) };
-        lost = error.loss();
-        if error.is_another_timeline() {
-            tracing::warn!(reason = error.tell(), "the log has forked: beginning anew");
-        } else if lost.is_some() && ended.config.database.on_slot_lost == OnSlotLost::Recreate {
-            tracing::error!(reason = lost, "the slot is lost; going on with a new one");
-            tokio::time::sleep(BEFORE_ANOTHER).await;
-        } else {
-            return Err(error);
+        let goes_on = config.database.on_slot_lost == OnSlotLost::Recreate;
+        match result {
+            Err(error) if error.is_another_timeline() => {
+                tracing::warn!(reason = error.tell(), "the log has forked: beginning anew");
+            }
+            Err(error) if goes_on && error.loss().is_some() => {
+                lost = error.loss();
+                tracing::error!(reason = lost, "the slot is lost; going on with a new one");
+                tokio::time::sleep(BEFORE_ANOTHER).await;
+            }
+            result => return result,
         }
-        config = ended.config;
     }
 }
 

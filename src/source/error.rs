@@ -143,7 +143,10 @@ impl SourceError {
     pub(super) fn about(self, publications: &[String]) -> Self {
         let named = |text: &str| publications.iter().any(|name| text.contains(&format!("\"{name}\"")));
         match self {
-            Self::Ended { source } if source.code == "42704" && named(&source.to_string()) => {
+            // `undefined_object`, and the notice's `object_not_in_prerequisite_state`.
+            Self::Ended { source }
+                if ["42704", "55000"].contains(&&*source.code) && named(&source.message) =>
+            {
                 Self::PublicationGone { source }
             }
             other => other,
@@ -238,10 +241,6 @@ impl SourceError {
                 "Changes since it was dropped cannot be read any more. To go on from now and record the gap, set \
                  database.on_slot_lost = \"recreate\"."
             }
-            Self::PublicationGone { .. } => {
-                "For the log before it was made again it does not exist, so this slot can never pass that place. To go \
-                 on from now and record the gap, set database.on_slot_lost = \"recreate\"."
-            }
             Self::SlotLost { reason, .. } => match reason.as_deref() {
                 Some("idle_timeout") => {
                     "It was unused for longer than idle_replication_slot_timeout. To go on from now and record the gap, \
@@ -256,6 +255,10 @@ impl SourceError {
                      database.on_slot_lost = \"recreate\"; raise max_slot_wal_keep_size to avoid it."
                 }
             },
+            Self::PublicationGone { .. } => {
+                "For the log before it was made again it does not exist, so this slot can never pass that place. To go \
+                 on from now and record the gap, set database.on_slot_lost = \"recreate\"."
+            }
             Self::SlotForeign { .. } => "Choose another name in database.slot.",
             Self::OtherSystem { .. } => {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \

@@ -113,6 +113,7 @@ pub async fn stream(
         idle_after: now,
         idle_sent: floor,
         clock: options.clock.clone(),
+        publications: options.publications.clone(),
     };
     reader.run(items, confirmed, stop).await.map_err(|error| error.about(&options.publications))
 }
@@ -175,6 +176,7 @@ struct Reader {
     idle_after: Instant,
     idle_sent: EndLsn,
     clock: Clock,
+    publications: Vec<String>,
 }
 
 impl Reader {
@@ -235,7 +237,15 @@ impl Reader {
             b'd' => self.take_copy_data(frame.body, frame.cut),
             b'E' => Err(SourceError::Ended { source: Box::new(fault(&frame.body)) }),
             b'c' | b'C' => Err(SourceError::HungUp),
-            b'N' | b'S' => Ok(()),
+            // From Postgres 18 on the server skips a publication that is not there, and says so.
+            b'N' => {
+                let notice = SourceError::Ended { source: Box::new(fault(&frame.body)) };
+                match notice.about(&self.publications) {
+                    gone @ SourceError::PublicationGone { .. } => Err(gone),
+                    _ => Ok(()),
+                }
+            }
+            b'S' => Ok(()),
             tag => Err(unexpected(tag, "streaming")),
         }
     }
