@@ -42,6 +42,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("walhook_slot_wal_status", Kind::Gauge, "1 at the slot's wal_status, by status"),
     ("walhook_gaps", Kind::Gauge, "Gaps that are recorded in the ledger, ten at most"),
+    (
+        "walhook_messages_ignored_total",
+        Kind::Counter,
+        "Logical messages for walhook that were ignored because they were not transactional",
+    ),
     ("walhook_events_total", Kind::Counter, "Events made from changes that a webhook wanted"),
     ("walhook_conditions_errors_total", Kind::Counter, "Conditions that could not be evaluated on a row"),
     (

@@ -43,6 +43,9 @@ pub const CONDITION_DEPTH: usize = 20;
 /// Signatures looked at in one `webhook-signature` header.
 pub const SIGNATURES: usize = 16;
 
+/// Types of logical messages whose webhooks are remembered at once.
+pub const MESSAGE_TYPES: usize = 1000;
+
 /// Bytes of rendered deliveries that are in memory and not yet in the ledger.
 pub const YOUNG_BYTES: usize = 16 * 1024 * 1024;
 /// What a delivery costs beside its body, for the sum above.

@@ -1,4 +1,4 @@
-//! A change becomes an event becomes the deliveries it owes, numbered and rendered.
+//! A change (or a logical message) becomes an event becomes the deliveries it owes, numbered and rendered.
 //!
 //! The one place where data turns from what Postgres says into what receivers get. Per change: who wants the table
 //! ([`crate::matcher`], resolved once a table), the row taken apart, conditions, the `data` object written once, and
@@ -13,6 +13,7 @@
 
 mod expand;
 mod keys;
+mod messages;
 mod progress;
 mod recovery;
 
@@ -28,8 +29,8 @@ use crate::domain::{EndLsn, Lineage, limits};
 use crate::ledger::LedgerError;
 use crate::postgres::Server;
 use crate::settlement::Settlement;
-use crate::source::{Chunk, Item, Piece, RawChange};
-use expand::{Expanded, Expander};
+use crate::source::{Chunk, Entry, Item, Piece};
+use expand::{Expanded, Expander, Expansion};
 use keys::Keys;
 use progress::Progress;
 pub use recovery::Recovery;
@@ -146,7 +147,7 @@ impl Running {
     async fn take(&mut self, chunk: &Chunk) -> Result<(), Halt> {
         let mut changes = 0;
         for (piece, all) in chunk.pieces() {
-            changes += all.len();
+            changes += all.iter().filter_map(Entry::row).count();
             if self.progress.is_taken(piece.transaction.commit) {
                 continue;
             }
@@ -156,9 +157,9 @@ impl Running {
                 self.snapshot = self.with.catalog.borrow_and_update().snapshot.clone();
                 self.expander.forget_relations();
             }
-            for change in all {
-                if self.progress.take(piece.transaction.commit, change.sequence) {
-                    self.change(piece, change).await?;
+            for entry in all {
+                if self.progress.take(piece.transaction.commit, entry.sequence()) {
+                    self.entry(piece, entry).await?;
                 }
             }
             if let Some(end) = piece.end {
@@ -181,14 +182,28 @@ impl Running {
         metrics::gauge!("walhook_source_lag_seconds").set(lag.as_secs_f64());
     }
 
-    async fn change(&mut self, piece: &Piece, raw: &RawChange) -> Result<(), Halt> {
-        let expanding = self.expander.expand(&self.snapshot, piece.transaction, raw);
-        let expansion = tokio::select! {
-            biased;
-            expansion = expanding => expansion,
-            () = self.stop.cancelled() => return Err(Halt::Stopped),
+    async fn entry(&mut self, piece: &Piece, entry: &Entry) -> Result<(), Halt> {
+        let expansion = match entry {
+            Entry::Row(raw) => {
+                let expanding = self.expander.expand(&self.snapshot, piece.transaction, raw);
+                tokio::select! {
+                    biased;
+                    expansion = expanding => expansion,
+                    () = self.stop.cancelled() => return Err(Halt::Stopped),
+                }
+            }
+            Entry::Message(message) => {
+                self.expander.expand_message(&self.snapshot, piece.transaction, message)
+            }
         };
-        let Some(mut expansion) = expansion else { return Ok(()) };
+        match expansion {
+            Some(expansion) => self.owe(expansion).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the deliveries of a change and puts them into the batch.
+    async fn owe(&mut self, mut expansion: Expansion) -> Result<(), Halt> {
         let snapshot = Arc::clone(&self.snapshot);
         self.end_transactions();
         while let Some(Expanded { delivery, dead }) = expansion.next(&snapshot) {

@@ -39,6 +39,8 @@ mod login;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod order;
