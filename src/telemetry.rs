@@ -66,6 +66,8 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("walhook_attempt_duration_seconds", Kind::Histogram, "How long attempts took"),
     ("walhook_delivery_age_seconds", Kind::Histogram, "From commit to the receiver's acceptance"),
     ("walhook_ledger_rows_total", Kind::Counter, "Rows written to the ledger"),
+    ("walhook_backfills_open", Kind::Gauge, "Backfills that are to be done"),
+    ("walhook_backfills_deliveries_total", Kind::Counter, "Deliveries that backfills made of existing rows"),
     ("walhook_memory_young_bytes", Kind::Gauge, "Memory taken by deliveries that are not in the ledger yet"),
 ];
 

@@ -1,9 +1,11 @@
 //! One change, or one logical message, and all the deliveries it owes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
+use sha2::{Digest, Sha256};
 
 use super::keys::{Key, Keys};
 use super::messages;
@@ -36,6 +38,15 @@ pub(super) struct Expander {
     /// By type, of the last so many types.
     messages: FxHashMap<Box<str>, Arc<MessageInterest>>,
     failed_conditions: FxHashSet<String>,
+}
+
+/// Which rows a change is about.
+#[derive(Debug)]
+pub(super) enum Touched {
+    /// Those with these keys: before and after the change.
+    Rows(Vec<Vec<Bytes>>),
+    /// Perhaps all.
+    Unknown,
 }
 
 /// What is resolved of a table, once for each description and snapshot.
@@ -86,17 +97,78 @@ impl Expander {
         if owing.deliveries.is_empty() {
             return None;
         }
+        let table = Arc::clone(table);
+        let (owed, oversized) = (owing.deliveries, raw.oversized());
+        Some(self.of_change(&table, &change, owed, transaction, oversized, raw.sequence))
+    }
+
+    fn of_change(
+        &self,
+        table: &Table,
+        change: &Change,
+        owed: Vec<Owed>,
+        transaction: Transaction,
+        oversized: Option<usize>,
+        sequence: u32,
+    ) -> Expansion {
         let mut data = Vec::new();
-        let fault = raw.oversized().map(|bytes| {
+        let fault = oversized.map(|bytes| {
             let limit = limits::FRAME_BYTES;
             FailReason::TooLarge(format!("the row has {bytes} bytes, more than the {limit} walhook reads"))
         });
         if fault.is_none() {
-            write_data(&change, table.interest.rules(), json, &mut data);
+            write_data(change, table.interest.rules(), json, &mut data);
         }
-        let subject = table.subject(&change);
         let payload = Payload { data, fault, max_body: self.max_body };
-        Some(self.expansion(subject, owing.deliveries, transaction, raw.sequence, payload))
+        self.expansion(table.subject(change), owed, transaction, sequence, payload)
+    }
+
+    /// Which rows a change is about, before and after.
+    pub async fn touched(&mut self, snapshot: &Snapshot, raw: &RawChange) -> Touched {
+        self.resolve(snapshot, &raw.relation).await;
+        let Some(table) = self.tables.get(&raw.relation.id) else { return Touched::Unknown };
+        if !matches!(table.key, Key::Columns(_)) || raw.operation == Operation::Truncate {
+            return Touched::Unknown;
+        }
+        let change = raw.decode();
+        let after = change.new.as_ref().map(|_| table.key_where(|at| change.new_cell(at)));
+        let before = change.old.as_ref().map(|old| {
+            let (OldRow::Key(old) | OldRow::Full(old)) = old;
+            table.key_where(|at| Some(old.cell(at)))
+        });
+        let rows: Option<Vec<_>> = after.into_iter().chain(before).collect();
+        rows.map_or(Touched::Unknown, Touched::Rows)
+    }
+
+    /// The key of a row that was read; `None` where its table has none.
+    pub async fn key_of(&mut self, snapshot: &Snapshot, change: &Change) -> Option<Vec<Bytes>> {
+        self.resolve(snapshot, &change.relation).await;
+        self.tables.get(&change.relation.id)?.key_where(|at| change.new_cell(at))
+    }
+
+    /// The delivery that a row read by a backfill (its number) owes to the backfill's webhook. Call [`Self::key_of`]
+    /// first: it resolves the table.
+    pub fn expand_row(
+        &mut self,
+        snapshot: &Snapshot,
+        transaction: Transaction,
+        change: &Change,
+        oversized: Option<usize>,
+        (job, webhook): (i64, usize),
+    ) -> Option<Expansion> {
+        let table = Arc::clone(self.tables.get(&change.relation.id)?);
+        let owing = table.interest.owed_to(change, json, webhook);
+        for failure in &owing.failures {
+            report(&mut self.failed_conditions, failure);
+        }
+        if owing.deliveries.is_empty() || snapshot.webhook(webhook).is_none() {
+            return None;
+        }
+        let sequence = change.sequence;
+        let mut expansion =
+            self.of_change(&table, change, owing.deliveries, transaction, oversized, sequence);
+        expansion.salt = Some(salt(job, &expansion.subject.key));
+        Some(expansion)
     }
 
     /// The deliveries a logical message owes; `None` where nobody wants it.
@@ -142,10 +214,15 @@ impl Expander {
         Expansion {
             subject,
             owed: owed.into_iter(),
-            place: Place { origin: self.lineage.of(transaction.commit), commit: transaction.commit, sequence },
+            place: Place {
+                origin: self.lineage.of(transaction.commit),
+                commit: transaction.commit,
+                sequence,
+            },
             transaction,
             database: Arc::clone(&self.database),
             event: None,
+            salt: None,
             payload,
         }
     }
@@ -183,6 +260,8 @@ pub(super) struct Expansion {
     transaction: Transaction,
     database: Arc<str>,
     event: Option<Event>,
+    /// What the ids of a row's deliveries are made of, in the place of an event's name.
+    salt: Option<String>,
     payload: Payload,
 }
 
@@ -195,15 +274,35 @@ impl Expansion {
                 break (owed, compiled);
             }
         };
-        let event = event_of(&mut self.event, &owed, self.place, self.transaction, &self.database);
-        Some(self.subject.delivery(compiled, event, &owed, &self.payload))
+        let naming = self.salt.as_deref().unwrap_or_else(|| named(&owed));
+        let event = event_of(&mut self.event, &owed, naming, self.place, self.transaction, &self.database);
+        Some(self.subject.delivery(compiled, event, naming, &self.payload))
     }
+
+    /// Whether the ledger has the delivery of a row already, by the ends of the ids it has.
+    pub fn is_held(&self, snapshot: &Snapshot, held: &HashSet<String>) -> bool {
+        let Some(salt) = self.salt.as_deref().filter(|_| !held.is_empty()) else { return false };
+        let webhooks = self.owed.as_slice().iter().filter_map(|owed| snapshot.webhook(owed.webhook));
+        let mut ids = webhooks.map(|compiled| DeliveryId::of(&self.place, salt, &compiled.webhook.name));
+        ids.any(|id| held.contains(id.fingerprint()))
+    }
+}
+
+/// Tells a row of a backfill from all other rows and backfills.
+fn salt(job: i64, key: &[Bytes]) -> String {
+    let mut hash = Sha256::new();
+    for part in key {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    format!("backfill {job} {}", hex::encode(hash.finalize()))
 }
 
 /// The event of an owed type; several webhooks share one.
 fn event_of<'e>(
     known: &'e mut Option<Event>,
     owed: &Owed,
+    naming: &str,
     place: Place,
     transaction: Transaction,
     database: &Arc<str>,
@@ -212,7 +311,7 @@ fn event_of<'e>(
         *known = None;
     }
     known.get_or_insert_with(|| Event {
-        id: EventId::of(&place, named(owed)),
+        id: EventId::of(&place, naming),
         event_type: Arc::clone(&owed.event_type),
         place,
         transaction,
@@ -275,6 +374,16 @@ impl Table {
         }
     }
 
+    /// The text of the key's values, where every one of them is known.
+    fn key_where<'c>(&self, cell: impl Fn(usize) -> Option<&'c Cell>) -> Option<Vec<Bytes>> {
+        let Key::Columns(positions) = &self.key else { return None };
+        let text = |position: &usize| match cell(*position) {
+            Some(Cell::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        positions.iter().map(text).collect()
+    }
+
     /// The text of the key's values, of the row after the change or, where there is none, of the one before.
     fn key_values(&self, change: &Change) -> Vec<Bytes> {
         let Key::Columns(positions) = &self.key else { return Vec::new() };
@@ -294,9 +403,9 @@ impl Table {
 }
 
 impl Subject {
-    fn delivery(&self, compiled: &Compiled, event: &Event, owed: &Owed, written: &Payload) -> Expanded {
+    fn delivery(&self, compiled: &Compiled, event: &Event, naming: &str, written: &Payload) -> Expanded {
         let webhook = &compiled.webhook;
-        let id = DeliveryId::of(&event.place, named(owed), &webhook.name);
+        let id = DeliveryId::of(&event.place, naming, &webhook.name);
         let ordering = match (webhook.ordering, self.alike) {
             (Ordering::Row, Alike::Never) => Ordering::None,
             (ordering, _) => ordering,

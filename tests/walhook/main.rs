@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod accidents;
 #[cfg(test)]
+mod backfill;
+#[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod chaos;
