@@ -47,13 +47,16 @@
 //! 8  app                                              builds everything once, owns every task, stops them
 //! 7  control                                          every verb an operator has, once
 //! 6  intake                                           change → event → deliveries
-//! 5  dispatcher   chores                              the workers behind it
+//! 5  dispatcher   chores   backfill                   the workers behind it
 //! 4  catalog                                          the webhooks of file and database, compiled
 //! 3  source   ledger   transport                      the outside world, one door each
 //! 2  postgres   cluster                               how any part reaches (or makes) a Postgres server
 //! 1  pgoutput  matcher  render  sign  config  settlement  clock  tasks  telemetry     engines: no I/O
 //! 0  domain                                           the nouns
 //! ```
+//!
+//! Existing rows come by the same way: [`backfill`] reads them between two marks in the log, and intake makes events of
+//! them at the second one's place. An event needs no table either: a logical message is one.
 //!
 //! What an operator does is in `control`; bounds of every kind are in [`domain::limits`]; SQL on our own tables is in `ledger` and `migrations/`, nowhere else.
 //!
@@ -68,7 +71,8 @@
 //!
 //! - **I1** The confirmed position never passes the end of a transaction that has a delivery without a committed row.
 //! - **I2** Event and delivery ids are pure functions of (database system, slot generation, commit LSN, ordinal in the
-//!   transaction, webhook, named type). Reading the log again makes the same ids.
+//!   transaction, webhook, named type). Reading the log again makes the same ids. (An existing row that a [`backfill`]
+//!   sends stands at the place of a mark; it has one id for each backfill.)
 //! - **I3** What the ledger already holds beyond the confirmed position is not sent again after a restart.
 //! - **I4** A delivery's body is rendered once and its bytes never change; attempt number and time are headers.
 //! - **I5** An attempt and the state it leads to are committed together.
@@ -87,6 +91,7 @@
 //! deduplicate by `webhook-id`), threads of our own.
 
 pub mod app;
+pub mod backfill;
 pub mod catalog;
 pub mod chores;
 pub mod cli;

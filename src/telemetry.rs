@@ -42,6 +42,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("walhook_slot_wal_status", Kind::Gauge, "1 at the slot's wal_status, by status"),
     ("walhook_gaps", Kind::Gauge, "Gaps that are recorded in the ledger, ten at most"),
+    (
+        "walhook_messages_ignored_total",
+        Kind::Counter,
+        "Logical messages for walhook that were ignored because they were not transactional",
+    ),
     ("walhook_events_total", Kind::Counter, "Events made from changes that a webhook wanted"),
     ("walhook_conditions_errors_total", Kind::Counter, "Conditions that could not be evaluated on a row"),
     (
@@ -61,6 +66,8 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("walhook_attempt_duration_seconds", Kind::Histogram, "How long attempts took"),
     ("walhook_delivery_age_seconds", Kind::Histogram, "From commit to the receiver's acceptance"),
     ("walhook_ledger_rows_total", Kind::Counter, "Rows written to the ledger"),
+    ("walhook_backfills_open", Kind::Gauge, "Backfills that are to be done"),
+    ("walhook_backfills_deliveries_total", Kind::Counter, "Deliveries that backfills made of existing rows"),
     ("walhook_memory_young_bytes", Kind::Gauge, "Memory taken by deliveries that are not in the ledger yet"),
 ];
 

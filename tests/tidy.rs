@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module uses lower floors only; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 22] = [
+const FLOORS: [(&str, u32); 23] = [
     ("domain", 0),
     ("clock", 1),
     ("tasks", 1),
@@ -27,6 +27,7 @@ const FLOORS: [(&str, u32); 22] = [
     ("catalog", 4),
     ("dispatcher", 5),
     ("chores", 5),
+    ("backfill", 5),
     ("intake", 6),
     ("control", 7),
     ("app", 8),

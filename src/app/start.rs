@@ -11,6 +11,7 @@ use super::{
     AppError, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running, Settlement,
     SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits, timeline,
 };
+use crate::backfill::{Backfills, Pages};
 use crate::catalog::Rows;
 use crate::chores::standing::Standing;
 use crate::chores::{self, upkeep};
@@ -276,6 +277,18 @@ impl Workers {
     /// Intake → dispatcher → writer.
     fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>) {
         let Flow { items, catalog, pokes, settlement, health, open_at_start, recovery, drained, end } = flow;
+        let pages = Pages::default();
+        let backfills = Backfills {
+            server: self.places.database.clone(),
+            ledger: self.places.ledger.clone(),
+            own: self.own.clone(),
+            catalog: catalog.clone(),
+            pages: pages.clone(),
+            confirmed: settlement.confirmed(),
+            pokes: pokes.clone(),
+            publications: PublicationNames::of(&self.config.database.publication),
+        };
+        tasks.spawn("backfills", Role::Essential, backfills.run(tasks.stopping()));
         let (offers_in, offers) = dispatcher::offers();
         let (commands, written) = mpsc::unbounded_channel();
         let (acks_in, acks) = mpsc::unbounded_channel();
@@ -319,6 +332,7 @@ impl Workers {
             lineage: self.own.lineage.clone(),
             database: self.places.database.database().unwrap_or_default().into(),
             server: self.places.database.clone(),
+            pages: pages.clone(),
             recovery,
             clock: self.clock.clone(),
         };

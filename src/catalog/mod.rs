@@ -75,6 +75,11 @@ impl Snapshot {
         self.webhooks.get(index)
     }
 
+    /// The index of the webhook of a name.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     /// The webhook of a name.
     pub fn by_name(&self, name: &str) -> Option<&Arc<Compiled>> {
         self.webhooks.get(*self.by_name.get(name)?)

@@ -1,6 +1,7 @@
 //! The operator's verbs: arguments in, [`crate::control`], words out.
 
 mod ask;
+mod backfill;
 mod check;
 mod render;
 mod retry;
@@ -50,6 +51,12 @@ pub(super) enum Operate {
     #[command(after_help = "Example:\n  walhook render --template slack --data event.json\n  \
                       walhook render --format cloudevents")]
     Render(render::RenderArgs),
+    /// Deliver the rows that a table has already, as snapshot events
+    #[command(
+        after_help = "Example:\n  walhook backfill crm --table orders --where \"status = 'paid'\" --rate 500/s\n  \
+                      walhook backfill crm --table orders --since created_at=2026-01-01\n  walhook backfill pause 3"
+    )]
+    Backfill(backfill::BackfillArgs),
     /// Drop the slot, the publications and the schema, after saying what goes
     #[command(after_help = "Example:\n  walhook uninstall")]
     Uninstall(uninstall::UninstallArgs),
@@ -71,6 +78,7 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
                 Operate::Pause(args) => states::pause(&args, &here).await,
                 Operate::Disable(args) => states::disable(&args, &here).await,
                 Operate::Trigger(args) => trigger::run(&args, &here).await,
+                Operate::Backfill(args) => backfill::run(&args, &here).await,
                 Operate::Uninstall(args) => uninstall::run(&args, &here).await,
                 Operate::Check(_) | Operate::Render(_) => Ok(ExitCode::SUCCESS),
             }

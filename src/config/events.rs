@@ -6,11 +6,12 @@ use super::problem::Fault;
 use crate::domain::{NamedEvent, Operation, limits};
 
 const EVENTS: usize = 10_000;
-const OPERATIONS: [(&str, Operation); 4] = [
+const OPERATIONS: [(&str, Operation); 5] = [
     ("insert", Operation::Insert),
     ("update", Operation::Update),
     ("delete", Operation::Delete),
     ("truncate", Operation::Truncate),
+    ("message", Operation::Message),
 ];
 
 pub(super) fn read(node: Node<'_>) -> Option<Vec<NamedEvent>> {
@@ -30,15 +31,43 @@ fn event(mut table: Table<'_>) -> Option<NamedEvent> {
     let name = table.require("type", "the event's type, such as \"order.shipped\"", |node| {
         node.parse("an event type, as a string", names::event_type)
     });
+    let on = table.get("on", operations);
+    if let Some(on) = on.as_ref().filter(|on| on.contains(&Operation::Message)) {
+        return message(table, on, name);
+    }
     let place = table.require("table", "the table whose changes make the event", |node| {
         node.parse("the name of a table, as a string", names::table)
     });
-    let on = table.get("on", operations);
     let when = table.get("when", condition);
     table.finish();
     let (schema, table) = place?;
     let rows = || vec![Operation::Insert, Operation::Update, Operation::Delete];
     Some(NamedEvent { event_type: name?.into(), schema, table, on: on.unwrap_or_else(rows), when })
+}
+
+/// `on = ["message"]` declares the type of a logical message, so that webhooks may name it. Nothing else belongs to it.
+fn message(mut table: Table<'_>, on: &[Operation], name: Option<String>) -> Option<NamedEvent> {
+    let mut whole = true;
+    if on.len() > 1 {
+        table.refuse(
+            Fault::new("\"message\" stands alone in on")
+                .detail("A logical message is an event by itself; it is about no table."),
+        );
+        whole = false;
+    }
+    for (key, remedy) in [
+        ("table", "Leave the key out."),
+        ("when", "Leave the key out; a webhook's filter sees the message's payload as record."),
+    ] {
+        if let Some(node) = table.take(key) {
+            node.refuse(Fault::new("a logical message has no table and needs no condition").hint(remedy));
+            whole = false;
+        }
+    }
+    table.finish();
+    let event_type = name?.into();
+    let (schema, table) = (String::new(), String::new());
+    whole.then(|| NamedEvent { event_type, schema, table, on: vec![Operation::Message], when: None })
 }
 
 fn operations(node: Node<'_>) -> Option<Vec<Operation>> {

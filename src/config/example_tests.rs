@@ -86,7 +86,7 @@ fn keys(value: &Value, pointer: &str, pattern: &str, out: &mut Vec<(String, Stri
 fn the_example_loads_as_it_is_and_with_every_key_switched_on() {
     load_text(&example()).unwrap_or_else(|problems| panic!("{problems}"));
     let (config, _) = load_text(&whole_example()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (2, 2, 1));
+    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (2, 2, 2));
 }
 
 #[test]

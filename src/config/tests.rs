@@ -306,7 +306,7 @@ walhook.toml:7:9: tables."public.orders": the table public.orders is described t
 walhook.toml:8:1: tables."public.orders".tenant: a name may not be empty
 walhook.toml:9:9: tables."a.b.c": expected the name of a table, found "a.b.c"
   detail: A table is written "orders" (in schema public) or "shop.orders".
-walhook.toml:13:17: events[0].on[1]: expected one of "insert", "update", "delete", "truncate", found "upsert"
+walhook.toml:13:17: events[0].on[1]: expected one of "insert", "update", "delete", "truncate", "message", found "upsert"
   hint: Perhaps you meant "insert".
 walhook.toml:14:1: events[1].table: a required key is missing
   detail: table is the table whose changes make the event.

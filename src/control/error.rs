@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::backfill::BackfillError;
 use crate::config::Problems;
 use crate::ledger::LedgerError;
 use crate::postgres::{ConnectError, ServerError, told};
@@ -31,6 +32,19 @@ pub enum ControlError {
     /// The ledger cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// Existing rows cannot be delivered.
+    #[error(transparent)]
+    Backfill(#[from] BackfillError),
+    /// The backfill is in no state for that.
+    #[error("backfill {id} cannot be {what}")]
+    NotSteerable {
+        /// Its number.
+        id: i64,
+        /// `paused`, `resumed` or `cancelled`.
+        what: &'static str,
+        /// Its state.
+        status: &'static str,
+    },
     /// The HTTP client cannot be made.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -118,6 +132,8 @@ impl ControlError {
             Self::Ledger(LedgerError::Connect(error)) => Some(chain(error)),
             Self::Ledger(error) => source_of(error),
             Self::Transport(error) => source_of(error),
+            Self::Backfill(error) => error.detail(),
+            Self::NotSteerable { status, .. } => Some(format!("It is {status}.")),
             Self::Input { source, .. } => Some(source.to_string()),
             Self::NotReplayable { reason, .. } => Some(reason.clone()),
             Self::SlotBusy { pid, .. } => Some(format!("It is active for PID {pid}.")),
@@ -138,6 +154,7 @@ impl ControlError {
             Self::Setup(error) => return error.hint(),
             Self::Source(error) => return error.hint(),
             Self::Ledger(error) => return error.hint(),
+            Self::Backfill(error) => return error.hint(),
             Self::Compile(_) => "`walhook check` lists every problem.",
             Self::NoLedger { .. } => {
                 "`walhook run` makes it at its first start. Or name the right place in database.schema and ledger.url."
@@ -145,6 +162,7 @@ impl ControlError {
             Self::Unknown { nearest: Some(nearest), .. } => {
                 return Some(format!("Perhaps you meant \"{nearest}\"."));
             }
+            Self::Unknown { what: "backfill", .. } => "`walhook backfill --list` lists them.",
             Self::Unknown { what: "webhook", .. } => "`walhook status` lists the webhooks.",
             Self::NotReplayable { .. } => "Only failed deliveries whose body was kept can be sent again.",
             Self::NotRunning { .. } => "Start `walhook run`, and try again.",

@@ -31,7 +31,7 @@ impl LonelyPattern {
     /// What is wrong, and where.
     pub fn message(&self, path: &Path) -> String {
         format!(
-            "{}: webhooks.{}.events: no table makes an event \"{}\"",
+            "{}: webhooks.{}.events: no table makes an event \"{}\", and no message is declared so",
             path.display(),
             self.webhook,
             self.pattern
@@ -40,13 +40,20 @@ impl LonelyPattern {
 
     /// What to do.
     pub fn hint(&self) -> String {
+        let message = format!(
+            "The type of a logical message is declared: [[events]] type = \"{}\" on = [\"message\"].",
+            self.pattern
+        );
         match &self.nearest {
-            None => "The database has no table that could be published.".to_owned(),
+            None if self.may_wait() => "The database has no table that could be published.".to_owned(),
+            None => format!("The database has no table that could be published. {message}"),
             Some(nearest) if self.may_wait() => {
                 format!("It waits for tables to come; the nearest event there is now is \"{nearest}\".")
             }
             Some(nearest) => {
-                format!("The nearest is \"{nearest}\"; a pattern with * may wait for tables to come.")
+                format!(
+                    "The nearest is \"{nearest}\"; a pattern with * may wait for tables to come. {message}"
+                )
             }
         }
     }

@@ -12,11 +12,13 @@
 //! | enable, pause, disable a webhook | [`states`] |
 //! | send a test event through the real path | [`trigger()`] |
 //! | see what a format or a template makes | [`preview()`] |
+//! | deliver existing rows | [`backfill`] |
 //! | remove all traces | [`uninstall`] |
 //!
 //! Also here, because checking and starting must agree: what a configuration names ([`Places`]) and whether webhooks
 //! and tables fit each other ([`fit`]).
 
+pub mod backfill;
 pub mod check;
 mod conditions;
 mod error;

@@ -35,6 +35,8 @@ pub struct Given {
     changed: Option<Vec<String>>,
     #[serde(default)]
     unavailable: Vec<String>,
+    #[serde(skip)]
+    of_no_table: bool,
 }
 
 /// A whole standard body; what is beside `data` is made anew.
@@ -46,8 +48,8 @@ struct Whole {
 #[derive(serde::Serialize)]
 struct Data<'a> {
     operation: &'a str,
-    schema: &'a str,
-    table: &'a str,
+    schema: Option<&'a str>,
+    table: Option<&'a str>,
     record: Option<&'a RawValue>,
     old: Option<&'a RawValue>,
     changed: Option<&'a [String]>,
@@ -86,6 +88,13 @@ impl Given {
         self
     }
 
+    /// The same for an event that is about no table, as logical messages are.
+    pub(super) fn or_of_no_table(mut self, operation: Operation) -> Self {
+        self.operation.get_or_insert_with(|| operation.as_str().to_owned());
+        self.of_no_table = true;
+        self
+    }
+
     pub(super) fn operation(&self) -> Operation {
         self.operation.as_deref().map_or(Operation::Test, Operation::from_word)
     }
@@ -97,10 +106,11 @@ impl Given {
     /// The bytes of `data`.
     pub(super) fn write(&self) -> Result<Vec<u8>, ControlError> {
         let (schema, table) = self.table();
+        let of_table = !self.of_no_table && self.operation() != Operation::Message;
         let data = Data {
             operation: self.operation.as_deref().unwrap_or("test"),
-            schema,
-            table,
+            schema: of_table.then_some(schema),
+            table: of_table.then_some(table),
             record: self.record.as_deref(),
             old: self.old.as_deref(),
             changed: self.changed.as_deref(),
@@ -115,6 +125,9 @@ pub(super) const BUILT_IN: &str = r#"{"operation":"update","schema":"public","ta
 "record":{"id":7,"status":"shipped","total":"12.50","email":"ada@example.com","placed_at":"2026-01-15T10:30:00Z"},
 "old":{"id":7,"status":"paid","total":"12.50","email":"ada@example.com","placed_at":"2026-01-15T10:30:00Z"},
 "changed":["status"],"unavailable":[]}"#;
+
+/// The sample of a logical message's event.
+pub(super) const OF_NO_TABLE: &str = r#"{"record":{"sample":true}}"#;
 
 /// An event that stands nowhere in the log. Its ids are in generation zero, which no slot has: they never meet those
 /// of changes, and sort before all of them.

@@ -11,6 +11,7 @@ use crate::catalog::{self, Snapshot};
 use crate::clock::{Clock, since};
 use crate::config::Config;
 use crate::domain::WebhookSource;
+use crate::ledger::backfills::{self, Backfill};
 use crate::ledger::overview::{self, Gap, Holder};
 use crate::ledger::query::{Backlog, backlog};
 use crate::ledger::states::WebhookState;
@@ -34,6 +35,8 @@ pub struct Status {
     pub holder: Option<Holder>,
     /// Log that was lost, newest first.
     pub gaps: Vec<Gap>,
+    /// The backfills that are not over.
+    pub backfills: Vec<Backfill>,
     /// Every webhook that is declared or has rows, by name.
     pub webhooks: Vec<WebhookStatus>,
     /// What to do about it, each a sentence.
@@ -108,10 +111,12 @@ pub async fn status(config: &Config, places: &Places, clock: &Clock) -> Result<S
     drop(session);
     let ledger = places.ledger.session("walhook status").await?;
     let ready = places.ledger.look(&ledger.client).await?.ready;
-    let (mut holder, mut gaps) = (None, Vec::new());
+    let (mut holder, mut gaps, mut existing) = (None, Vec::new(), Vec::new());
     let webhooks = if ready {
         holder = overview::holder(&ledger.client, &config.database.slot).await?;
         gaps = overview::gaps(&ledger.client, &config.database.slot).await?;
+        existing = backfills::list(&ledger.client, &config.database.slot).await?;
+        existing.retain(|backfill| !backfill.status.is_over());
         let (snapshot, rows) = declared(config, &ledger).await?;
         let mut names = overview::webhooks_with_rows(&ledger.client).await?;
         names.extend(declared_names(&snapshot));
@@ -132,6 +137,7 @@ pub async fn status(config: &Config, places: &Places, clock: &Clock) -> Result<S
         ledger: ready,
         holder,
         gaps,
+        backfills: existing,
         webhooks,
         suggestions: Vec::new(),
     };

@@ -9,7 +9,7 @@ use super::{ControlError, Given, Places, declared, fit, ledger_session, nearest,
 use crate::catalog::Snapshot;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::{Delivery, DeliveryId, Lane, Operation, Ordering, lane_of};
+use crate::domain::{Delivery, DeliveryId, Lane, NamedEvent, Operation, Ordering, lane_of};
 use crate::ledger::query::{Standing, standing};
 use crate::ledger::{replay, trigger as row};
 use crate::matcher::pattern_matches;
@@ -61,13 +61,19 @@ pub async fn trigger(
         return Err(ControlError::NotRunning { slot: slot.clone() });
     }
     let known = tables(&source, &config.database.schema).await?;
-    let (table, operation) = makes(&snapshot, config, &known, event_type)?;
-    let data = if let Some(given) = given {
-        given.or(Operation::Test, &table.schema, &table.table).write()?
-    } else {
-        let columns = columns(&source, &[table.oid]).await?.remove(&table.oid).unwrap_or_default();
-        let rules = |relation: &_| snapshot.matcher.interest(relation).rules().clone();
-        sample::data(table, &columns, operation, rules)
+    let made = makes(&snapshot, config, &known, event_type)?;
+    let (schema, name) = made.map_or(("", ""), |(table, _)| (&table.schema, &table.table));
+    let data = match (given, made) {
+        (Some(given), Some((table, _))) => given.or(Operation::Test, &table.schema, &table.table).write()?,
+        (Some(given), None) => given.or_of_no_table(Operation::Test).write()?,
+        (None, Some((table, operation))) => {
+            let columns = columns(&source, &[table.oid]).await?.remove(&table.oid).unwrap_or_default();
+            let rules = |relation: &_| snapshot.matcher.interest(relation).rules().clone();
+            sample::data(table, &columns, operation, rules)
+        }
+        (None, None) => {
+            Given::parse(sample::OF_NO_TABLE.as_bytes())?.or_of_no_table(Operation::Test).write()?
+        }
     };
     let event = sample::event(event_type, places.database.database().unwrap_or_default(), clock);
     let body = compiled.renderer.render(&event, &data, webhook, config.delivery.max_body)?;
@@ -78,8 +84,8 @@ pub async fn trigger(
         event_type: event.event_type.clone(),
         webhook: webhook.into(),
         lane: own_lane(&id),
-        schema: table.schema.as_str().into(),
-        table: table.table.as_str().into(),
+        schema: schema.into(),
+        table: name.into(),
         key: "".into(),
         operation: Operation::Test,
         committed_at: event.transaction.committed_at,
@@ -97,22 +103,27 @@ fn own_lane(id: &DeliveryId) -> Lane {
     lane_of(Ordering::None, ("", ""), &[], id)
 }
 
-/// The table and the operation that make events of a type.
+/// The table and the operation that make events of a type; neither, where logical messages make them.
 fn makes<'t>(
     snapshot: &Snapshot,
     config: &Config,
     known: &'t [TableInfo],
     event_type: &str,
-) -> Result<(&'t TableInfo, Operation), ControlError> {
+) -> Result<Option<(&'t TableInfo, Operation)>, ControlError> {
+    let is_declared = |event: &NamedEvent| event.is_message() && &*event.event_type == event_type;
     let of = |table: &'t TableInfo| {
         let mut types = snapshot.matcher.types_of(&table.schema, &table.table).into_iter();
         types.find(|t| &*t.event_type == event_type).map(|t| (table, t.operation))
     };
-    known.iter().find_map(of).ok_or_else(|| {
-        let types = fit::event_types(snapshot, config, known);
-        let nearest = nearest(event_type, types.iter().map(AsRef::as_ref));
-        ControlError::Unknown { what: "event", name: event_type.to_owned(), nearest }
-    })
+    if let Some(made) = known.iter().find_map(of) {
+        return Ok(Some(made));
+    }
+    if config.events.iter().any(is_declared) {
+        return Ok(None);
+    }
+    let types = fit::event_types(snapshot, config, known);
+    let nearest = nearest(event_type, types.iter().map(AsRef::as_ref));
+    Err(ControlError::Unknown { what: "event", name: event_type.to_owned(), nearest })
 }
 
 impl Triggered {

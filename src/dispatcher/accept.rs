@@ -12,7 +12,7 @@ impl State {
     pub(super) fn accept(&mut self) {
         while let Some(offer) = self.offered.pop_front() {
             let young = match &offer {
-                Offer::Send(young) | Offer::Dead(young, _) => young,
+                Offer::Send(young) | Offer::Record(young) | Offer::Dead(young, _) => young,
             };
             let webhook = young.delivery.webhook.clone();
             let lag = since(self.with.clock.now(), young.delivery.committed_at);
@@ -42,6 +42,7 @@ impl State {
                         queue.put_away(turn);
                     }
                 }
+                Offer::Record(young) => queue.put_by(young, turn),
                 Offer::Dead(young, reason) => queue.record_dead(young, &reason, turn),
             });
             self.touch(&webhook);

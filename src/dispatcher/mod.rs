@@ -49,6 +49,8 @@ use crate::transport::Transport;
 pub enum Offer {
     /// A delivery to send.
     Send(Young),
+    /// A delivery that is sent from the ledger, after it has its row.
+    Record(Young),
     /// A delivery that can never be sent, and why.
     Dead(Young, FailReason),
 }

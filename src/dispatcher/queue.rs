@@ -493,5 +493,6 @@ impl Queue {
     }
 }
 
+mod put_by;
 #[cfg(test)]
 mod tests;

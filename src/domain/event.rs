@@ -7,6 +7,11 @@ use jiff::Timestamp;
 
 use super::{EventId, Place};
 
+/// How the prefix of a logical message begins that is an event; the event's type follows.
+pub const MESSAGE_PREFIX: &str = "walhook:";
+/// The prefix of the marks that walhook itself writes into the log.
+pub const MARK_PREFIX: &str = "walhook.mark";
+
 /// What was done to a row (`data.operation`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {

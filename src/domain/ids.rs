@@ -21,6 +21,9 @@ use super::CommitLsn;
 
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
+/// Characters of an id before its fingerprint.
+const STEM: usize = 4 + 4 + 13 + 7;
+
 /// Which log a position belongs to: a database system, and how often its log began anew or forked there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin {
@@ -95,6 +98,11 @@ impl DeliveryId {
         let mut text = stem("dlv_", place);
         digits(&mut text, fingerprint(place.origin.system, [named, webhook]), 12);
         Self(text.into())
+    }
+
+    /// The end of the id: what it is made of beside its place.
+    pub fn fingerprint(&self) -> &str {
+        self.0.get(STEM..).unwrap_or_default()
     }
 
     /// The least id of all deliveries of transactions that commit after `commit`.

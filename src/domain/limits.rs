@@ -43,6 +43,22 @@ pub const CONDITION_DEPTH: usize = 20;
 /// Signatures looked at in one `webhook-signature` header.
 pub const SIGNATURES: usize = 16;
 
+/// Types of logical messages whose webhooks are remembered at once.
+pub const MESSAGE_TYPES: usize = 1000;
+
+/// Rows of a page of a backfill.
+pub const BACKFILL_PAGE_ROWS: usize = 500;
+/// Bytes of a page of a backfill, after which it ends early.
+pub const BACKFILL_PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A larger row comes without its values, and is a failed delivery.
+pub const BACKFILL_ROW_BYTES: usize = FRAME_BYTES;
+/// Open deliveries of a webhook beyond which its backfills wait.
+pub const BACKFILL_BACKLOG: i64 = 2000;
+/// Keys that may change while a page is read; with more, the page is read anew.
+pub const BACKFILL_TOUCHED: usize = 50_000;
+/// Transactions that are remembered, to know those that were in the log before they could be seen.
+pub const BACKFILL_RECENT: usize = 16_384;
+
 /// Bytes of rendered deliveries that are in memory and not yet in the ledger.
 pub const YOUNG_BYTES: usize = 16 * 1024 * 1024;
 /// What a delivery costs beside its body, for the sum above.

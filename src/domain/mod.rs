@@ -18,7 +18,7 @@ mod webhook;
 pub use delivery::{
     Attempt, Delivery, DeliveryStatus, Lane, Outcome, RefusedBy, TimeoutStage, UnreachableBy, lane_of,
 };
-pub use event::{Event, Operation, Transaction};
+pub use event::{Event, MARK_PREFIX, MESSAGE_PREFIX, Operation, Transaction};
 pub use ids::{DeliveryId, EventId, Origin, Place};
 pub use lineage::Lineage;
 pub use position::{CommitLsn, EndLsn, Lsn, ParseLsnError};

@@ -134,10 +134,17 @@ pub struct NamedEvent {
     pub schema: String,
     /// The table.
     pub table: String,
-    /// The operations it is about: insert, update, delete, truncate.
+    /// The operations it is about: insert, update, delete, truncate; or message alone, and then there is no table.
     pub on: Vec<super::Operation>,
     /// A CEL condition on the row.
     pub when: Option<String>,
+}
+
+impl NamedEvent {
+    /// Whether it declares the type of a logical message.
+    pub fn is_message(&self) -> bool {
+        self.on.contains(&super::Operation::Message)
+    }
 }
 
 /// A handlebars template (`[templates.NAME]`).

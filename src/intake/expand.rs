@@ -1,19 +1,23 @@
-//! One change and all the deliveries it owes.
+//! One change, or one logical message, and all the deliveries it owes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
+use sha2::{Digest, Sha256};
 
 use super::keys::{Key, Keys};
+use super::messages;
 use crate::catalog::{Compiled, Snapshot};
 use crate::domain::{
     Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, Lineage, OldRow, Operation, Ordering,
-    Place, Relation, Transaction, ValueKind, lane_of,
+    Place, Relation, Transaction, ValueKind, lane_of, limits,
 };
-use crate::matcher::{ConditionFailure, Interest, Owed};
+use crate::matcher::{ConditionFailure, Interest, MessageInterest, Owed};
 use crate::pgoutput::{self, Written};
-use crate::render::{RenderError, write_data};
-use crate::source::RawChange;
+use crate::render::{RenderError, write_data, write_message_data};
+use crate::source::{LogicalMessage, RawChange};
 
 /// The longest text of a row's key that is kept for people to search.
 const KEY_TEXT_BYTES: usize = 256;
@@ -31,7 +35,18 @@ pub(super) struct Expander {
     database: Arc<str>,
     max_body: usize,
     tables: FxHashMap<u32, Arc<Table>>,
+    /// By type, of the last so many types.
+    messages: FxHashMap<Box<str>, Arc<MessageInterest>>,
     failed_conditions: FxHashSet<String>,
+}
+
+/// Which rows a change is about.
+#[derive(Debug)]
+pub(super) enum Touched {
+    /// Those with these keys: before and after the change.
+    Rows(Vec<Vec<Bytes>>),
+    /// Perhaps all.
+    Unknown,
 }
 
 /// What is resolved of a table, once for each description and snapshot.
@@ -51,6 +66,7 @@ impl Expander {
             database,
             max_body,
             tables: FxHashMap::default(),
+            messages: FxHashMap::default(),
             failed_conditions: FxHashSet::default(),
         }
     }
@@ -58,6 +74,7 @@ impl Expander {
     /// The snapshot or the connection is another: what was resolved is void.
     pub fn forget_relations(&mut self) {
         self.tables.clear();
+        self.messages.clear();
     }
 
     /// The deliveries a change owes; `None` where nobody wants it.
@@ -80,24 +97,146 @@ impl Expander {
         if owing.deliveries.is_empty() {
             return None;
         }
+        let table = Arc::clone(table);
+        let (owed, oversized) = (owing.deliveries, raw.oversized());
+        Some(self.of_change(&table, &change, owed, transaction, oversized, raw.sequence))
+    }
+
+    fn of_change(
+        &self,
+        table: &Table,
+        change: &Change,
+        owed: Vec<Owed>,
+        transaction: Transaction,
+        oversized: Option<usize>,
+        sequence: u32,
+    ) -> Expansion {
         let mut data = Vec::new();
-        if raw.oversized().is_none() {
-            write_data(&change, table.interest.rules(), json, &mut data);
+        let fault = oversized.map(|bytes| {
+            let limit = limits::FRAME_BYTES;
+            FailReason::TooLarge(format!("the row has {bytes} bytes, more than the {limit} walhook reads"))
+        });
+        if fault.is_none() {
+            write_data(change, table.interest.rules(), json, &mut data);
         }
-        Some(Expansion {
-            table: Arc::clone(table),
-            change,
-            owed: owing.deliveries.into_iter(),
+        let payload = Payload { data, fault, max_body: self.max_body };
+        self.expansion(table.subject(change), owed, transaction, sequence, payload)
+    }
+
+    /// Which rows a change is about, before and after.
+    pub async fn touched(&mut self, snapshot: &Snapshot, raw: &RawChange) -> Touched {
+        self.resolve(snapshot, &raw.relation).await;
+        let Some(table) = self.tables.get(&raw.relation.id) else { return Touched::Unknown };
+        if !matches!(table.key, Key::Columns(_)) || raw.operation == Operation::Truncate {
+            return Touched::Unknown;
+        }
+        let change = raw.decode();
+        let after = change.new.as_ref().map(|_| table.key_where(|at| change.new_cell(at)));
+        let before = change.old.as_ref().map(|old| {
+            let (OldRow::Key(old) | OldRow::Full(old)) = old;
+            table.key_where(|at| Some(old.cell(at)))
+        });
+        let rows: Option<Vec<_>> = after.into_iter().chain(before).collect();
+        rows.map_or(Touched::Unknown, Touched::Rows)
+    }
+
+    /// The key of a row that was read; `None` where its table has none.
+    pub async fn key_of(&mut self, snapshot: &Snapshot, change: &Change) -> Option<Vec<Bytes>> {
+        self.resolve(snapshot, &change.relation).await;
+        self.tables.get(&change.relation.id)?.key_where(|at| change.new_cell(at))
+    }
+
+    /// The delivery that a row read by a backfill (its number) owes to the backfill's webhook. Call [`Self::key_of`]
+    /// first: it resolves the table.
+    pub fn expand_row(
+        &mut self,
+        snapshot: &Snapshot,
+        transaction: Transaction,
+        change: &Change,
+        oversized: Option<usize>,
+        (job, webhook): (i64, usize),
+    ) -> Option<Expansion> {
+        let table = Arc::clone(self.tables.get(&change.relation.id)?);
+        let owing = table.interest.owed_to(change, json, webhook);
+        for failure in &owing.failures {
+            report(&mut self.failed_conditions, failure);
+        }
+        if owing.deliveries.is_empty() || snapshot.webhook(webhook).is_none() {
+            return None;
+        }
+        let sequence = change.sequence;
+        let mut expansion =
+            self.of_change(&table, change, owing.deliveries, transaction, oversized, sequence);
+        expansion.salt = Some(salt(job, &expansion.subject.key));
+        Some(expansion)
+    }
+
+    /// The deliveries a logical message owes; `None` where nobody wants it.
+    pub fn expand_message(
+        &mut self,
+        snapshot: &Snapshot,
+        transaction: Transaction,
+        message: &LogicalMessage,
+    ) -> Option<Expansion> {
+        let reading = messages::read(message)?;
+        let interest = self.interest_in(snapshot, reading.event_type);
+        if interest.is_empty() {
+            return None;
+        }
+        let owing = interest.owed(reading.payload.as_deref().ok());
+        for failure in &owing.failures {
+            report(&mut self.failed_conditions, failure);
+        }
+        if owing.deliveries.is_empty() {
+            return None;
+        }
+        let mut data = Vec::new();
+        let fault = reading.payload.map(|payload| write_message_data(payload, &mut data)).err();
+        let subject = Subject {
+            schema: "".into(),
+            table: "".into(),
+            alike: if reading.key.is_some() { Alike::ByKey } else { Alike::Never },
+            key: reading.key.into_iter().collect(),
+            operation: Operation::Message,
+        };
+        let payload = Payload { data, fault, max_body: self.max_body };
+        Some(self.expansion(subject, owing.deliveries, transaction, message.sequence, payload))
+    }
+
+    fn expansion(
+        &self,
+        subject: Subject,
+        owed: Vec<Owed>,
+        transaction: Transaction,
+        sequence: u32,
+        payload: Payload,
+    ) -> Expansion {
+        Expansion {
+            subject,
+            owed: owed.into_iter(),
             place: Place {
                 origin: self.lineage.of(transaction.commit),
                 commit: transaction.commit,
-                sequence: raw.sequence,
+                sequence,
             },
             transaction,
             database: Arc::clone(&self.database),
             event: None,
-            payload: Payload { data, oversized: raw.oversized(), max_body: self.max_body },
-        })
+            salt: None,
+            payload,
+        }
+    }
+
+    fn interest_in(&mut self, snapshot: &Snapshot, event_type: &str) -> Arc<MessageInterest> {
+        if let Some(known) = self.messages.get(event_type) {
+            return Arc::clone(known);
+        }
+        if self.messages.len() >= limits::MESSAGE_TYPES {
+            self.messages.clear();
+        }
+        let interest = Arc::new(snapshot.matcher.message_interest(event_type));
+        self.messages.insert(event_type.into(), Arc::clone(&interest));
+        interest
     }
 
     async fn resolve(&mut self, snapshot: &Snapshot, relation: &Arc<Relation>) {
@@ -115,13 +254,14 @@ impl Expander {
 /// A change and what it owes, made into deliveries one after another: a change that a thousand webhooks want is never
 /// a thousand bodies at once.
 pub(super) struct Expansion {
-    table: Arc<Table>,
-    change: Change,
+    subject: Subject,
     owed: std::vec::IntoIter<Owed>,
     place: Place,
     transaction: Transaction,
     database: Arc<str>,
     event: Option<Event>,
+    /// What the ids of a row's deliveries are made of, in the place of an event's name.
+    salt: Option<String>,
     payload: Payload,
 }
 
@@ -134,16 +274,35 @@ impl Expansion {
                 break (owed, compiled);
             }
         };
-        let event = event_of(&mut self.event, &owed, self.place, self.transaction, &self.database);
-        let values = self.table.key_values(&self.change);
-        Some(self.table.delivery(compiled, event, &owed, &values, self.change.operation, &self.payload))
+        let naming = self.salt.as_deref().unwrap_or_else(|| named(&owed));
+        let event = event_of(&mut self.event, &owed, naming, self.place, self.transaction, &self.database);
+        Some(self.subject.delivery(compiled, event, naming, &self.payload))
     }
+
+    /// Whether the ledger has the delivery of a row already, by the ends of the ids it has.
+    pub fn is_held(&self, snapshot: &Snapshot, held: &HashSet<String>) -> bool {
+        let Some(salt) = self.salt.as_deref().filter(|_| !held.is_empty()) else { return false };
+        let webhooks = self.owed.as_slice().iter().filter_map(|owed| snapshot.webhook(owed.webhook));
+        let mut ids = webhooks.map(|compiled| DeliveryId::of(&self.place, salt, &compiled.webhook.name));
+        ids.any(|id| held.contains(id.fingerprint()))
+    }
+}
+
+/// Tells a row of a backfill from all other rows and backfills.
+fn salt(job: i64, key: &[Bytes]) -> String {
+    let mut hash = Sha256::new();
+    for part in key {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    format!("backfill {job} {}", hex::encode(hash.finalize()))
 }
 
 /// The event of an owed type; several webhooks share one.
 fn event_of<'e>(
     known: &'e mut Option<Event>,
     owed: &Owed,
+    naming: &str,
     place: Place,
     transaction: Transaction,
     database: &Arc<str>,
@@ -152,7 +311,7 @@ fn event_of<'e>(
         *known = None;
     }
     known.get_or_insert_with(|| Event {
-        id: EventId::of(&place, named(owed)),
+        id: EventId::of(&place, naming),
         event_type: Arc::clone(&owed.event_type),
         place,
         transaction,
@@ -165,20 +324,17 @@ fn named(owed: &Owed) -> &str {
     if owed.named { &owed.event_type } else { "" }
 }
 
-/// The change's data, or that there is too much of it.
+/// The data, or why there are none.
 struct Payload {
     data: Vec<u8>,
-    oversized: Option<usize>,
+    fault: Option<FailReason>,
     max_body: usize,
 }
 
 impl Payload {
-    fn body(&self, compiled: &Compiled, event: &Event) -> Result<bytes::Bytes, FailReason> {
-        if let Some(bytes) = self.oversized {
-            let limit = crate::domain::limits::FRAME_BYTES;
-            return Err(FailReason::TooLarge(format!(
-                "the row has {bytes} bytes, more than the {limit} walhook reads"
-            )));
+    fn body(&self, compiled: &Compiled, event: &Event) -> Result<Bytes, FailReason> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
         }
         let rendered = compiled.renderer.render(event, &self.data, &compiled.webhook.name, self.max_body);
         rendered.map_err(|error| match error {
@@ -188,9 +344,48 @@ impl Payload {
     }
 }
 
+/// What an event is about, as far as its deliveries tell it.
+struct Subject {
+    schema: Arc<str>,
+    table: Arc<str>,
+    alike: Alike,
+    /// The text of the key's values.
+    key: Vec<Bytes>,
+    operation: Operation,
+}
+
+/// Which events are about the same thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alike {
+    /// Those of equal keys.
+    ByKey,
+    /// None.
+    Never,
+}
+
 impl Table {
+    fn subject(&self, change: &Change) -> Subject {
+        Subject {
+            schema: Arc::clone(&self.schema),
+            table: Arc::clone(&self.name),
+            alike: if self.key == Key::EachRow { Alike::Never } else { Alike::ByKey },
+            key: self.key_values(change),
+            operation: change.operation,
+        }
+    }
+
+    /// The text of the key's values, where every one of them is known.
+    fn key_where<'c>(&self, cell: impl Fn(usize) -> Option<&'c Cell>) -> Option<Vec<Bytes>> {
+        let Key::Columns(positions) = &self.key else { return None };
+        let text = |position: &usize| match cell(*position) {
+            Some(Cell::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        positions.iter().map(text).collect()
+    }
+
     /// The text of the key's values, of the row after the change or, where there is none, of the one before.
-    fn key_values<'c>(&self, change: &'c Change) -> Vec<&'c [u8]> {
+    fn key_values(&self, change: &Change) -> Vec<Bytes> {
         let Key::Columns(positions) = &self.key else { return Vec::new() };
         let old = match &change.old {
             Some(OldRow::Key(tuple) | OldRow::Full(tuple)) => Some(tuple),
@@ -199,42 +394,37 @@ impl Table {
         let value = |position: &usize| {
             let cell = change.new_cell(*position).or_else(|| old.map(|tuple| tuple.cell(*position)));
             match cell {
-                Some(Cell::Text(text)) => &text[..],
-                _ => &[],
+                Some(Cell::Text(text)) => text.clone(),
+                _ => Bytes::new(),
             }
         };
         positions.iter().map(value).collect()
     }
+}
 
-    fn delivery(
-        &self,
-        compiled: &Compiled,
-        event: &Event,
-        owed: &Owed,
-        key: &[&[u8]],
-        operation: Operation,
-        written: &Payload,
-    ) -> Expanded {
+impl Subject {
+    fn delivery(&self, compiled: &Compiled, event: &Event, naming: &str, written: &Payload) -> Expanded {
         let webhook = &compiled.webhook;
-        let id = DeliveryId::of(&event.place, named(owed), &webhook.name);
-        let ordering = match (webhook.ordering, &self.key) {
-            (Ordering::Row, Key::EachRow) => Ordering::None,
+        let id = DeliveryId::of(&event.place, naming, &webhook.name);
+        let ordering = match (webhook.ordering, self.alike) {
+            (Ordering::Row, Alike::Never) => Ordering::None,
             (ordering, _) => ordering,
         };
         let (body, dead) = match written.body(compiled, event) {
             Ok(body) => (body, None),
-            Err(reason) => (bytes::Bytes::new(), Some(reason)),
+            Err(reason) => (Bytes::new(), Some(reason)),
         };
+        let key: Vec<&[u8]> = self.key.iter().map(AsRef::as_ref).collect();
         let delivery = Delivery {
-            lane: lane_of(ordering, (&self.schema, &self.name), key, &id),
+            lane: lane_of(ordering, (&self.schema, &self.table), &key, &id),
             id,
             event_id: event.id.clone(),
             event_type: Arc::clone(&event.event_type),
             webhook: Arc::clone(&webhook.name),
             schema: Arc::clone(&self.schema),
-            table: Arc::clone(&self.name),
-            key: key_text(key),
-            operation,
+            table: Arc::clone(&self.table),
+            key: key_text(&key),
+            operation: self.operation,
             committed_at: event.transaction.committed_at,
             content_type: compiled.renderer.content_type().into(),
             body,

@@ -1,4 +1,4 @@
-//! A change becomes an event becomes the deliveries it owes, numbered and rendered.
+//! A change (or a logical message) becomes an event becomes the deliveries it owes, numbered and rendered.
 //!
 //! The one place where data turns from what Postgres says into what receivers get. Per change: who wants the table
 //! ([`crate::matcher`], resolved once a table), the row taken apart, conditions, the `data` object written once, and
@@ -13,26 +13,31 @@
 
 mod expand;
 mod keys;
+mod messages;
 mod progress;
 mod recovery;
+mod snapshot;
+mod window;
 
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::backfill::Pages;
 use crate::catalog::{Published, Snapshot};
 use crate::clock::{Clock, since};
 use crate::dispatcher::{Offer, Young};
-use crate::domain::{EndLsn, Lineage, limits};
+use crate::domain::{EndLsn, Lineage, MARK_PREFIX, limits};
 use crate::ledger::LedgerError;
 use crate::postgres::Server;
 use crate::settlement::Settlement;
-use crate::source::{Chunk, Item, Piece, RawChange};
-use expand::{Expanded, Expander};
+use crate::source::{Chunk, Entry, Item, Piece};
+use expand::{Expanded, Expander, Expansion};
 use keys::Keys;
 use progress::Progress;
 pub use recovery::Recovery;
+use window::Window;
 
 /// Deliveries handed to the dispatcher at once, at most.
 const BATCH: usize = 256;
@@ -59,6 +64,8 @@ pub struct Intake {
     pub database: Arc<str>,
     /// For the keys of tables whose stream does not tell them.
     pub server: Server,
+    /// The page of existing rows that is being read, if any.
+    pub pages: Pages,
     /// What the ledger held at the start.
     pub recovery: Recovery,
     /// The time.
@@ -70,10 +77,20 @@ struct Running {
     snapshot: Arc<Snapshot>,
     expander: Expander,
     progress: Progress,
+    window: Window,
     batch: Vec<Offer>,
     /// The end of the newest transaction that the settlement does not know of yet.
     ended: Option<EndLsn>,
     stop: CancellationToken,
+}
+
+/// Which way a delivery goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Straight from memory.
+    Young,
+    /// From the ledger, where it gets a row before anything is sent.
+    ByLedger,
 }
 
 /// Why intake ended before its time.
@@ -103,6 +120,7 @@ impl Intake {
             snapshot,
             expander,
             progress: Progress::default(),
+            window: Window::default(),
             batch: Vec::new(),
             ended: None,
             stop,
@@ -146,7 +164,7 @@ impl Running {
     async fn take(&mut self, chunk: &Chunk) -> Result<(), Halt> {
         let mut changes = 0;
         for (piece, all) in chunk.pieces() {
-            changes += all.len();
+            changes += all.iter().filter_map(Entry::row).count();
             if self.progress.is_taken(piece.transaction.commit) {
                 continue;
             }
@@ -156,9 +174,12 @@ impl Running {
                 self.snapshot = self.with.catalog.borrow_and_update().snapshot.clone();
                 self.expander.forget_relations();
             }
-            for change in all {
-                if self.progress.take(piece.transaction.commit, change.sequence) {
-                    self.change(piece, change).await?;
+            if piece.begins {
+                self.window.begin(piece.transaction.xid);
+            }
+            for entry in all {
+                if self.progress.take(piece.transaction.commit, entry.sequence()) {
+                    self.entry(piece, entry).await?;
                 }
             }
             if let Some(end) = piece.end {
@@ -181,14 +202,35 @@ impl Running {
         metrics::gauge!("walhook_source_lag_seconds").set(lag.as_secs_f64());
     }
 
-    async fn change(&mut self, piece: &Piece, raw: &RawChange) -> Result<(), Halt> {
-        let expanding = self.expander.expand(&self.snapshot, piece.transaction, raw);
-        let expansion = tokio::select! {
-            biased;
-            expansion = expanding => expansion,
-            () = self.stop.cancelled() => return Err(Halt::Stopped),
+    async fn entry(&mut self, piece: &Piece, entry: &Entry) -> Result<(), Halt> {
+        let expansion = match entry {
+            Entry::Row(raw) => {
+                if self.window.watches(raw.relation.id) {
+                    let touched = self.expander.touched(&self.snapshot, raw).await;
+                    self.window.touch(touched);
+                }
+                let expanding = self.expander.expand(&self.snapshot, piece.transaction, raw);
+                tokio::select! {
+                    biased;
+                    expansion = expanding => expansion,
+                    () = self.stop.cancelled() => return Err(Halt::Stopped),
+                }
+            }
+            Entry::Message(message) if *message.prefix == *MARK_PREFIX => {
+                return self.mark(piece, message).await;
+            }
+            Entry::Message(message) => {
+                self.expander.expand_message(&self.snapshot, piece.transaction, message)
+            }
         };
-        let Some(mut expansion) = expansion else { return Ok(()) };
+        match expansion {
+            Some(expansion) => self.owe(expansion, Manner::Young).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the deliveries of a change and puts them into the batch.
+    async fn owe(&mut self, mut expansion: Expansion, manner: Manner) -> Result<(), Halt> {
         let snapshot = Arc::clone(&self.snapshot);
         self.end_transactions();
         while let Some(Expanded { delivery, dead }) = expansion.next(&snapshot) {
@@ -207,9 +249,10 @@ impl Running {
             };
             let owed = self.with.settlement.owe();
             let young = Young { delivery, owed, permit: Some(permit), since: tokio::time::Instant::now() };
-            self.batch.push(match dead {
-                None => Offer::Send(young),
-                Some(reason) => Offer::Dead(young, reason),
+            self.batch.push(match (dead, manner) {
+                (None, Manner::Young) => Offer::Send(young),
+                (None, Manner::ByLedger) => Offer::Record(young),
+                (Some(reason), _) => Offer::Dead(young, reason),
             });
             if self.batch.len() >= BATCH {
                 self.flush().await?;

@@ -29,13 +29,13 @@ pub struct Recovery {
 impl Offer {
     fn young(&self) -> &Young {
         match self {
-            Self::Send(young) | Self::Dead(young, _) => young,
+            Self::Send(young) | Self::Record(young) | Self::Dead(young, _) => young,
         }
     }
 
     fn into_young(self) -> Young {
         match self {
-            Self::Send(young) | Self::Dead(young, _) => young,
+            Self::Send(young) | Self::Record(young) | Self::Dead(young, _) => young,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! recorded without one when an earlier is open, and gets it in the transaction that ends the earlier. Both run on
 //! the writer's single connection, so neither can miss the other.
 
+pub mod backfills;
 pub mod claim;
 mod copy;
 pub mod migrate;

@@ -6,8 +6,8 @@ use cel::Context;
 use cel::common::types::{CelList, CelMap, CelMapKey, CelNull, CelString};
 
 use super::condition::{Condition, LANGUAGE};
-use super::value::{Boxed, of_column};
-use crate::domain::{Change, JsonWriter, OldRow, Relation, Seen, TableRules};
+use super::value::{Boxed, of_column, of_json};
+use crate::domain::{Change, JsonWriter, OldRow, Operation, Relation, Seen, TableRules};
 
 /// What the conditions of one list of candidates read together, by position.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +84,26 @@ impl<'a> Facts<'a> {
             context.add_variable_as_val(name, Box::new(CelString::from(text)));
         }
         Self { context }
+    }
+
+    /// Those of conditions on a logical message: its payload is `record`, and there is nothing else. JSON that no
+    /// value can hold (a lone surrogate) is its text.
+    pub(super) fn of_message(event_type: &'a str, record: &'a [u8]) -> Self {
+        let mut context = Context::with_env(LANGUAGE.clone());
+        let record: Boxed<'a> = match serde_json::from_slice(record) {
+            Ok(value) => of_json(value),
+            Err(_) => Box::new(CelString::from(String::from_utf8_lossy(record).into_owned())),
+        };
+        context.add_variable_as_val("record", record);
+        context.add_variable_as_val("old", Box::new(CelNull));
+        context.add_variable_as_val("changed", Box::new(CelNull));
+        let named = [("operation", Operation::Message.as_str()), ("schema", ""), ("table", "")];
+        for (name, text) in named {
+            context.add_variable_as_val(name, Box::new(CelString::from(text)));
+        }
+        let mut facts = Self { context };
+        facts.set_type(event_type);
+        facts
     }
 
     /// Sets what `type` says.

@@ -158,6 +158,15 @@ impl Interest {
     /// The deliveries that a change of this table owes. A row sent again by a backfill, or as a test, makes no named
     /// events. Never panics.
     pub fn owed(&self, change: &Change, json: JsonWriter) -> Owing {
+        self.owed_where(change, json, |_| true)
+    }
+
+    /// What it owes to one webhook, by its place in the list the matcher was built from.
+    pub fn owed_to(&self, change: &Change, json: JsonWriter, webhook: usize) -> Owing {
+        self.owed_where(change, json, |other| other == webhook)
+    }
+
+    fn owed_where(&self, change: &Change, json: JsonWriter, concerns: impl Fn(usize) -> bool) -> Owing {
         let mut owing = Owing::default();
         let Some(list) = self.list(change.operation) else { return owing };
         let named_too = !matches!(change.operation, Operation::Snapshot | Operation::Test);
@@ -167,7 +176,7 @@ impl Interest {
             if !answers.holds(candidate.when, &mut owing.failures) {
                 continue;
             }
-            for (webhook, filter) in &candidate.subscribers {
+            for (webhook, filter) in candidate.subscribers.iter().filter(|(webhook, _)| concerns(*webhook)) {
                 if answers.holds(*filter, &mut owing.failures) {
                     let (event_type, named) = (candidate.event_type.clone(), candidate.named);
                     owing.deliveries.push(Owed { event_type, named, webhook: *webhook });

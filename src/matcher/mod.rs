@@ -17,6 +17,7 @@
 mod condition;
 mod facts;
 mod interest;
+mod message;
 mod pattern;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::domain::{NamedEvent, Operation, Relation, TableRule, TableRules, Webh
 pub use condition::{Condition, ConditionError};
 pub use interest::{ConditionFailure, Interest, Owed, Owing};
 use interest::{Subscriber, Wanted};
+pub use message::MessageInterest;
 pub use pattern::pattern_matches;
 
 /// The operations that make events by themselves.
@@ -129,7 +131,8 @@ impl Matcher {
         for rule in tables {
             matcher.tables.insert((rule.schema.clone(), rule.table.clone()), rule.clone());
         }
-        for event in events {
+        // A logical message makes its event by itself; its declaration is for those who look for types.
+        for event in events.iter().filter(|event| !event.is_message()) {
             let what = || format!("events.{}.when", event.event_type);
             let when = conditions.compile(what, event.when.as_ref());
             let (event_type, on) = (event.event_type.clone(), event.on.clone());

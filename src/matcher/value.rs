@@ -89,7 +89,7 @@ fn of_array(element: &ValueKind, json: Json) -> Boxed<'static> {
     }
 }
 
-fn of_json(json: Json) -> Boxed<'static> {
+pub(super) fn of_json(json: Json) -> Boxed<'static> {
     match json {
         Json::Null => Box::new(CelNull),
         Json::Bool(value) => Box::new(CelBool::from(value)),

@@ -24,6 +24,8 @@ pub struct HeadOnly {
     pub new: Option<Tuple>,
     /// Whether a logical message belongs to its transaction; `true` for everything else.
     pub transactional: bool,
+    /// A logical message's prefix, where it is whole.
+    pub prefix: Option<Box<str>>,
 }
 
 /// Reads the head of a message that was cut (or not: a whole message is its own head). Values are slices of `payload`.
@@ -34,13 +36,17 @@ pub struct HeadOnly {
 pub fn decode_head(payload: Bytes) -> Result<HeadOnly, DecodeError> {
     let kind = MessageKind::of(&payload)?;
     let mut at = Cursor::new(kind, payload, 1);
-    let mut head = HeadOnly { kind, relation: None, old: None, new: None, transactional: true };
+    let mut head = HeadOnly { kind, relation: None, old: None, new: None, transactional: true, prefix: None };
     match kind {
         MessageKind::Insert | MessageKind::Update | MessageKind::Delete => {
             head.relation = Some(relation_id(&mut at)?);
             rows(&mut at, &mut head)?;
         }
-        MessageKind::Logical => head.transactional = logical_head(&mut at)?.0,
+        MessageKind::Logical => {
+            head.transactional = at.u8("the flags")? & 1 == 1;
+            let mut whole = Cursor::new(kind, at.payload().clone(), 1);
+            head.prefix = logical_head(&mut whole).ok().map(|(_, _, prefix)| prefix);
+        }
         _ => {}
     }
     Ok(head)

@@ -58,6 +58,11 @@ impl Cursor {
         self.offset
     }
 
+    /// The whole payload.
+    pub(super) fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
     /// How many bytes are left.
     pub(super) fn left(&self) -> usize {
         self.payload.len().saturating_sub(self.offset)

@@ -34,6 +34,13 @@ pub fn write_data(change: &Change, rules: &TableRules, json: JsonWriter, out: &m
     out.push(b'}');
 }
 
+/// The same of a logical message: `record` is its payload, which is JSON, and there is neither schema nor table.
+pub fn write_message_data(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"operation\":\"message\",\"schema\":null,\"table\":null,\"record\":");
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b",\"old\":null,\"changed\":null,\"unavailable\":[]}");
+}
+
 fn row<'a>(change: &Change, json: JsonWriter, out: &mut Vec<u8>, seen: impl Fn(usize) -> Seen<'a>) {
     let mut separator = b'{';
     for (position, column) in change.relation.columns.iter().enumerate() {

@@ -35,6 +35,10 @@ pub(super) fn fields(event: &Event, data: &[u8], webhook: &str) -> Result<Json, 
 
 fn row(row: Option<&RawValue>) -> Result<Json, serde_json::Error> {
     let Some(row) = row else { return Ok(Json::Null) };
+    if !row.get().starts_with('{') {
+        // The payload of a logical message is any JSON.
+        return Ok(value(row));
+    }
     let columns = columns(row)?.into_iter().map(|(name, raw)| (name, value(raw)));
     Ok(Json::Object(columns.collect::<Map<_, _>>()))
 }

@@ -18,10 +18,11 @@ use crate::domain::{Event, Format};
 #[derive(Deserialize)]
 pub(super) struct Parts<'a> {
     pub(super) operation: &'a str,
+    /// Neither schema nor table: a logical message.
     #[serde(borrow)]
-    pub(super) schema: Cow<'a, str>,
+    pub(super) schema: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    pub(super) table: Cow<'a, str>,
+    pub(super) table: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) record: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -74,6 +75,14 @@ impl Body {
         json_string(text, &mut self.0);
     }
 
+    /// The same, `null` where there is none.
+    fn text_or_null(&mut self, before: &str, text: Option<&str>) {
+        match text {
+            Some(text) => self.text(before, text),
+            None => self.value(before, None),
+        }
+    }
+
     /// Appends literal JSON, then JSON bytes, `null` where there are none.
     fn value(&mut self, before: &str, value: Option<&RawValue>) {
         self.raw(before.as_bytes());
@@ -106,10 +115,10 @@ fn cloudevents(body: &mut Body, event: &Event, data: &[u8], parts: &Parts<'_>) {
     body.text(",\"source\":", &format!("/walhook/{}", source.replace('+', "%20")));
     body.text(",\"type\":", &event.event_type);
     body.text(",\"time\":", &timestamp(event));
-    body.text(
-        ",\"datacontenttype\":\"application/json\",\"subject\":",
-        &format!("{}.{}", parts.schema, parts.table),
-    );
+    body.raw(b",\"datacontenttype\":\"application/json\"");
+    if let (Some(schema), Some(table)) = (&parts.schema, &parts.table) {
+        body.text(",\"subject\":", &format!("{schema}.{table}"));
+    }
     body.raw(b",\"data\":");
     body.raw(data);
     body.raw(b"}");
@@ -121,8 +130,8 @@ fn supabase(body: &mut Body, parts: &Parts<'_>) {
         other => other.to_ascii_uppercase(),
     };
     body.text("{\"type\":", &kind);
-    body.text(",\"table\":", &parts.table);
-    body.text(",\"schema\":", &parts.schema);
+    body.text_or_null(",\"table\":", parts.table.as_deref());
+    body.text_or_null(",\"schema\":", parts.schema.as_deref());
     body.value(",\"record\":", parts.record);
     body.value(",\"old_record\":", parts.old);
     body.raw(b"}");
@@ -138,8 +147,8 @@ fn sequin(body: &mut Body, event: &Event, parts: &Parts<'_>, webhook: &str) -> R
         _ => body.raw(b"null"),
     }
     body.text(",\"action\":", if parts.operation == "snapshot" { "read" } else { parts.operation });
-    body.text(",\"metadata\":{\"table_schema\":", &parts.schema);
-    body.text(",\"table_name\":", &parts.table);
+    body.text_or_null(",\"metadata\":{\"table_schema\":", parts.schema.as_deref());
+    body.text_or_null(",\"table_name\":", parts.table.as_deref());
     body.text(",\"idempotency_key\":", event.id.as_str());
     body.text(",\"commit_timestamp\":", &timestamp(event));
     let (lsn, index) = (event.transaction.commit.0.0, event.place.sequence);

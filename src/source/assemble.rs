@@ -1,4 +1,4 @@
-//! Messages to chunks: which change belongs to which transaction, and its number there.
+//! Messages to chunks: which change (or logical message) belongs to which transaction, and its number there.
 
 use std::sync::Arc;
 
@@ -6,9 +6,12 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::SourceError;
-use super::item::{Chunk, Oversized, RawChange};
-use crate::domain::{EndLsn, Operation, Relation, Transaction, limits};
+use super::item::{Chunk, Entry, LogicalMessage, Oversized, RawChange};
+use crate::domain::{EndLsn, MARK_PREFIX, MESSAGE_PREFIX, Operation, Relation, Transaction, limits};
 use crate::pgoutput::{Decoder, HeadOnly, Message, MessageKind, RawOld, RawTuple, decode_head};
+
+/// How the prefixes of logical messages begin that are for us: events, and marks of our own.
+const OUR_PREFIXES: [&str; 2] = [MESSAGE_PREFIX, MARK_PREFIX];
 
 /// The state of one connection's stream.
 #[derive(Debug)]
@@ -17,6 +20,7 @@ pub(super) struct Assembler {
     relations: FxHashMap<u32, Known>,
     own_schema: String,
     warned: bool,
+    warned_of_message: bool,
     open: Option<Open>,
     chunk: Chunk,
 }
@@ -47,6 +51,7 @@ impl Assembler {
             relations: FxHashMap::default(),
             own_schema: own_schema.to_owned(),
             warned: false,
+            warned_of_message: false,
             open: None,
             chunk: Chunk::default(),
         }
@@ -55,7 +60,7 @@ impl Assembler {
     /// Whether the chunk must go before more is taken.
     pub(super) fn is_full(&self) -> bool {
         self.chunk.bytes() >= limits::CHUNK_BYTES
-            || self.chunk.changes() >= limits::CHUNK_CHANGES
+            || self.chunk.entries() >= limits::CHUNK_CHANGES
             || self.chunk.piece_count() >= limits::CHUNK_CHANGES
     }
 
@@ -92,7 +97,10 @@ impl Assembler {
             }
             Message::Commit { commit, end, .. } => self.commit(commit, end),
             Message::Relation(relation) => self.describe(relation),
-            Message::Type { .. } | Message::Origin { .. } | Message::Logical { .. } => Ok(()),
+            Message::Logical { transactional, prefix, content, .. } => {
+                self.message(transactional, Some(prefix), Ok(content))
+            }
+            Message::Type { .. } | Message::Origin { .. } => Ok(()),
         }
     }
 
@@ -163,18 +171,55 @@ impl Assembler {
         }
         let relation = Arc::clone(&known.relation);
         let change = RawChange { relation, operation, sequence: open.sequence, new, old, oversized };
-        self.chunk.push(open.transaction, change);
+        self.chunk.push(open.transaction, Entry::Row(change));
         Ok(())
+    }
+
+    /// Takes a logical message. Every one of a transaction is counted, whoever wrote it, so that places in it do not
+    /// depend on what this version makes of prefixes. One outside a transaction stands before the one it was written
+    /// in, comes even when that is rolled back, and so is no event.
+    fn message(
+        &mut self,
+        transactional: bool,
+        prefix: Option<Box<str>>,
+        content: Result<Bytes, usize>,
+    ) -> Result<(), SourceError> {
+        let ours = prefix.filter(|prefix| OUR_PREFIXES.iter().any(|ours| prefix.starts_with(ours)));
+        if !transactional {
+            if ours.is_some() {
+                self.ignored();
+            }
+            return Ok(());
+        }
+        let Some(open) = &mut self.open else {
+            return Err(SourceError::out_of_order("a transactional message outside a transaction"));
+        };
+        open.sequence = open.sequence.saturating_add(1);
+        if let Some(prefix) = ours {
+            let message = LogicalMessage { sequence: open.sequence, prefix, content };
+            self.chunk.push(open.transaction, Entry::Message(message));
+        }
+        Ok(())
+    }
+
+    fn ignored(&mut self) {
+        metrics::counter!("walhook_messages_ignored_total").increment(1);
+        if !std::mem::replace(&mut self.warned_of_message, true) {
+            tracing::warn!(
+                "a logical message for walhook is ignored because it is not transactional: it would be sent even after a \
+                 rollback; pass true as the first argument of pg_logical_emit_message"
+            );
+        }
     }
 
     /// Takes what is left of an over-large message.
     fn take_head(&mut self, payload: Bytes, bytes: usize) -> Result<(), SourceError> {
-        let HeadOnly { kind, relation, new, old, .. } = decode_head(payload)?;
+        let HeadOnly { kind, relation, new, old, transactional, prefix } = decode_head(payload)?;
         let operation = match kind {
             MessageKind::Insert => Operation::Insert,
             MessageKind::Update => Operation::Update,
             MessageKind::Delete => Operation::Delete,
-            MessageKind::Logical => return Ok(()),
+            MessageKind::Logical => return self.message(transactional, prefix, Err(bytes)),
             _ => return Err(SourceError::out_of_order("a message other than a row change over the limit")),
         };
         let relation = relation.ok_or(SourceError::out_of_order("a row change without a table"))?;

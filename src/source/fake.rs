@@ -90,7 +90,7 @@ impl Walsender {
             } else if sql.contains("wal_sender_timeout") {
                 row(&[Some(&wal_sender_timeout.as_millis().to_string())])
             } else {
-                let expect = "START_REPLICATION SLOT \"s\" LOGICAL 0/0 (proto_version '1', publication_names \
+                let expect = "START_REPLICATION SLOT \"s\" LOGICAL 0/0 (proto_version '1', messages 'true', publication_names \
                               '\"p\",\"p_inserts\"')\0";
                 assert_eq!(sql, expect);
                 fake.send(&[Backend::CopyBothResponse(CopyBothResponse::new(0, 0, vec![]))]).await;

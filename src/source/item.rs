@@ -1,10 +1,12 @@
 //! What travels from the source to intake.
 //!
 //! One item holds what one read of the socket brought: a part of a large transaction, or many small ones whole. So
-//! the channel is not crossed once per row or per transaction. Changes stand in one flat list, and pieces say which
-//! of them belong to which transaction.
+//! the channel is not crossed once per row or per transaction. Changes and messages stand in one flat list, and
+//! pieces say which of them belong to which transaction.
 
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::domain::{Change, EndLsn, OldRow, Operation, Relation, Transaction, Tuple};
 use crate::pgoutput::{RawOld, RawTuple};
@@ -26,7 +28,7 @@ pub enum Item {
 #[derive(Debug, Default)]
 pub struct Chunk {
     pieces: Vec<Piece>,
-    changes: Vec<RawChange>,
+    entries: Vec<Entry>,
     bytes: usize,
 }
 
@@ -39,7 +41,27 @@ pub struct Piece {
     pub begins: bool,
     /// Where it ends, if here. A transaction whose rows all were of our own schema has pieces without changes.
     pub end: Option<EndLsn>,
-    changes: usize,
+    entries: usize,
+}
+
+/// One thing that a transaction brings.
+#[derive(Debug)]
+pub enum Entry {
+    /// A changed row.
+    Row(RawChange),
+    /// A logical message of ours to look at.
+    Message(LogicalMessage),
+}
+
+/// What `pg_logical_emit_message` wrote into a transaction, with a prefix that is meant for us.
+#[derive(Debug)]
+pub struct LogicalMessage {
+    /// Its place in its transaction; see [`RawChange::sequence`].
+    pub sequence: u32,
+    /// Its prefix.
+    pub prefix: Box<str>,
+    /// Its content, or how many bytes the message had that was too large to keep.
+    pub content: Result<Bytes, usize>,
 }
 
 /// A row change, not taken apart yet.
@@ -49,7 +71,8 @@ pub struct RawChange {
     pub relation: Arc<Relation>,
     /// What happened.
     pub operation: Operation,
-    /// Its place among all row changes of its transaction, from 1; each table of a `TRUNCATE` is one.
+    /// Its place in its transaction, from 1, among all its row changes (each table of a `TRUNCATE` is one) and all its
+    /// logical messages, whoever wrote them and whether anybody wants them.
     pub sequence: u32,
     /// The row after the change.
     pub new: Option<RawTuple>,
@@ -64,6 +87,24 @@ pub(super) struct Oversized {
     pub(super) bytes: usize,
     pub(super) new: Option<Tuple>,
     pub(super) old: Option<OldRow>,
+}
+
+impl Entry {
+    /// Its place in its transaction.
+    pub fn sequence(&self) -> u32 {
+        match self {
+            Self::Row(change) => change.sequence,
+            Self::Message(message) => message.sequence,
+        }
+    }
+
+    /// The changed row, if it is one.
+    pub fn row(&self) -> Option<&RawChange> {
+        match self {
+            Self::Row(change) => Some(change),
+            Self::Message(_) => None,
+        }
+    }
 }
 
 impl RawChange {
@@ -84,11 +125,11 @@ impl RawChange {
 }
 
 impl Chunk {
-    /// The pieces and their changes, in order.
-    pub fn pieces(&self) -> impl Iterator<Item = (&Piece, &[RawChange])> {
-        let mut rest = self.changes.as_slice();
+    /// The pieces and what they bring, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = (&Piece, &[Entry])> {
+        let mut rest = self.entries.as_slice();
         self.pieces.iter().map(move |piece| {
-            let (mine, others) = rest.split_at_checked(piece.changes).unwrap_or((rest, &[]));
+            let (mine, others) = rest.split_at_checked(piece.entries).unwrap_or((rest, &[]));
             rest = others;
             (piece, mine)
         })
@@ -99,9 +140,9 @@ impl Chunk {
         self.bytes
     }
 
-    /// How many changes are in it.
-    pub fn changes(&self) -> usize {
-        self.changes.len()
+    /// How many changes and messages are in it.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
     }
 
     /// Whether nothing is in it.
@@ -119,12 +160,12 @@ impl Chunk {
     }
 
     pub(super) fn begin(&mut self, transaction: Transaction) {
-        self.pieces.push(Piece { transaction, begins: true, end: None, changes: 0 });
+        self.pieces.push(Piece { transaction, begins: true, end: None, entries: 0 });
     }
 
-    pub(super) fn push(&mut self, transaction: Transaction, change: RawChange) {
-        self.piece(transaction).changes += 1;
-        self.changes.push(change);
+    pub(super) fn push(&mut self, transaction: Transaction, entry: Entry) {
+        self.piece(transaction).entries += 1;
+        self.entries.push(entry);
     }
 
     pub(super) fn end(&mut self, transaction: Transaction, end: EndLsn) {
@@ -134,7 +175,7 @@ impl Chunk {
     /// The open piece, or a new one that goes on with a transaction begun in an earlier chunk.
     fn piece(&mut self, transaction: Transaction) -> &mut Piece {
         if self.pieces.last().is_none_or(|last| last.end.is_some()) {
-            self.pieces.push(Piece { transaction, begins: false, end: None, changes: 0 });
+            self.pieces.push(Piece { transaction, begins: false, end: None, entries: 0 });
         }
         self.pieces.last_mut().expect("a piece was pushed where there was none")
     }

@@ -51,7 +51,7 @@ mod stream_tests;
 pub use columns::{ColumnInfo, columns};
 pub use error::{PUBLICATION_DROPPED, SetupError, SourceError};
 pub use identity::{Identity, identify};
-pub use item::{Chunk, Item, Piece, RawChange};
+pub use item::{Chunk, Entry, Item, LogicalMessage, Piece, RawChange};
 pub use positions::Positions;
 pub use publication::{PublicationNames, RowIdentity, TableInfo, TableWanted, tables};
 pub use reconcile::{Report, check_identities, planned, reconcile};

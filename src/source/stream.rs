@@ -142,7 +142,7 @@ async fn begin(
     let names: Vec<_> =
         options.publications.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
     let sql = format!(
-        "START_REPLICATION SLOT \"{}\" LOGICAL 0/0 (proto_version '1', publication_names {})",
+        "START_REPLICATION SLOT \"{}\" LOGICAL 0/0 (proto_version '1', messages 'true', publication_names {})",
         options.slot.replace('"', "\"\""),
         literal(&names.join(","))
     );

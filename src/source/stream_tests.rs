@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::fake::{
     FLOOR, SYSTEM, Status, Walsender, begin, commit, insert, keepalive, listen, relation, wal,
 };
-use super::{Item, Piece, Positions, SourceError, Stopped, stream};
+use super::{Entry, Item, Piece, Positions, SourceError, Stopped, stream};
 use crate::domain::{Cell, EndLsn, Lsn, limits};
 
 /// Both ends of a stream that has begun.
@@ -54,7 +54,7 @@ impl Scene {
         loop {
             let Item::Chunk(chunk) = self.item().await else { continue };
             for (piece, mine) in chunk.pieces() {
-                changes.extend(mine.iter().map(|change| {
+                changes.extend(mine.iter().filter_map(Entry::row).map(|change| {
                     let Cell::Text(text) = change.decode().new.unwrap().cell(0).clone() else {
                         unreachable!("the fake sends texts");
                     };
@@ -117,7 +117,7 @@ async fn many_small_transactions_share_a_chunk() {
         let Item::Chunk(chunk) = scene.item().await else { continue };
         chunks += 1;
         ended += chunk.pieces().filter(|(piece, _)| piece.end.is_some()).count();
-        assert!(chunk.changes() <= limits::CHUNK_CHANGES);
+        assert!(chunk.entries() <= limits::CHUNK_CHANGES);
     }
     assert!(chunks < 200, "{chunks} chunks");
 }
@@ -200,7 +200,7 @@ async fn a_row_over_the_limit_keeps_its_place_and_its_head() {
     let receive = async {
         loop {
             let Some(Item::Chunk(chunk)) = items.recv().await else { continue };
-            if let Some(change) = chunk.pieces().flat_map(|(_, changes)| changes).next() {
+            if let Some(change) = chunk.pieces().flat_map(|(_, all)| all).find_map(Entry::row) {
                 return (change.sequence, change.oversized(), change.decode().relation.name.to_string());
             }
         }

@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod accidents;
 #[cfg(test)]
+mod backfill;
+#[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod chaos;
@@ -38,6 +40,8 @@ mod live;
 mod login;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod messages;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]

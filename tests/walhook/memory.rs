@@ -53,6 +53,89 @@ async fn a_transaction_of_a_million_rows_passes_within_96_mebibytes() {
     assert_eq!(receiver.count(), count, "some were sent twice");
 }
 
+/// The time that the slowest of a hundred of the application's statements takes, but for one.
+async fn slow_statement(database: &Database, first: u64) -> Duration {
+    let mut took = Vec::new();
+    for id in first..first + 100 {
+        let begun = Instant::now();
+        database.execute(&format!("insert into orders values ({id}, 'a', 1, null)")).await;
+        took.push(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    took.sort();
+    took[98]
+}
+
+/// What every receiver's outage of two hours amounts to at two changes a second, three retries included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_every_receiver_keeps_no_log_and_slows_no_statement_of_the_application() {
+    let _turn = alone().await;
+    let cluster = Cluster::create(&Options::default()).expect("a cluster");
+    let (database, dead) = (Database::on(&cluster).await, Receiver::start().await);
+    database.execute(crate::support::ORDERS).await;
+    dead.refuse();
+    let keys = "events = [\"orders.*\"]\nretry = { schedule = [\"500ms\", \"1s\", \"2h\"] }";
+    let run = Run::default()
+        .webhook("one", &dead.url("/one"), keys)
+        .webhook("two", &dead.url("/two"), keys)
+        .expecting("\"level\":\"WARN\"");
+    let before = slow_statement(&database, 1_000_000).await;
+    let sidecar = Sidecar::start(&database, run).await;
+    let started = Instant::now();
+    for batch in 0..144 {
+        let rows = format!(
+            "insert into orders select g, 'paid', 1, 'note' from generate_series({0}, {0} + 99) g",
+            batch * 100
+        );
+        database.execute(&rows).await;
+    }
+    let during = slow_statement(&database, 2_000_000).await;
+    let kept = "select count(*) from walhook.deliveries where status in ('pending', 'retrying')";
+    eventually("all of it in the ledger", PATIENCE, async || database.number(kept).await == 2 * 14_500).await;
+    eventually("a slot that is up to date", Duration::from_secs(30), async || {
+        database.slot_lag_bytes().await < 1024 * 1024
+    })
+    .await;
+    println!("a statement took {before:?} before and {during:?} during the outage");
+    assert!(during <= (before * 4).max(Duration::from_millis(50)), "{before:?} became {during:?}");
+    judge("an outage of every receiver", &sidecar, started);
+}
+
+/// Ten minutes by hand: `WALHOOK_PGBENCH_SECONDS=600`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_pgbench_at_full_speed_without_a_matching_webhook_the_lag_is_gone_and_memory_flat() {
+    let _turn = alone().await;
+    let seconds = knob("WALHOOK_PGBENCH_SECONDS", 15);
+    let cluster = Cluster::create(&Options::default()).expect("a cluster");
+    let pgbench = cluster.binaries().program("pgbench");
+    if !pgbench.is_file() {
+        println!("skipped: no pgbench beside this server");
+        return;
+    }
+    let (database, receiver) = (Database::on(&cluster).await, Receiver::start().await);
+    let pgbench = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(&pgbench);
+        command.args(arguments).arg(&database.url).kill_on_drop(true);
+        let output = command.output().await.expect("pgbench");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    pgbench(&["--initialize", "--quiet", "--scale=5"]).await;
+    let keys = "events = [\"pgbench_accounts.*\", \"pgbench_tellers.*\"]\nfilter = \"false\"";
+    let sidecar =
+        Sidecar::start(&database, Run::default().webhook("none", &receiver.url("/none"), keys)).await;
+    let load = |seconds: u64| format!("--time={}", seconds.max(1));
+    pgbench(&["--client=4", &load(seconds / 3)]).await;
+    let early = peak_kib(sidecar.pid());
+    let said = pgbench(&["--client=4", &load(seconds - seconds / 3)]).await;
+    eventually("no lag", Duration::from_secs(10), async || database.slot_lag_bytes().await < 64 * 1024).await;
+    let late = peak_kib(sidecar.pid());
+    let speed = said.lines().find(|line| line.starts_with("tps")).unwrap_or_default();
+    println!("pgbench: {speed}; resident {} then {} MiB at most", early / 1024, late / 1024);
+    assert!(late < early + 8 * 1024, "{early} KiB became {late} KiB");
+    assert!(receiver.requests("/none").is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_of_a_million_rows_and_a_start_with_it_stay_within_96_mebibytes() {
     let _turn = alone().await;
@@ -81,6 +164,19 @@ async fn a_backlog_of_a_million_rows_and_a_start_with_it_stay_within_96_mebibyte
     })
     .await;
     judge("a backlog of a million rows", &sidecar, started);
+    // Whatever waits, the log does not: the slot is where it would be without a receiver's outage.
+    eventually("a slot that is up to date", Duration::from_secs(30), async || {
+        database.slot_lag_bytes().await < 1024 * 1024
+    })
+    .await;
+    let kept = "select (pg_current_wal_lsn() - restart_lsn)::int8 from pg_replication_slots \
+                where slot_name = current_database()";
+    eventually("a slot that keeps no log", Duration::from_secs(60), async || {
+        // Where the log may be cut moves on with the next snapshot that the server writes into it.
+        database.execute("checkpoint").await;
+        database.number(kept).await < 32 * 1024 * 1024
+    })
+    .await;
 
     let started = Instant::now();
     sidecar.restart().await;

@@ -58,10 +58,10 @@ impl Running {
         let (mut seen, mut ended) = (Vec::new(), 0);
         while ended < count {
             let Item::Chunk(chunk) = self.item().await else { continue };
-            assert!(chunk.changes() <= limits::CHUNK_CHANGES);
+            assert!(chunk.entries() <= limits::CHUNK_CHANGES);
             assert!(chunk.bytes() <= limits::CHUNK_BYTES + 64 * 1024);
-            for (piece, changes) in chunk.pieces() {
-                for change in changes {
+            for (piece, entries) in chunk.pieces() {
+                for change in entries.iter().filter_map(walhook::source::Entry::row) {
                     let row = change.decode();
                     let first = match (&row.new, &row.old) {
                         (Some(new), _) => new.cell(0).clone(),

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::super::print;
 use super::Here;
+use super::backfill::progress;
 use super::table::{Align, bytes, cut, span, table};
 use crate::clock::since;
 use crate::control::status::SlotStatus;
@@ -65,6 +66,16 @@ fn lines(status: &Status, now: jiff::Timestamp) -> Vec<String> {
         lines.push(format!(
             "gap       changes from {from} to {} were lost ({}), noticed {:.0}",
             gap.to_lsn, gap.reason, gap.noticed_at
+        ));
+    }
+    for backfill in &status.backfills {
+        lines.push(format!(
+            "backfill  {}: {} of {} to {}, {}",
+            backfill.id,
+            backfill.status.as_str(),
+            print::plain(&backfill.table),
+            print::plain(&backfill.webhook),
+            progress(backfill)
         ));
     }
     lines.push(String::new());

@@ -198,7 +198,14 @@ fn the_head_of_a_cut_change_gives_its_table_and_leading_values() {
     let head = |length: usize| decode_head(Bytes::from_static(&whole[..length]));
     let old = Some(OldRow::Key(Tuple(vec![text("1"), Cell::Null])));
     let expected = |old, new| {
-        Ok(HeadOnly { kind: MessageKind::Update, relation: Some(5), old, new, transactional: true })
+        Ok(HeadOnly {
+            kind: MessageKind::Update,
+            relation: Some(5),
+            old,
+            new,
+            transactional: true,
+            prefix: None,
+        })
     };
     assert!(head(4).is_err());
     assert_eq!(head(5), expected(None, None));

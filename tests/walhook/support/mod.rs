@@ -60,8 +60,14 @@ where
 }
 
 /// What the environment may turn. The sidecar does not get to see it: it refuses a variable that it does not know.
-pub const KNOBS: [&str; 5] =
-    ["WALHOOK_SEED", "WALHOOK_SOAK", "WALHOOK_KILLS", "WALHOOK_MILLION", "WALHOOK_FUZZ_SECONDS"];
+pub const KNOBS: [&str; 6] = [
+    "WALHOOK_SEED",
+    "WALHOOK_SOAK",
+    "WALHOOK_KILLS",
+    "WALHOOK_MILLION",
+    "WALHOOK_FUZZ_SECONDS",
+    "WALHOOK_PGBENCH_SECONDS",
+];
 
 /// A number from the environment, or `default`.
 #[expect(clippy::disallowed_methods, reason = "a test's knobs are no part of the configuration")]

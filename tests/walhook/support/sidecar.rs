@@ -97,7 +97,8 @@ impl Sidecar {
         std::fs::write(self.file(), text).expect("a file");
     }
 
-    fn file(&self) -> PathBuf {
+    /// Its configuration file.
+    pub fn file(&self) -> PathBuf {
         self.home.path().join("walhook.toml")
     }
 

@@ -1,0 +1,154 @@
+//! Why a backfill cannot be done, told as Postgres tells it: primary, detail, hint.
+
+use crate::ledger::LedgerError;
+use crate::postgres::{ConnectError, Nature};
+use crate::source::SetupError;
+
+/// Why a backfill cannot be asked for, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BackfillError {
+    /// The database cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A statement failed.
+    #[error("cannot {doing}")]
+    Query {
+        /// What was being done.
+        doing: &'static str,
+        /// The server's word.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The catalog does not tell the table's columns.
+    #[error(transparent)]
+    Table(Box<SetupError>),
+    /// There is no such table.
+    #[error("there is no table {table} that could be backfilled")]
+    NoTable {
+        /// Its name, quoted.
+        table: String,
+    },
+    /// Nothing tells the table's rows apart.
+    #[error("table {table} has no key to read it by")]
+    NoKey {
+        /// Its name, quoted.
+        table: String,
+    },
+    /// The stream does not carry all its changes.
+    #[error("publication \"{publication}\" does not carry the updates and deletes of table {table}")]
+    NotPublished {
+        /// Its name, quoted.
+        table: String,
+        /// Where they should be.
+        publication: String,
+    },
+    /// The condition is no SQL condition on the table's columns.
+    #[error("the condition cannot be used: {problem}")]
+    Condition {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The webhook does not take the table's rows.
+    #[error("webhook \"{webhook}\" takes no event \"{event_type}\"")]
+    NotWanted {
+        /// The webhook.
+        webhook: String,
+        /// What existing rows come as.
+        event_type: String,
+    },
+    /// The webhook is declared no more.
+    #[error("webhook \"{webhook}\" is no longer declared")]
+    NoWebhook {
+        /// The webhook.
+        webhook: String,
+    },
+    /// The mark of a page did not come back in the stream.
+    #[error("the stream did not bring back a mark that was written into it")]
+    NoMark,
+}
+
+impl BackfillError {
+    /// Names what was being done when a statement failed.
+    pub(super) fn query(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Self {
+        move |source| Self::Query { doing, source }
+    }
+
+    /// Whether trying again can help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.nature() == Nature::Transient,
+            Self::Ledger(error) => error.is_transient(),
+            // A statement that took too long takes too long again.
+            Self::Query { source, .. } => source.as_db_error().is_none_or(|db| {
+                let code = db.code().code();
+                let class = code.get(..2).unwrap_or_default();
+                code != "57014" && (matches!(class, "08" | "40" | "53" | "57" | "58") || code == "55P03")
+            }),
+            Self::NoMark => true,
+            _ => false,
+        }
+    }
+
+    /// What is known beyond the primary message.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Connect(error) => error.detail(),
+            Self::Query { source, .. } => Some(said(source)),
+            Self::Ledger(error) => std::error::Error::source(error).map(crate::telemetry::chain),
+            Self::Table(error) => error.detail(),
+            Self::NotPublished { .. } => {
+                Some("A row that changes while it is being read would be sent as it was.".to_owned())
+            }
+            Self::NotWanted { event_type, .. } => {
+                Some(format!("Existing rows come as \"{event_type}\", with the operation \"snapshot\"."))
+            }
+            _ => None,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Connect(error) => return error.hint(),
+            Self::Ledger(error) => return error.hint(),
+            Self::Table(error) => return error.hint(),
+            Self::Query { source, .. } => match source.code().map(tokio_postgres::error::SqlState::code) {
+                Some("42501") => "GRANT SELECT on the table to walhook's role.",
+                Some("57014") => "Its --where needs an index, or cannot be answered within a minute.",
+                _ => return None,
+            },
+            Self::NoTable { .. } => {
+                "A table is written orders (in schema public) or shop.orders; partitions are read through their root, \
+                 views, foreign, unlogged and temporary tables not at all."
+            }
+            Self::NoKey { .. } => {
+                "Add a primary key, or a unique index on columns that are not null and run: ALTER TABLE … REPLICA \
+                 IDENTITY USING INDEX …;"
+            }
+            Self::NotPublished { table, publication } => {
+                return Some(format!(
+                    "The running instance adds the tables its webhooks take, where it may; else let an owner run: ALTER \
+                     PUBLICATION {} ADD TABLE {table};",
+                    super::table::quoted(publication)
+                ));
+            }
+            Self::Condition { .. } => {
+                "--where is what would follow WHERE: SQL over the table's columns, such as \"status = 'paid'\"."
+            }
+            Self::NotWanted { event_type, .. } => {
+                return Some(format!("Add \"{event_type}\" to the webhook's events."));
+            }
+            Self::NoWebhook { .. } => "Declare it again and resume the backfill, or cancel it.",
+            Self::NoMark => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+/// What the server said, without the statement.
+pub(super) fn said(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
+}

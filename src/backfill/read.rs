@@ -1,0 +1,180 @@
+//! Reading a page: which rows, in which form, and at which moment.
+//!
+//! Every value is read as its type's output function writes it (`format('%s', …)`), under the settings that every
+//! session has pinned: so it is the very text that the stream would carry, and the same code makes JSON of it. A cast
+//! to `text` would not do: it writes `true` for `t`, strips `char(n)` of its spaces and `inet` of nothing.
+//!
+//! A page ends at a number of rows or of bytes, whichever comes first; rows are fetched in small portions, and a row
+//! that is too large to send comes without its values.
+
+use std::collections::HashSet;
+use std::error::Error;
+
+use bytes::Bytes;
+use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::BackfillError;
+use super::pages::PageRow;
+use super::table::{Table, quoted};
+use crate::domain::{Cell, Tuple, limits};
+
+/// Rows fetched at once, within a page: so many of the largest are in memory beyond the page's bytes.
+const PORTION: i32 = 8;
+/// How long a page may take to be read.
+const PATIENCE: &str = "set local statement_timeout = '60s'; set local row_security = off";
+
+/// Which rows of a table.
+#[derive(Debug)]
+pub(super) enum Which<'w> {
+    /// The next so many after a key.
+    After(Option<&'w [String]>, usize),
+    /// Those with these keys.
+    Keys(&'w [Vec<String>]),
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub rows: Vec<PageRow>,
+    /// The key of each.
+    pub keys: Vec<Vec<String>>,
+    /// The transactions that were under way.
+    pub running: HashSet<u32>,
+    /// Whether there may be more behind the last.
+    pub more: bool,
+}
+
+/// A value's text, whatever its bytes.
+struct Raw(Bytes);
+
+impl<'a> FromSql<'a> for Raw {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(Bytes::copy_from_slice(raw)))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+/// Reads rows at one moment, in a transaction that cannot write.
+pub(super) async fn read(
+    client: &mut Client,
+    table: &Table,
+    condition: Option<&str>,
+    which: &Which<'_>,
+) -> Result<Found, BackfillError> {
+    let failed = BackfillError::query("read the table's rows");
+    let transaction = client.build_transaction().read_only(true).start().await.map_err(&failed)?;
+    let settings = format!("{PATIENCE}; set local {}", table.names_sql());
+    transaction.batch_execute(&settings).await.map_err(&failed)?;
+    let sql = statement(table, condition, which);
+    let statement = transaction.prepare(&sql).await.map_err(&failed)?;
+    let parameters: Vec<&(dyn ToSql + Sync)> = match which {
+        Which::After(after, _) => after.iter().flat_map(|key| key.iter()).map(|v| v as _).collect(),
+        Which::Keys(keys) => keys.iter().flatten().map(|value| value as _).collect(),
+    };
+    let portal = transaction.bind(&statement, &parameters).await.map_err(&failed)?;
+    let mut found = Found::default();
+    let mut bytes = 0;
+    loop {
+        let portion = transaction.query_portal(&portal, PORTION).await.map_err(&failed)?;
+        let last = portion.len() < usize::try_from(PORTION).unwrap_or(usize::MAX);
+        for row in portion {
+            bytes += take(table, &row, &mut found).map_err(&failed)?;
+        }
+        if last {
+            break;
+        }
+        if bytes >= limits::BACKFILL_PAGE_BYTES {
+            found.more = true;
+            break;
+        }
+    }
+    if let Which::After(_, most) = which {
+        found.more |= found.rows.len() >= *most;
+    }
+    transaction.commit().await.map_err(&failed)?;
+    Ok(found)
+}
+
+fn statement(table: &Table, condition: Option<&str>, which: &Which<'_>) -> String {
+    let text = |name: &str| {
+        let name = quoted(name);
+        format!("case when {name} is distinct from null then pg_catalog.format('%s', {name}) end")
+    };
+    let list = |parts: Vec<String>| parts.join(", ");
+    let values = list(table.relation.columns.iter().map(|column| text(&column.name)).collect());
+    let key_texts = list(table.key.iter().map(|column| text(&column.name)).collect());
+    let key = list(table.key.iter().map(|column| quoted(&column.name)).collect());
+    let width = table.key.len();
+    let parameters = |first: usize| {
+        let casts = table.key.iter().enumerate();
+        list(casts.map(|(at, column)| format!("${}::text::{}", first + at, column.type_sql)).collect())
+    };
+    let (place, limit) = match which {
+        Which::After(None, most) => (String::new(), format!("limit {most}")),
+        Which::After(Some(_), most) => (format!("({key}) > ({})", parameters(1)), format!("limit {most}")),
+        Which::Keys(keys) => {
+            let each = (0..keys.len()).map(|at| format!("({})", parameters(at * width + 1)));
+            (format!("({key}) in ({})", list(each.collect())), String::new())
+        }
+    };
+    let conditions: Vec<String> = [place, condition.map_or_else(String::new, |text| format!("({text}\n)"))]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
+    let filter =
+        if conditions.is_empty() { String::new() } else { format!("where {}", conditions.join(" and ")) };
+    format!(
+        "select r.k, pg_catalog.pg_column_size(r.v)::int8,
+             case when pg_catalog.pg_column_size(r.v) <= {} then r.v end, pg_catalog.pg_current_snapshot()::text
+         from (select array[{key_texts}]::text[] as k, array[{values}]::text[] as v
+               from {} {filter} order by {key} {limit} offset 0) r",
+        limits::BACKFILL_ROW_BYTES,
+        table.source_sql(),
+    )
+}
+
+/// Takes a row. Returns its size in bytes.
+fn take(table: &Table, row: &Row, into: &mut Found) -> Result<usize, tokio_postgres::Error> {
+    let key: Vec<String> = row.try_get(0)?;
+    let size = usize::try_from(row.try_get::<_, i64>(1)?).unwrap_or(usize::MAX);
+    let values: Option<Vec<Option<Raw>>> = row.try_get(2)?;
+    if into.rows.is_empty() {
+        into.running = running(row.try_get(3)?);
+    }
+    let oversized = values.is_none().then_some(size);
+    let cells = if let Some(values) = values {
+        values.into_iter().map(|value| value.map_or(Cell::Null, |raw| Cell::Text(raw.0))).collect()
+    } else {
+        let of_key = |name: &str| {
+            let place = table.key.iter().position(|column| column.name == name)?;
+            Some(Cell::Text(Bytes::from(key.get(place)?.clone())))
+        };
+        let columns = table.relation.columns.iter();
+        columns.map(|column| of_key(&column.name).unwrap_or(Cell::Unchanged)).collect()
+    };
+    into.rows.push(PageRow { values: Tuple(cells), oversized });
+    into.keys.push(key);
+    Ok(if oversized.is_some() { 0 } else { size })
+}
+
+/// The transactions of a snapshot (`xmin:xmax:xip,xip,…`) that were under way.
+fn running(snapshot: &str) -> HashSet<u32> {
+    let list = snapshot.rsplit(':').next().unwrap_or_default();
+    let ids = list.split(',').filter_map(|id| id.parse::<u64>().ok());
+    ids.filter_map(|id| u32::try_from(id & u64::from(u32::MAX)).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_tells_which_transactions_were_under_way() {
+        assert_eq!(running("10:20:11,4294967309"), HashSet::from([11, 13]));
+        assert_eq!(running("10:10:"), HashSet::new());
+    }
+}
