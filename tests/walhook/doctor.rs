@@ -413,3 +413,29 @@ async fn doctor_tells_a_standby_from_a_primary_and_whether_a_failover_keeps_the_
     })
     .await;
 }
+
+#[tokio::test]
+async fn doctor_says_when_moves_that_are_to_be_folded_would_not_be_recognised() {
+    let _turn = beside_others().await;
+    let database = Database::with_orders().await;
+    database.execute(SHAPES).await;
+    let toml = |columns: &str, table: &str| {
+        nowhere(&format!("events = [\"{table}.*\"]"))
+            + &format!("\n[tables.{table}]\nfold_moves = {columns}\n")
+    };
+    let found = Found::check(&database, &toml("[\"id\"]", "leafy")).await;
+    found.nothing("fold_moves");
+    let found = Found::check(&database, &toml("[]", "leafy")).await;
+    found.expect("hint", "moves between partitions is a deleted and a created one", "tables.*.fold_moves");
+    let found = Found::check(&database, &toml("[\"idd\"]", "leafy")).await;
+    found.expect("error", "tables.leafy.fold_moves: \"public\".\"leafy\" has no column \"idd\"", "\"id\"");
+    database.execute("alter table leafy add note text").await;
+    let found = Found::check(&database, &toml("[\"id\", \"note\"]", "leafy")).await;
+    found.expect(
+        "error",
+        "does not tell \"note\"",
+        "ALTER TABLE \"public\".\"leafy\" REPLICA IDENTITY FULL;",
+    );
+    let found = Found::check(&database, &toml("[\"id\"]", "orders")).await;
+    found.expect("warning", "tables.orders.fold_moves: \"public\".\"orders\" is not partitioned", "Remove");
+}

@@ -49,6 +49,8 @@ mod operator;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod partitions;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod record;

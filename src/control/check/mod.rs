@@ -8,6 +8,7 @@
 //! | the ledger's schema | here |
 //! | patterns, identities, the publications | [`tables`] |
 //! | partitions, children, large values | [`traps`] |
+//! | moves between partitions that are to be folded | [`moves`] |
 //! | what is named like a table and cannot be published | [`strangers`] |
 //! | conditions and templates against the columns | `conditions`, [`templates`] |
 //! | receivers | [`receivers`] |
@@ -16,6 +17,7 @@
 //! meant. A [`Hint`](Severity::Hint) is something to know or to improve. What is as it should be is told in a line.
 
 mod managed;
+mod moves;
 mod receivers;
 mod server;
 mod settings;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::templates::Templates;
 use super::traps::{self, Wanted};
-use super::{CheckReport, Finding, Severity, in_short, setup, strangers};
+use super::{CheckReport, Finding, Severity, in_short, moves, setup, strangers};
 use crate::catalog::Snapshot;
 use crate::chores::upkeep;
 use crate::config::Config;
@@ -61,11 +61,13 @@ pub(super) async fn tables(
     publication(config, session, snapshot, &known, report).await?;
     let columns = source::columns(session, &oids).await?;
     let templates = Templates::of(config, snapshot);
-    for Wanted { table, .. } in &wanted {
+    for one in &wanted {
+        let table = one.table;
         let columns = columns.get(&table.oid).map_or(&[][..], Vec::as_slice);
         let looked = Looked { snapshot, config, table, columns };
         report.findings.extend(looked.findings());
         report.findings.extend(templates.findings(&looked));
+        report.findings.extend(moves::findings(config, one, columns));
     }
     summary(&wanted, report);
     Ok(())

@@ -4,6 +4,7 @@ use super::{Finding, Severity, in_short};
 use crate::catalog::Snapshot;
 use crate::config::Config;
 use crate::control::conditions::qualified;
+use crate::domain::TableRule;
 use crate::source::{Gives, Leaf, RowIdentity, Shape, TableInfo, TableWanted};
 
 /// Statements that are shown in full.
@@ -18,14 +19,14 @@ pub(super) struct Wanted<'a> {
 }
 
 /// Everything about the shapes of these tables; what many share is told once.
-pub(super) fn findings(_config: &Config, snapshot: &Snapshot, wanted: &[Wanted<'_>]) -> Vec<Finding> {
+pub(super) fn findings(config: &Config, snapshot: &Snapshot, wanted: &[Wanted<'_>]) -> Vec<Finding> {
     let mut found = Vec::new();
     for one in wanted {
         found.extend(one.identities());
         found.extend(one.strange_leaves());
         found.extend(one.children(snapshot));
     }
-    found.extend(partitioned(wanted));
+    found.extend(partitioned(config, wanted));
     found.extend(large_values(wanted));
     found
 }
@@ -44,6 +45,13 @@ pub(super) fn full_identity<'a>(leaves: impl Iterator<Item = &'a Leaf>) -> Strin
 }
 
 impl Wanted<'_> {
+    /// What the file says of folding its moves.
+    pub fn rule<'c>(&self, config: &'c Config) -> Option<&'c TableRule> {
+        let is_ours =
+            |rule: &&TableRule| (&rule.schema, &rule.table) == (&self.table.schema, &self.table.table);
+        config.tables.iter().find(is_ours).filter(|rule| !rule.fold_moves.is_empty())
+    }
+
     fn name(&self) -> String {
         qualified(&self.table.schema, &self.table.table)
     }
@@ -121,16 +129,27 @@ impl Wanted<'_> {
 }
 
 /// What no event tells of partitioned tables.
-fn partitioned(wanted: &[Wanted<'_>]) -> Option<Finding> {
+fn partitioned(config: &Config, wanted: &[Wanted<'_>]) -> Option<Finding> {
     let names: Vec<String> = wanted.iter().filter(|w| w.table.partitioned).map(Wanted::name).collect();
     if names.is_empty() {
         return None;
     }
     let message = format!("partitioned, with the root's name in events: {}", in_short(&names));
-    Some(Finding::new(Severity::Hint, "tables", message).detail(
-        "TRUNCATE or DROP of one partition, ATTACH and DETACH make no events. A row that moves between partitions is a \
-         deleted and a created one.",
-    ))
+    let finding = Finding::new(Severity::Hint, "tables", message);
+    let apart = wanted.iter().filter(|w| w.table.partitioned && w.rule(config).is_none());
+    let apart: Vec<String> = apart.map(Wanted::name).collect();
+    let silent = "TRUNCATE or DROP of one partition, ATTACH and DETACH make no events.";
+    Some(if apart.is_empty() {
+        finding.detail(silent)
+    } else {
+        let detail = format!(
+            "{silent} A row of {} that moves between partitions is a deleted and a created one.",
+            in_short(&apart)
+        );
+        finding
+            .detail(detail)
+            .hint("To make a move one updated event, name the row's identity in tables.*.fold_moves.")
+    })
 }
 
 /// Columns that may be `unavailable`.
