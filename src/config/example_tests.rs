@@ -9,7 +9,7 @@ use super::toml_file;
 use super::*;
 
 /// Keys without a default: required ones, and those whose absence is a meaning of its own.
-const NO_DEFAULT: [&str; 20] = [
+const NO_DEFAULT: [&str; 21] = [
     "database.url",
     "ledger.url",
     "server.admin_token",
@@ -17,6 +17,7 @@ const NO_DEFAULT: [&str; 20] = [
     "tables.*.exclude",
     "tables.*.mask",
     "tables.*.tenant",
+    "tables.*.fold_moves",
     "events[].type",
     "events[].table",
     "events[].on",

@@ -40,6 +40,7 @@ fn rule(mut table: Table<'_>, (schema, name): (String, String)) -> TableRule {
         exclude: table.get("exclude", columns).unwrap_or_default(),
         mask: table.get("mask", mask).unwrap_or_default(),
         tenant: table.get("tenant", column),
+        fold_moves: table.get("fold_moves", columns).unwrap_or_default(),
     };
     let excluded: HashSet<_> = rule.exclude.iter().collect();
     for (masked, _) in rule.mask.iter().filter(|(name, _)| excluded.contains(name)) {

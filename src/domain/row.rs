@@ -137,6 +137,15 @@ impl Tuple {
     }
 }
 
+impl OldRow {
+    /// Its values; of a key, those of other columns mean nothing.
+    pub fn tuple(&self) -> &Tuple {
+        match self {
+            Self::Key(tuple) | Self::Full(tuple) => tuple,
+        }
+    }
+}
+
 impl Change {
     /// The full old row, where it was sent.
     pub fn old_full(&self) -> Option<&Tuple> {

@@ -6,7 +6,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Cell, Change, Mask, OldRow, Operation, Relation, TableRule, Tuple, ValueKind};
+use super::{Cell, Change, Mask, OldRow, Operation, Relation, ReplicaIdentity, TableRule, Tuple, ValueKind};
 
 /// Appends a value in Postgres text form as JSON. Handed in by the caller; it never fails.
 pub type JsonWriter = fn(&ValueKind, &[u8], &mut Vec<u8>);
@@ -27,6 +27,7 @@ pub enum Treatment {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableRules {
     by_position: Box<[Treatment]>,
+    fold_moves: Box<[usize]>,
 }
 
 /// A value as conditions and bodies see it.
@@ -53,7 +54,16 @@ impl TableRules {
             let mask = rule.mask.iter().find(|(column, _)| column == name);
             mask.map_or(Treatment::Keep, |(_, mask)| Treatment::Mask(*mask))
         };
-        Self { by_position: relation.columns.iter().map(|column| treat(&column.name)).collect() }
+        Self {
+            by_position: relation.columns.iter().map(|column| treat(&column.name)).collect(),
+            fold_moves: sent_of_old(&rule.fold_moves, relation).unwrap_or_default(),
+        }
+    }
+
+    /// The columns that identify a row in whichever partition it stands; empty where moves are not folded, or the table
+    /// as it is described here does not send all of them with a delete.
+    pub fn fold_moves(&self) -> &[usize] {
+        &self.fold_moves
     }
 
     /// What happens to the column at a position.
@@ -111,6 +121,16 @@ impl TableRules {
     }
 }
 
+/// The positions of columns, where every one of them is sent with a deleted row.
+fn sent_of_old(names: &[String], relation: &Relation) -> Option<Box<[usize]>> {
+    let position = |name: &String| {
+        let position = relation.position(name)?;
+        let column = relation.columns.get(position)?;
+        (column.in_identity || relation.identity == ReplicaIdentity::Full).then_some(position)
+    };
+    names.iter().map(position).collect()
+}
+
 fn differs(new: &Tuple, old: &Tuple, position: usize) -> bool {
     match new.cell(position) {
         Cell::Unchanged => false,
@@ -124,7 +144,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::super::{Column, ReplicaIdentity};
+    use super::super::Column;
     use super::*;
 
     fn column(name: &str, in_identity: bool) -> Column {
@@ -173,6 +193,24 @@ mod tests {
         assert_eq!(rules.after(&change, 3), Seen::Absent);
         assert_eq!(rules.unavailable(&change).collect::<Vec<_>>(), [3]);
         assert_eq!(TableRules::default().after(&change, 2), Seen::Plain(b"x"));
+    }
+
+    #[test]
+    fn moves_are_folded_only_by_columns_that_a_delete_carries() {
+        let relation = |identity| {
+            let change = change(None);
+            Relation { identity, ..(*change.relation).clone() }
+        };
+        let fold = |columns: &[&str], identity| {
+            let fold_moves = columns.iter().map(ToString::to_string).collect();
+            let rule = TableRule { fold_moves, ..TableRule::default() };
+            TableRules::resolve(Some(&rule), &relation(identity)).fold_moves().to_vec()
+        };
+        assert_eq!(fold(&["id"], ReplicaIdentity::Default), [0]);
+        assert!(fold(&["id", "mail"], ReplicaIdentity::Default).is_empty());
+        assert_eq!(fold(&["mail", "id"], ReplicaIdentity::Full), [1, 0]);
+        assert!(fold(&["id", "gone"], ReplicaIdentity::Full).is_empty());
+        assert!(fold(&[], ReplicaIdentity::Full).is_empty());
     }
 
     #[test]

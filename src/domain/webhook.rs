@@ -123,6 +123,8 @@ pub struct TableRule {
     pub mask: Vec<(String, Mask)>,
     /// The column that says whose row it is.
     pub tenant: Option<String>,
+    /// The columns that identify a row in whichever partition it stands; empty: a move is a delete and an insert.
+    pub fold_moves: Vec<String>,
 }
 
 /// An event beyond created, updated, deleted (`[[events]]`).

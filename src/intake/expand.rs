@@ -239,12 +239,27 @@ impl Expander {
         interest
     }
 
+    /// The positions of the columns by which moves of the change's table are folded; empty where they are not, or where
+    /// nobody wants anything of the table.
+    pub async fn fold_moves(&mut self, snapshot: &Snapshot, raw: &RawChange) -> Vec<usize> {
+        self.resolve(snapshot, &raw.relation).await;
+        match self.tables.get(&raw.relation.id) {
+            Some(table) if !table.interest.is_empty() => table.interest.rules().fold_moves().to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
     async fn resolve(&mut self, snapshot: &Snapshot, relation: &Arc<Relation>) {
         if self.tables.get(&relation.id).is_some_and(|table| Arc::ptr_eq(&table.relation, relation)) {
             return;
         }
         let interest = snapshot.matcher.interest(relation);
-        let key = if interest.is_empty() { Key::EachRow } else { self.keys.of(relation).await };
+        let key = match interest.rules().fold_moves() {
+            _ if interest.is_empty() => Key::EachRow,
+            [] => self.keys.of(relation).await,
+            // A row keeps its lane when it moves.
+            columns => Key::Columns(columns.to_vec()),
+        };
         let (schema, name) = (relation.schema.as_ref().into(), relation.name.as_ref().into());
         let table = Table { relation: Arc::clone(relation), interest, key, schema, name };
         self.tables.insert(relation.id, Arc::new(table));

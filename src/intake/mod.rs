@@ -12,6 +12,7 @@
 //! the reason, and nothing else suffers (invariant I8).
 
 mod expand;
+mod fold;
 mod keys;
 mod messages;
 mod progress;
@@ -28,12 +29,13 @@ use crate::backfill::Pages;
 use crate::catalog::{Published, Snapshot};
 use crate::clock::{Clock, since};
 use crate::dispatcher::{Offer, Young};
-use crate::domain::{EndLsn, Lineage, MARK_PREFIX, limits};
+use crate::domain::{EndLsn, Lineage, MARK_PREFIX, Transaction, limits};
 use crate::ledger::LedgerError;
 use crate::postgres::Server;
 use crate::settlement::Settlement;
-use crate::source::{Chunk, Entry, Item, Piece};
+use crate::source::{Chunk, Entry, Item, Piece, RawChange};
 use expand::{Expanded, Expander, Expansion};
+use fold::Held;
 use keys::Keys;
 use progress::Progress;
 pub use recovery::Recovery;
@@ -78,6 +80,8 @@ struct Running {
     expander: Expander,
     progress: Progress,
     window: Window,
+    /// A delete that may be half of a move. It counts as taken: a lost connection does not bring it again.
+    held: Option<Held>,
     batch: Vec<Offer>,
     /// The end of the newest transaction that the settlement does not know of yet.
     ended: Option<EndLsn>,
@@ -121,6 +125,7 @@ impl Intake {
             expander,
             progress: Progress::default(),
             window: Window::default(),
+            held: None,
             batch: Vec::new(),
             ended: None,
             stop,
@@ -183,6 +188,7 @@ impl Running {
                 }
             }
             if let Some(end) = piece.end {
+                self.let_go().await?;
                 self.ended = Some(end);
                 self.progress.end(piece.transaction.commit);
             }
@@ -203,18 +209,16 @@ impl Running {
     }
 
     async fn entry(&mut self, piece: &Piece, entry: &Entry) -> Result<(), Halt> {
+        if matches!(entry, Entry::Message(_)) {
+            self.let_go().await?;
+        }
         let expansion = match entry {
             Entry::Row(raw) => {
                 if self.window.watches(raw.relation.id) {
                     let touched = self.expander.touched(&self.snapshot, raw).await;
                     self.window.touch(touched);
                 }
-                let expanding = self.expander.expand(&self.snapshot, piece.transaction, raw);
-                tokio::select! {
-                    biased;
-                    expansion = expanding => expansion,
-                    () = self.stop.cancelled() => return Err(Halt::Stopped),
-                }
+                return self.row(piece.transaction, raw).await;
             }
             Entry::Message(message) if *message.prefix == *MARK_PREFIX => {
                 return self.mark(piece, message).await;
@@ -222,6 +226,19 @@ impl Running {
             Entry::Message(message) => {
                 self.expander.expand_message(&self.snapshot, piece.transaction, message)
             }
+        };
+        match expansion {
+            Some(expansion) => self.owe(expansion, Manner::Young).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn change(&mut self, transaction: Transaction, raw: &RawChange) -> Result<(), Halt> {
+        let expanding = self.expander.expand(&self.snapshot, transaction, raw);
+        let expansion = tokio::select! {
+            biased;
+            expansion = expanding => expansion,
+            () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
         match expansion {
             Some(expansion) => self.owe(expansion, Manner::Young).await,

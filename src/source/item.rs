@@ -65,7 +65,7 @@ pub struct LogicalMessage {
 }
 
 /// A row change, not taken apart yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RawChange {
     /// The table.
     pub relation: Arc<Relation>,
@@ -82,7 +82,7 @@ pub struct RawChange {
 }
 
 /// What is left of a change that was too large to keep.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Oversized {
     pub(super) bytes: usize,
     pub(super) new: Option<Tuple>,
@@ -116,6 +116,12 @@ impl RawChange {
         };
         let relation = Arc::clone(&self.relation);
         Change { relation, operation: self.operation, new, old, sequence: self.sequence }
+    }
+
+    /// This insert and that delete as one update, in the insert's place.
+    #[must_use]
+    pub fn moved_from(&self, delete: &Self) -> Self {
+        Self { operation: Operation::Update, old: delete.old.clone(), ..self.clone() }
     }
 
     /// The change's size in bytes, where it was too large to keep.

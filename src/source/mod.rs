@@ -42,11 +42,13 @@ mod publication;
 mod reconcile;
 mod remove;
 mod run;
+mod settings;
 mod setup;
 mod slot;
 mod stream;
 #[cfg(test)]
 mod stream_tests;
+mod traps;
 
 pub use columns::{ColumnInfo, columns};
 pub use error::{PUBLICATION_DROPPED, SetupError, SourceError};
@@ -57,6 +59,8 @@ pub use publication::{PublicationNames, RowIdentity, TableInfo, TableWanted, tab
 pub use reconcile::{Report, check_identities, planned, reconcile};
 pub use remove::{drop_publication, may_publish, publications};
 pub use run::{SourceState, run};
+pub use settings::{ServerSettings, Setting, StandbySlot, roles_among, server_settings};
 pub use setup::{Facts, Manage, Preparation, Prepared, SlotHistory, check, prepare};
 pub use slot::{SlotState, WalStatus, drop_slot, slot_state};
 pub use stream::{SourceOptions, Stopped, stream};
+pub use traps::{Gives, Leaf, Shape, Unpublishable, UnpublishableKind, shapes, unpublishable};

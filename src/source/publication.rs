@@ -40,7 +40,8 @@ pub struct TableInfo {
     pub oid: u32,
     /// Whether it is partitioned.
     pub partitioned: bool,
-    /// What identifies its rows, on every partition.
+    /// What identifies its rows: the partitions decide what is sent of an old row, and a partitioned table itself as
+    /// what it is announced, so that all of it is there only where both say so.
     pub identity: RowIdentity,
     /// Whether our role owns it, and so may publish it.
     pub owned: bool,
@@ -86,21 +87,23 @@ pub async fn tables(session: &Session, own_schema: &str) -> Result<Vec<TableInfo
             where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence = 'p'
         ), judged as (
             select leaf.root,
-                bool_and(l.relkind = 'p' or case l.relreplident
+                bool_and(elsewhere or l.relkind = 'p' or case l.relreplident
                     when 'f' then true
                     when 'd' then exists (select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisprimary)
                     when 'i' then exists (select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisreplident)
                     else false end) as usable,
-                bool_and(l.relreplident = 'f') as full_row,
+                bool_and(elsewhere or l.relreplident = 'f') as full_row,
                 bool_or(l.relreplident = 'f' and exists (
                     select from pg_catalog.pg_attribute a where a.attrelid = l.oid and a.attgenerated = 'v')) as virtual,
                 bool_or(l.relreplident = 'f' and exists (
                     select from pg_catalog.pg_attribute a where a.attrelid = l.oid and a.attgenerated = 's')) as stored
-            from leaf join pg_catalog.pg_class l on l.oid = leaf.oid
+            from leaf
+            join pg_catalog.pg_class l on l.oid = leaf.oid
+            cross join lateral (select l.relkind = 'f' or l.relpersistence <> 'p') not_logged (elsewhere)
             group by leaf.root
         )
-        select n.nspname::text, c.relname::text, c.oid, c.relkind = 'p', judged.usable, judged.full_row,
-            pg_catalog.pg_has_role(c.relowner, 'USAGE'), judged.virtual, judged.stored
+        select n.nspname::text, c.relname::text, c.oid, c.relkind = 'p', judged.usable,
+            judged.full_row and c.relreplident = 'f', pg_catalog.pg_has_role(c.relowner, 'USAGE'), judged.virtual, judged.stored
         from judged
         join pg_catalog.pg_class c on c.oid = judged.root
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -208,8 +208,10 @@ fn plan(names: &PublicationNames, found: &Found, targets: &Targets, manage: Mana
     statements
 }
 
+/// The tables themselves: without `ONLY` their children by inheritance would come too, wanted or not, with a usable
+/// identity or without.
 fn join(names: BTreeSet<&String>) -> String {
-    names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    names.into_iter().map(|name| format!("only {name}")).collect::<Vec<_>>().join(", ")
 }
 
 async fn read(session: &Session, names: &PublicationNames) -> Result<Found, SetupError> {
@@ -312,9 +314,9 @@ mod tests {
         assert_eq!(
             made,
             [
-                "create publication \"walhook\" for table \"public\".\"a\", \"public\".\"b\" with (publish = \
+                "create publication \"walhook\" for table only \"public\".\"a\", only \"public\".\"b\" with (publish = \
                  'insert, update, delete, truncate', publish_via_partition_root = true);",
-                "create publication \"walhook_inserts\" for table \"public\".\"l\" with (publish = 'insert, truncate', \
+                "create publication \"walhook_inserts\" for table only \"public\".\"l\" with (publish = 'insert, truncate', \
                  publish_via_partition_root = true);",
             ]
         );
@@ -324,13 +326,13 @@ mod tests {
         assert_eq!(
             plan(&names, &there, &targets, Manage::Change),
             [
-                "alter publication \"walhook\" add table \"public\".\"a\";",
-                "alter publication \"walhook\" drop table \"public\".\"c\";",
+                "alter publication \"walhook\" add table only \"public\".\"a\";",
+                "alter publication \"walhook\" drop table only \"public\".\"c\";",
             ]
         );
         assert_eq!(
             plan(&names, &there, &targets, Manage::Look),
-            ["alter publication \"walhook\" add table \"public\".\"a\";"]
+            ["alter publication \"walhook\" add table only \"public\".\"a\";"]
         );
     }
 

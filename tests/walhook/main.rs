@@ -21,6 +21,8 @@ mod delivery;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod failover;
@@ -46,6 +48,8 @@ mod messages;
 mod operator;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod partitions;
 #[cfg(test)]
 mod rebuild;
 #[cfg(test)]

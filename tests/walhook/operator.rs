@@ -378,7 +378,7 @@ async fn operator_is_told_what_the_file_the_server_and_the_role_lack() {
             "ALTER ROLE \"plain\" REPLICATION",
             "GRANT CREATE ON DATABASE",
             "The role does not own \"public\".\"orders\"",
-            "create publication \"walhook\" for table \"public\".\"orders\"",
+            "create publication \"walhook\" for table only \"public\".\"orders\"",
         ],
     );
     assert!(!said.contains("open-sesame"), "{said}");

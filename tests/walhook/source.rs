@@ -233,7 +233,10 @@ async fn the_applications_own_statements_keep_working() {
     let mut again = preparation(&database, vec![wanted("t", true)]);
     again.history = SlotHistory::Made;
     let report = prepare(&mut session, &again).await.expect("a source").report;
-    assert_eq!(report.statements, ["alter publication \"walhook_inserts\" drop table \"public\".\"log\";"]);
+    assert_eq!(
+        report.statements,
+        ["alter publication \"walhook_inserts\" drop table only \"public\".\"log\";"]
+    );
 }
 
 #[tokio::test]
@@ -307,5 +310,8 @@ async fn without_ownership_the_sql_for_the_owner_is_printed() {
     let mut session = server.session("test").await.expect("a session");
     let error = prepare(&mut session, &preparation(&database, vec![wanted("t", true)])).await.unwrap_err();
     let hint = error.hint().unwrap_or_default();
-    assert!(hint.contains("create publication \"walhook\" for table \"public\".\"t\""), "{error}: {hint}");
+    assert!(
+        hint.contains("create publication \"walhook\" for table only \"public\".\"t\""),
+        "{error}: {hint}"
+    );
 }

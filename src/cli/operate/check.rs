@@ -21,7 +21,10 @@ pub(super) async fn run(args: &CheckArgs, sources: &Sources, clock: &Clock) -> E
     let report = control::check(sources, clock).await;
     if args.json {
         let ok = report.count(Severity::Error) == 0;
-        print::line(&serde_json::json!({ "ok": ok, "findings": report.findings }).to_string());
+        print::line(
+            &serde_json::json!({ "ok": ok, "findings": report.findings, "tables": report.tables })
+                .to_string(),
+        );
     } else {
         for line in lines(&report) {
             print::line(&line);
@@ -35,14 +38,19 @@ fn lines(report: &CheckReport) -> Vec<String> {
     for finding in &report.findings {
         let word = match finding.severity {
             Severity::Ok => "ok      ",
+            Severity::Hint => "hint    ",
             Severity::Warning => "warning ",
             Severity::Error => "error   ",
         };
         let message = format!("{}: {}", finding.about, finding.message);
         lines.push(format!("{word}{}", told(&message, finding.detail.as_deref(), finding.hint.as_deref())));
     }
-    let (errors, warnings) = (report.count(Severity::Error), report.count(Severity::Warning));
-    lines.push(format!("{errors} {}, {warnings} {}", many(errors, "error"), many(warnings, "warning")));
+    let counted = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Hint, "hint")];
+    let counted = counted.map(|(severity, word)| {
+        let count = report.count(severity);
+        format!("{count} {}", many(count, word))
+    });
+    lines.push(counted.join(", "));
     lines
 }
 

@@ -1,0 +1,49 @@
+//! Whether receivers can be reached.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use super::{CheckReport, Finding, Severity};
+use crate::catalog::Snapshot;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::transport;
+
+/// How long a receiver may take to be reached.
+const PROBE: Duration = Duration::from_secs(5);
+/// Receivers that are looked at at once.
+const PROBES: usize = 16;
+
+/// Whether each webhook's receiver can be reached; nothing is sent.
+pub(super) async fn receivers(config: &Config, snapshot: &Snapshot, clock: &Clock, report: &mut CheckReport) {
+    let transport = match transport(config, clock) {
+        Ok(transport) => transport,
+        Err(error) => return report.error("receivers", (error.to_string(), error.detail(), error.hint())),
+    };
+    let probes = snapshot.webhooks().iter().map(|compiled| {
+        let (webhook, transport) = (&compiled.webhook, &transport);
+        async move {
+            let place = format!(
+                "{}://{}:{}",
+                webhook.url.scheme(),
+                webhook.url.host_str().unwrap_or_default(),
+                webhook.url.port_or_known_default().unwrap_or_default()
+            );
+            let reached = transport.probe(&webhook.url, webhook.source, webhook.timeout.min(PROBE)).await;
+            match reached {
+                Ok(_) => {
+                    Finding::new(Severity::Ok, "receivers", format!("{}: {place} answers", webhook.name))
+                }
+                Err(outcome) => {
+                    let message = format!("{}: {place} cannot be reached", webhook.name);
+                    Finding::new(Severity::Warning, "receivers", message).detail(outcome.describe()).hint(
+                        format!("Check webhooks.{}.url; what it is owed meanwhile waits.", webhook.name),
+                    )
+                }
+            }
+        }
+    });
+    let found: Vec<Finding> = stream::iter(probes).buffered(PROBES).collect().await;
+    report.findings.extend(found);
+}
