@@ -25,6 +25,8 @@ mod doctor;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod facts;
+#[cfg(test)]
 mod failover;
 #[cfg(test)]
 mod harness;
