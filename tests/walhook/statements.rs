@@ -144,10 +144,13 @@ async fn no_value_type_or_statement_that_postgres_accepts_stops_the_stream() {
     for of in [".created", ".updated", ".deleted", ".truncated"] {
         assert!(types.iter().any(|made| made.ends_with(of)), "{of}");
     }
+    let not_delivered = "select count(*) from walhook.deliveries where status <> 'delivered' and operation";
+    assert_eq!(ledger.number(&format!("{not_delivered} <> 'message'")).await, 0, "what is not delivered");
+    let one = "one message is no JSON, and a dead letter";
     assert_eq!(
-        ledger.number("select count(*) from walhook.deliveries where status <> 'delivered'").await,
-        0,
-        "what is not delivered"
+        ledger.number(&format!("{not_delivered} = 'message' and status = 'failed'")).await,
+        1,
+        "{one}"
     );
     println!("{accepted} blocks accepted, {refused} refused, {counted} changes");
     assert_eq!(sidecar.terminate().await, Some(0));
