@@ -5,8 +5,9 @@
 
 use std::time::SystemTime;
 
-use tokio_postgres::binary_copy::BinaryCopyInWriter;
-use tokio_postgres::types::{ToSql, Type};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::SinkExt;
+use tokio_postgres::types::{IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
 use super::record::{NewRow, State};
@@ -46,6 +47,13 @@ const TYPES: [Type; 22] = [
     Type::BYTEA,
 ];
 
+/// The head of the binary format: signature, no flags, no extension.
+const HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// The end of the binary format.
+const END: i16 = -1;
+/// How much goes to the connection at once: each piece is a message, a wake-up and a write.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// Writes rows that have all ended, at `ended_at` by the database's clock.
 pub(super) async fn ended(
     client: &Client,
@@ -54,9 +62,10 @@ pub(super) async fn ended(
     store: StoreBodies,
     ended_at: SystemTime,
 ) -> Result<(), tokio_postgres::Error> {
-    let sink = client.copy_in(copy).await?;
-    let writer = BinaryCopyInWriter::new(sink, &TYPES);
-    tokio::pin!(writer);
+    let sink = client.copy_in::<_, Bytes>(copy).await?;
+    tokio::pin!(sink);
+    let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+    piece.put_slice(HEAD);
     for row in rows {
         let (delivery, attempt) = (&row.delivery, row.attempt.as_ref());
         let outcome = attempt.map(|attempt| &attempt.outcome);
@@ -93,7 +102,28 @@ pub(super) async fn ended(
             &outcome.filter(|outcome| !outcome.is_success()).map(Outcome::describe),
             &response,
         ];
-        writer.as_mut().write(&values).await?;
+        encode(&values, &mut piece);
+        if piece.len() >= PIECE_BYTES {
+            sink.send(piece.split().freeze()).await?;
+        }
     }
-    writer.finish().await.map(|_| ())
+    piece.put_i16(END);
+    sink.send(piece.freeze()).await?;
+    sink.finish().await.map(|_| ())
+}
+
+/// A tuple: the number of fields, and each with its length in front, -1 for null.
+fn encode(values: &[&(dyn ToSql + Sync); 22], out: &mut BytesMut) {
+    out.put_i16(22);
+    for (value, kind) in values.iter().zip(&TYPES) {
+        let at = out.len();
+        out.put_i32(-1);
+        let is_null = value.to_sql_checked(kind, out).expect("texts, numbers, times and bytes encode");
+        let length = i32::try_from(out.len() - at - 4).expect("a body is far below 2 GiB");
+        if matches!(is_null, IsNull::No)
+            && let Some(place) = out.get_mut(at..at + 4)
+        {
+            place.copy_from_slice(&length.to_be_bytes());
+        }
+    }
 }
