@@ -73,7 +73,8 @@ fetched_postgres() {
 fetch_postgres() (
   platform=$1 version=$2 home=$3
   umask 022
-  mkdir -p "$(dirname "$home")" && work=$(mktemp -d "$home.XXXXXX") || exit 1
+  work=$home.$$
+  mkdir -p "$(dirname "$home")" && mkdir "$work" || exit 1
   trap 'rm -rf "$work"' EXIT
   # Whoever calls asks for the outcome, so `set -e` would say nothing here: each step stands on the one before.
   cd "$work" \

@@ -96,10 +96,7 @@ async fn ready(State(pages): State<Pages>) -> Response {
 
 /// A line for each gap.
 fn lost(gaps: &[Gap]) -> String {
-    let line = |gap: &Gap| {
-        let from = gap.from_lsn.as_deref().unwrap_or("somewhere");
-        format!("gap: changes from {from} to {} were lost ({})\n", gap.to_lsn, gap.reason)
-    };
+    let line = |gap: &Gap| format!("gap: {gap}\n");
     gaps.iter().map(line).collect()
 }
 

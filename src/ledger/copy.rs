@@ -10,8 +10,8 @@ use futures_util::SinkExt;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
-use super::record::{NewRow, State};
-use super::row::pg_time;
+use super::record::NewRow;
+use super::row::{captured, pg_time};
 use crate::domain::{Outcome, StoreBodies};
 
 /// The statement; its columns are those of [`TYPES`].
@@ -70,14 +70,6 @@ pub(super) async fn ended(
         let (delivery, attempt) = (&row.delivery, row.attempt.as_ref());
         let outcome = attempt.map(|attempt| &attempt.outcome);
         let body = row.state.keeps_body(store).then_some(&delivery.body[..]);
-        let fail_reason = match &row.state {
-            State::Failed(reason) => Some(&**reason),
-            _ => None,
-        };
-        let response = match outcome {
-            Some(Outcome::Responded { body, .. }) if !body.is_empty() => Some(&body[..]),
-            _ => None,
-        };
         let values: [&(dyn ToSql + Sync); 22] = [
             &delivery.id.as_str(),
             &delivery.event_id.as_str(),
@@ -94,13 +86,13 @@ pub(super) async fn ended(
             &&*delivery.content_type,
             &body,
             &ended_at,
-            &fail_reason,
+            &row.state.fail_reason(),
             &attempt.map(|attempt| pg_time(attempt.started_at)),
             &attempt.map(|attempt| attempt.took.as_secs_f64() * 1e3),
             &outcome.map(Outcome::kind),
             &outcome.and_then(Outcome::status).map(i32::from),
             &outcome.filter(|outcome| !outcome.is_success()).map(Outcome::describe),
-            &response,
+            &outcome.and_then(captured),
         ];
         encode(&values, &mut piece);
         if piece.len() >= PIECE_BYTES {

@@ -1,6 +1,7 @@
 //! What an operator reads of the whole: who holds the slot, what Postgres lost, and whose rows there are.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -34,6 +35,13 @@ pub struct Gap {
     pub noticed_at: Timestamp,
     /// Why.
     pub reason: String,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = self.from_lsn.as_deref().unwrap_or("somewhere");
+        write!(f, "changes from {from} to {} were lost ({})", self.to_lsn, self.reason)
+    }
 }
 
 const HOLDER: &str = "select holder, held_since, generation, epoch from sources where slot = $1";

@@ -112,6 +112,14 @@ impl State {
         }
     }
 
+    /// Why it was given up, where it was.
+    pub(super) fn fail_reason(&self) -> Option<&str> {
+        match self {
+            Self::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Whether a delivery that has come to this state keeps its body.
     pub(super) fn keeps_body(&self, store: StoreBodies) -> bool {
         match self {

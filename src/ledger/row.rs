@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::record::State;
-use crate::domain::{Attempt, Delivery, DeliveryId, EventId, Lane, Operation};
+use crate::domain::{Attempt, Delivery, DeliveryId, EventId, Lane, Operation, Outcome};
 
 /// One vector a column.
 #[derive(Default)]
@@ -62,10 +62,7 @@ impl<'a> Columns<'a> {
             State::Leased { token, .. } => Some(*token),
             _ => None,
         });
-        self.fail_reason.push(match state {
-            State::Failed(reason) => Some(reason),
-            _ => None,
-        });
+        self.fail_reason.push(state.fail_reason());
         self.keep.push(keep);
     }
 
@@ -75,10 +72,15 @@ impl<'a> Columns<'a> {
         self.outcome.push(attempt.map(|a| a.outcome.kind()));
         self.http_status.push(attempt.and_then(|a| a.outcome.status()).map(i32::from));
         self.error.push(attempt.filter(|a| !a.outcome.is_success()).map(|a| a.outcome.describe()));
-        self.response.push(attempt.and_then(|a| match &a.outcome {
-            crate::domain::Outcome::Responded { body, .. } if !body.is_empty() => Some(&body[..]),
-            _ => None,
-        }));
+        self.response.push(attempt.and_then(|a| captured(&a.outcome)));
+    }
+}
+
+/// What was kept of an answer's body.
+pub(super) fn captured(outcome: &Outcome) -> Option<&[u8]> {
+    match outcome {
+        Outcome::Responded { body, .. } if !body.is_empty() => Some(body),
+        _ => None,
     }
 }
 
