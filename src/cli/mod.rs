@@ -10,8 +10,10 @@ pub mod listen;
 mod operate;
 mod print;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use clap::{Parser, Subcommand};
 
@@ -39,6 +41,9 @@ struct Cli {
         hide = true
     )]
     log: String,
+    /// Threads that do the work [default: half of the processors, because the database wants the others]
+    #[arg(long, global = true, value_name = "COUNT", env = "WALHOOK_THREADS", hide = true)]
+    threads: Option<NonZeroUsize>,
     #[command(subcommand)]
     command: Command,
 }
@@ -71,18 +76,25 @@ pub fn main() -> ExitCode {
     let _scenario = fail::FailScenario::setup();
     let cli = Cli::parse();
     start_logging(cli.log_format, &cli.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            print::error(&format!("the asynchronous runtime cannot begin: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
+    let threads = cli.threads.map_or_else(half_of_the_processors, NonZeroUsize::get);
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                print::error(&format!("the asynchronous runtime cannot begin: {error}"));
+                return ExitCode::FAILURE;
+            }
+        };
     let code = runtime.block_on(dispatch(cli.command, Sources::from_process(cli.config)));
     // A name that is still being resolved, say, must not hold up the end.
     runtime.shutdown_background();
     code
+}
+
+/// A delivery passes several tasks, each of which does little: handing it from thread to thread costs more than it
+/// gains. On two processors that Postgres uses too, one thread took 30 % less processor time a delivery than two.
+fn half_of_the_processors() -> usize {
+    available_parallelism().map_or(1, NonZeroUsize::get).div_ceil(2)
 }
 
 async fn dispatch(command: Command, sources: Sources) -> ExitCode {

@@ -15,8 +15,14 @@ use super::sources::{FILE_VARIABLE, Sources};
 
 const PREFIX: &str = "WALHOOK_";
 /// Variables of walhook's that are no keys: the configuration file, and the Postgres server of the demo and the tests.
-const NO_KEYS: [&str; 5] =
-    [FILE_VARIABLE, "WALHOOK_PG_BIN", "WALHOOK_LOG", "WALHOOK_LOG_FORMAT", "WALHOOK_SECRET"];
+const NO_KEYS: [&str; 6] = [
+    FILE_VARIABLE,
+    "WALHOOK_PG_BIN",
+    "WALHOOK_LOG",
+    "WALHOOK_LOG_FORMAT",
+    "WALHOOK_SECRET",
+    "WALHOOK_THREADS",
+];
 /// Lists of tables, which a variable can only replace as a whole.
 const LISTS: [&str; 2] = ["webhooks", "events"];
 

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::server::Target;
+use super::watched::Watched;
 use super::{ConnectError, Server, TlsMode, binding, tls};
 
 /// How long one host may take, where the connection string has no `connect_timeout`.
@@ -31,11 +32,22 @@ const ADDRESSES: usize = 8;
 #[derive(Debug)]
 pub enum Socket {
     /// Plain TCP.
-    Tcp(TcpStream),
+    Tcp(Watched<TcpStream>),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Watched<TcpStream>>>),
     /// A Unix socket.
-    Unix(UnixStream),
+    Unix(Watched<UnixStream>),
+}
+
+impl Socket {
+    /// Lets bytes gather unnoticed until the next read or write. Only a hint: where it fails, that read tells.
+    pub fn leave_alone(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.leave_alone(),
+            Self::Tls(stream) => stream.get_mut().0.leave_alone(),
+            Self::Unix(stream) => stream.leave_alone(),
+        }
+    }
 }
 
 /// An open stream, before startup.
@@ -50,7 +62,7 @@ pub struct Dialled {
 enum Negotiated {
     Tls(Dialled),
     /// The server said no, and the plain connection is still good.
-    Plain(TcpStream),
+    Plain(Watched<TcpStream>),
 }
 
 /// Opens a stream to the first host that answers.
@@ -88,7 +100,7 @@ async fn one(
         Target::Unix { dir, port } => {
             let path = dir.join(format!(".s.PGSQL.{port}"));
             let stream = UnixStream::connect(path).await.map_err(|e| unreachable(server, e))?;
-            return Ok(Dialled { socket: Socket::Unix(stream), end_point: None });
+            return Ok(Dialled { socket: Socket::Unix(Watched::new(stream)), end_point: None });
         }
         Target::Tcp { host, addr, port } => (host, *addr, *port),
     };
@@ -117,7 +129,7 @@ async fn one(
     }
 }
 
-async fn by_name(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn by_name(host: &str, port: u16) -> io::Result<Watched<TcpStream>> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for addr in tokio::net::lookup_host((host, port)).await?.take(ADDRESSES) {
         match tcp(addr).await {
@@ -128,19 +140,19 @@ async fn by_name(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-async fn tcp(addr: std::net::SocketAddr) -> io::Result<TcpStream> {
+async fn tcp(addr: std::net::SocketAddr) -> io::Result<Watched<TcpStream>> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_keepalive(true)?;
     let stream = socket.connect(addr).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Watched::new(stream))
 }
 
 /// `SSLRequest`, one byte of answer, handshake.
 async fn negotiate(
     server: &Server,
     host: &str,
-    mut stream: TcpStream,
+    mut stream: Watched<TcpStream>,
     config: &Arc<ClientConfig>,
 ) -> Result<Negotiated, ConnectError> {
     let mut request = BytesMut::new();

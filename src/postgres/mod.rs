@@ -24,6 +24,7 @@ mod server;
 mod session;
 mod tls;
 mod verify;
+mod watched;
 
 pub use dial::{Dialled, Socket, dial};
 pub(crate) use error::nature_of as fault_nature;

@@ -1,8 +1,8 @@
 //! When to wait a moment before reading again.
 //!
 //! The walsender writes each message by itself, and a reader that takes them one by one spends its time in system
-//! calls. Waiting a millisecond after a small read lets a hundred of them gather; but on a quiet stream it would only
-//! delay. So the wait is made only while the stream is hot: it becomes hot with more than [`HOT_READS`] small
+//! calls. Waiting a millisecond after a small read, with the socket off the poller, lets a hundred of them gather; but on
+//! a quiet stream it would only delay. So the wait is made only while the stream is hot: it becomes hot with more than [`HOT_READS`] small
 //! reads within [`WINDOW`], and cold again when [`COLD_READS`] waits in a row brought next to nothing.
 
 use std::time::Duration;

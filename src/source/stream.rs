@@ -219,7 +219,11 @@ impl Reader {
         }
         let now = Instant::now();
         self.heard = now;
-        self.read_after = now + self.gate.after_read(bytes, now).unwrap_or_default();
+        self.read_after = now;
+        if let Some(wait) = self.gate.after_read(bytes, now) {
+            self.read_after += wait;
+            self.link.socket.leave_alone()?;
+        }
         Ok(())
     }
 

@@ -189,7 +189,8 @@ async fn a_connection_that_is_cut_or_goes_silent_is_noticed_and_nothing_is_lost(
         }
         let committed = witness::committed(&database).await.len();
         let all = |requests: &[crate::support::Request]| witness::accepted(requests) >= committed;
-        receiver.wait("/crm", "every change", PATIENCE * 2, all).await;
+        // Half a minute until the ledger's connection is given up, and as long again where its transaction stands.
+        receiver.wait("/crm", "every change", PATIENCE * 6, all).await;
     }
     witness::judge(&witness::committed(&database).await, &receiver.requests("/crm"));
     assert!(!sidecar.has_ended());

@@ -1,7 +1,7 @@
 //! A database of the test's own, on a server that the whole test process shares.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
@@ -11,6 +11,8 @@ use super::background;
 
 static SHARED: OnceLock<Cluster> = OnceLock::new();
 static COUNT: AtomicU32 = AtomicU32::new(0);
+/// Databases of the shared server whose tests have ended. Their slots would keep its log, and use up its slots.
+static RETIRED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// One database and a connection to it as superuser.
 pub struct Database {
@@ -19,6 +21,7 @@ pub struct Database {
     /// Its name, which is also the name of the slot that tests give their sidecar: slots are per server.
     pub name: String,
     client: Client,
+    is_shared: bool,
 }
 
 /// The server that tests share. The process's end stops it.
@@ -35,7 +38,22 @@ pub fn shared() -> &'static Cluster {
 impl Database {
     /// A fresh database on the shared server.
     pub async fn new() -> Self {
-        Self::on(shared()).await
+        let mut database = Self::on(shared()).await;
+        database.is_shared = true;
+        let retired = std::mem::take(&mut *RETIRED.lock().unwrap_or_else(PoisonError::into_inner));
+        database.drop_slots(retired).await;
+        database
+    }
+
+    /// Drops the slots of other databases; one whose reader is still going away is left for the next time.
+    async fn drop_slots(&self, retired: Vec<String>) {
+        let drop_slots =
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1";
+        for name in retired {
+            if self.client.query(drop_slots, &[&name]).await.is_err() {
+                RETIRED.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+            }
+        }
     }
 
     /// A fresh database on a server of the test's own.
@@ -44,14 +62,14 @@ impl Database {
         cluster.create_database(&name).await.expect("a database");
         let url = cluster.url(&name);
         let client = connect(&url).await.expect("a connection");
-        Self { url, name, client }
+        Self { url, name, client, is_shared: false }
     }
 
     /// The same database on another server, which is a copy of its own.
     pub async fn on_copy(&self, cluster: &Cluster) -> Self {
         let url = cluster.url(&self.name);
         let client = connect(&url).await.expect("a connection");
-        Self { url, name: self.name.clone(), client }
+        Self { url, name: self.name.clone(), client, is_shared: false }
     }
 
     /// A fresh database with the table that most tests use: `orders (id, status, total, note)`.
@@ -96,6 +114,14 @@ impl Database {
         let query = "select (pg_current_wal_lsn() - confirmed_flush_lsn)::int8 from pg_replication_slots \
                      where slot_name = $1";
         self.client.query_one(query, &[&self.name]).await.expect(query).get(0)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if self.is_shared {
+            RETIRED.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.name));
+        }
     }
 }
 
