@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
 use crate::domain::limits;
-use crate::ledger::claim::{Claimer, Claims, Room, open_webhooks};
+use crate::ledger::claim::{Claimer, Claims, Room};
 use crate::ledger::{Ledger, LedgerError, within};
 use crate::postgres::Session;
 
@@ -59,13 +59,13 @@ async fn answer(
     if !usable {
         *open = Some(connect(ledger).await?);
     }
-    let Some((session, claimer)) = open.as_ref() else { return Ok(Answer::Failed) };
+    let Some((session, claimer)) = open.as_mut() else { return Ok(Answer::Failed) };
     let client: &Client = &session.client;
     Ok(match ask {
         Ask::Claim { rooms, token, bytes } => {
             Answer::Claims(claimer.claim(client, &rooms, token, bytes).await?)
         }
-        Ask::Survey => Answer::Survey(open_webhooks(client).await?),
+        Ask::Survey => Answer::Survey(claimer.survey(client).await?),
     })
 }
 

@@ -4,9 +4,10 @@
 //! `due_at` moves to the lease's end: whoever finds it due again may claim it, and the old lease writes nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use rustc_hash::FxHashMap;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
@@ -48,17 +49,23 @@ pub struct Claims {
     pub next_due: Vec<(Arc<str>, Option<Timestamp>)>,
 }
 
+/// How far below what was due next the next claim begins to look: a row may be written a little after its due time was
+/// set, and by another clock.
+const FLOOR_MARGIN: Duration = Duration::from_secs(5);
+
 /// `$4` is the lease's token; `$5` bounds the sum of the bodies. The ids go into an array so that each is looked up in
 /// the index, and by nothing else: the planner cannot know how few they are, and would read the whole table, or all of
 /// the webhook's index.
 const CLAIM: &str = "
-with room as (select * from unnest($1::text[], $2::integer[], $3::double precision[]) as r(webhook, count, lease)),
+with room as (
+    select * from unnest($1::text[], $2::integer[], $3::double precision[], $6::timestamptz[])
+        as r(webhook, count, lease, floor)),
 due as (
     select d.id, d.bytes
     from room r cross join lateral (
         select o.id, octet_length(o.body) as bytes, o.due_at
         from deliveries_open o
-        where o.webhook = r.webhook and o.due_at <= now()
+        where o.webhook = r.webhook and o.due_at >= coalesce(r.floor, '-infinity') and o.due_at <= now()
         order by o.due_at, o.id
         limit r.count
         for update skip locked) d),
@@ -75,9 +82,9 @@ returning ";
 const NEXT_DUE: &str = "
 select r.webhook, (
     select o.due_at from deliveries_open o
-    where o.webhook = r.webhook and o.due_at is not null
-    order by o.due_at limit 1)
-from unnest($1::text[]) as r(webhook)";
+    where o.webhook = r.webhook and o.due_at >= coalesce(r.floor, '-infinity')
+    order by o.due_at limit 1), now()
+from unnest($1::text[], $2::timestamptz[]) as r(webhook, floor)";
 
 /// The webhooks that have open deliveries: a walk that takes one index probe a webhook, however many rows there are.
 const OPEN_WEBHOOKS: &str = "
@@ -89,9 +96,14 @@ with recursive walk as (
 select webhook from walk where webhook is not null";
 
 /// The prepared statements of a session that claims.
+///
+/// What was claimed leaves its entry in the index of due times behind until the server cleans up. So a claim looks no
+/// further back than a little before what was due next the last time; in a long backlog it would else pass all that
+/// is done already, each time anew. What was written further back is found after the next [`Self::survey`].
 pub struct Claimer {
     claim: Statement,
     next_due: Statement,
+    floors: FxHashMap<Arc<str>, SystemTime>,
 }
 
 impl Claimer {
@@ -101,12 +113,12 @@ impl Claimer {
         let claim = format!("{CLAIM}{}, d.attempts, d.attempts - d.retried_from", columns.join(", "));
         let claim = client.prepare(&claim).await.map_err(doing("preparing to claim"))?;
         let next_due = client.prepare(NEXT_DUE).await.map_err(doing("preparing to claim"))?;
-        Ok(Self { claim, next_due })
+        Ok(Self { claim, next_due, floors: FxHashMap::default() })
     }
 
     /// Leases what is due of these webhooks, oldest first, up to `bytes` of bodies (and one delivery at least).
     pub async fn claim(
-        &self,
+        &mut self,
         client: &Client,
         rooms: &[Room],
         token: i64,
@@ -117,8 +129,9 @@ impl Claimer {
             rooms.iter().map(|room| i32::try_from(room.count).unwrap_or(i32::MAX)).collect();
         let leases: Vec<f64> = rooms.iter().map(|room| room.lease.as_secs_f64()).collect();
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let (wanted, asked): ([&(dyn ToSql + Sync); 5], [&(dyn ToSql + Sync); 1]) =
-            ([&webhooks, &counts, &leases, &token, &bytes], [&webhooks]);
+        let floors: Vec<_> = rooms.iter().map(|room| self.floors.get(&room.webhook).copied()).collect();
+        let (wanted, asked): ([&(dyn ToSql + Sync); 6], [&(dyn ToSql + Sync); 2]) =
+            ([&webhooks, &counts, &leases, &token, &bytes, &floors], [&webhooks, &floors]);
         let claimed = client.query(&self.claim, &wanted);
         let next = client.query(&self.next_due, &asked);
         // Sent together, answered in order: the second sees what the first has leased.
@@ -134,12 +147,26 @@ impl Claimer {
             })
             .collect();
         claimed.sort_by(|a, b| a.delivery.id.cmp(&b.delivery.id));
-        let next_due = next
-            .map_err(doing("looking for what is due next"))?
-            .iter()
-            .map(|row| (row.get::<_, &str>(0).into(), row.get::<_, Option<_>>(1).map(time_of)))
-            .collect();
+        let mut next_due = Vec::with_capacity(rooms.len());
+        for row in next.map_err(doing("looking for what is due next"))? {
+            let (webhook, due, now) = (Arc::from(row.get::<_, &str>(0)), row.get(1), row.get(2));
+            self.look_from(&webhook, due, now);
+            next_due.push((webhook, due.map(time_of)));
+        }
         Ok(Claims { claimed, next_due })
+    }
+
+    /// The names of the webhooks that have open deliveries. The next claims look at all of them.
+    pub async fn survey(&mut self, client: &Client) -> Result<Vec<Arc<str>>, LedgerError> {
+        self.floors.clear();
+        open_webhooks(client).await
+    }
+
+    fn look_from(&mut self, webhook: &Arc<str>, due: Option<SystemTime>, now: SystemTime) {
+        match due.and_then(|due| due.min(now).checked_sub(FLOOR_MARGIN)) {
+            Some(floor) => self.floors.insert(Arc::clone(webhook), floor),
+            None => self.floors.remove(webhook),
+        };
     }
 }
 

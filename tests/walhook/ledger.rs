@@ -156,8 +156,13 @@ impl Desk {
         self.tokens += 1;
         let token = (self.own.epoch << 32) + self.tokens;
         let rooms = [Room { webhook: "crm".into(), count, lease: LEASE }];
-        let (session, claimer) = &self.claims;
+        let (session, claimer) = &mut self.claims;
         claimer.claim(&session.client, &rooms, token, 1 << 20).await.expect("a claim").claimed
+    }
+
+    pub async fn survey(&mut self) -> usize {
+        let (session, claimer) = &mut self.claims;
+        claimer.survey(&session.client).await.expect("a survey").len()
     }
 
     /// Every delivery as `number status attempts due`, in order.
@@ -276,6 +281,25 @@ async fn i6_only_the_holder_of_a_lease_finishes_a_claimed_delivery() {
     let heard = desk.hear(1).await;
     assert!(matches!(heard[0], Ack::Finished { lease_lost: false, .. }), "{heard:?}");
     assert_eq!(desk.all().await, ["delivered 1"]);
+}
+
+#[tokio::test]
+async fn what_becomes_due_behind_what_was_claimed_is_found_after_the_next_survey() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    for number in 1..=4 {
+        desk.insert(number, i64::try_from(number).expect("a lane"), State::Pending, None);
+    }
+    desk.hear(4).await;
+    let first = desk.claim(1).await.remove(0);
+    let behind = "update deliveries_open set due_at = now() - interval '1 hour' \
+                  where id = (select max(id) from deliveries_open)";
+    desk.database.execute(behind).await;
+    assert_eq!(desk.claim(9).await.len(), 2, "of three, one is due further back than is looked");
+    assert_eq!(desk.survey().await, 1);
+    let last = desk.claim(9).await.remove(0);
+    assert!(last.delivery.id > first.delivery.id);
+    assert!(desk.claim(9).await.is_empty());
 }
 
 #[tokio::test]

@@ -6,8 +6,6 @@
 //! first, headers and body, to the same receiver at the same concurrency. Rounds go in turns; what the ledger still
 //! has to write after a round is waited for before the next.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
@@ -15,7 +13,7 @@ use super::figures::{Figure, median};
 use super::receiver::COUNTED;
 use super::sidecar::Sidecar;
 use super::stage::{PLACE, Stage, patience, settled, webhook};
-use super::watch::Bare;
+use super::watch::{Bare, GLANCE};
 use super::{BenchError, Sizes, process};
 
 /// Rows in a transaction.
@@ -115,7 +113,7 @@ async fn commit(stage: &Stage, client: &Client, rows: u32, way: Way) -> Result<(
             if Instant::now() > deadline {
                 return Err(BenchError::Late { what: "the delivery of what was committed" });
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(GLANCE).await;
         }
     }
     stage.receiver.until(before + u64::from(rows), patience(rows)).await

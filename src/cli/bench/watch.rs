@@ -26,6 +26,8 @@ use crate::transport::{Policy, Request, Transport, TransportOptions};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(15);
+/// How often it is asked how many have come; each time costs it a little.
+pub(super) const GLANCE: Duration = Duration::from_millis(5);
 /// What the client adds by itself.
 const NOT_OURS: [&str; 4] = ["host", "content-length", "user-agent", "accept"];
 
@@ -93,7 +95,7 @@ impl Receiver {
             if Instant::now() > deadline {
                 return Err(BenchError::Late { what: "the delivery of what was committed" });
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(GLANCE).await;
         }
         Ok(())
     }
