@@ -164,7 +164,9 @@ impl ControlError {
             }
             Self::Unknown { what: "backfill", .. } => "`walhook backfill --list` lists them.",
             Self::Unknown { what: "webhook", .. } => "`walhook status` lists the webhooks.",
-            Self::NotReplayable { .. } => "Only failed deliveries whose body was kept can be sent again.",
+            Self::NotReplayable { .. } => {
+                "Only deliveries that have ended and whose body was kept can be sent again."
+            }
             Self::NotRunning { .. } => "Start `walhook run`, and try again.",
             Self::Suspended { webhook, .. } => {
                 return Some(format!("Run `walhook enable {webhook}` first."));

@@ -1,9 +1,15 @@
-//! Dead letters, sent again: with the same ids and the same bytes.
+//! Ended deliveries, sent again: with the same ids and the same bytes. Mostly dead letters, but what was delivered can
+//! be replayed too, where somebody says so.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::{ControlError, Places, declared, ledger_session, nearest};
 use crate::config::Config;
 use crate::ledger::query::standing;
-use crate::ledger::replay::{self, Which};
+use crate::ledger::replay::{self, Cause, Census, Ended, Reached, STEP, Which};
 use crate::postgres::Session;
 
 /// What is to be sent again.
@@ -24,19 +30,47 @@ impl Target {
             Self::Webhook(text.to_owned())
         }
     }
+}
 
-    fn which(&self) -> Which<'_> {
-        match self {
-            Self::Delivery(id) => Which::Delivery(id),
-            Self::Webhook(name) => Which::Webhook(name),
-        }
+/// Which of a [`Target`]'s deliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Whose.
+    pub target: Target,
+    /// How they ended; none means failed.
+    pub ended: Vec<Ended>,
+    /// Of event types like this, with `*` for any run of characters.
+    pub event: Option<String>,
+    /// Of changes committed then or later.
+    pub since: Option<Timestamp>,
+    /// Of changes committed before.
+    pub until: Option<Timestamp>,
+    /// Whose last attempt went like this.
+    pub cause: Option<Cause>,
+}
+
+impl Wish {
+    /// Whatever of it has failed.
+    pub fn failed(target: Target) -> Self {
+        Self { target, ended: Vec::new(), event: None, since: None, until: None, cause: None }
+    }
+
+    fn which(&self) -> Which {
+        let (id, webhook) = match &self.target {
+            Target::Delivery(id) => (Some(id.clone()), None),
+            Target::Webhook(name) => (None, Some(name.clone())),
+        };
+        let ended = if self.ended.is_empty() { vec![Ended::Failed] } else { self.ended.clone() };
+        let Self { event, since, until, cause, .. } = self.clone();
+        Which { id, webhook, ended, event, since, until, cause }
     }
 }
 
-/// Dead letters that were counted and may be sent again.
+/// Deliveries that were counted and may be sent again.
 #[derive(Debug)]
 pub struct Counted {
-    target: Target,
+    which: Which,
+    census: Census,
     session: Session,
     /// How many there were.
     pub count: u64,
@@ -46,13 +80,14 @@ pub struct Counted {
     pub declared: bool,
 }
 
-/// Counts what could be sent again. An unknown webhook, or a delivery that has not failed, is an error.
-pub async fn count(config: &Config, places: &Places, target: Target) -> Result<Counted, ControlError> {
+/// Counts what could be sent again. An unknown webhook, or a delivery that did not end as wished, is an error.
+pub async fn count(config: &Config, places: &Places, wish: &Wish) -> Result<Counted, ControlError> {
     let session = ledger_session(places).await?;
-    let count = replay::count(&session.client, &target.which()).await?;
-    let count = u64::try_from(count).unwrap_or(0);
+    let which = wish.which();
+    let census = replay::count(&session.client, &which).await?;
+    let count = census.count;
     let (snapshot, rows) = declared(config, &session).await?;
-    let webhook = match &target {
+    let webhook = match &wish.target {
         Target::Webhook(name) => {
             let is_declared = snapshot.by_name(name).is_some();
             if !is_declared && count == 0 {
@@ -72,7 +107,7 @@ pub async fn count(config: &Config, places: &Places, target: Target) -> Result<C
     let suspended = webhook.as_ref().and_then(|(name, _)| rows.states.get(name.as_str()));
     let suspended = suspended.map(|state| (state.suspension.as_str(), state.reason.clone()));
     let declared = webhook.is_none_or(|(_, declared)| declared);
-    Ok(Counted { target, session, count, suspended, declared })
+    Ok(Counted { which, census, session, count, suspended, declared })
 }
 
 async fn not_replayable(session: &Session, id: &str) -> Result<ControlError, ControlError> {
@@ -80,25 +115,41 @@ async fn not_replayable(session: &Session, id: &str) -> Result<ControlError, Con
         return Ok(ControlError::Unknown { what: "delivery", name: id.to_owned(), nearest: None });
     };
     let reason = match &*standing.status {
-        "failed" => "Its body was not kept (ledger.store_bodies).".to_owned(),
+        "failed" => "Its body was not kept (ledger.store_bodies), or it failed in another way.".to_owned(),
+        status @ ("delivered" | "cancelled") => {
+            format!("It is {status}; --status {status} sends it again, where its body was kept.")
+        }
         status => format!("It is {status}."),
     };
     Ok(ControlError::NotReplayable { id: id.to_owned(), reason })
 }
 
 impl Counted {
-    /// Sends them again, in steps; tells after each how many so far. Those that fail meanwhile are not taken along.
-    pub async fn send_again(mut self, mut so_far: impl FnMut(u64)) -> Result<u64, ControlError> {
+    /// Sends them again, in steps, at most `rate` a second; tells after each step how many so far. May be dropped at any
+    /// point: what was told is on its way. Those that end meanwhile are not taken along.
+    pub async fn send_again(
+        &mut self,
+        rate: Option<NonZeroU32>,
+        mut so_far: impl FnMut(u64),
+    ) -> Result<u64, ControlError> {
         let client = &mut self.session.client;
-        let mut sent = 0;
+        let step = rate.map_or(STEP, |rate| rate.get().min(STEP));
+        let (mut sent, mut reached) = (0, Reached::default());
         while sent < self.count {
-            let step = replay::replay(client, &self.target.which()).await?;
-            if step == 0 {
+            let moved = replay::replay(client, &self.which, &self.census, &mut reached, step).await?;
+            if moved == 0 {
                 break;
             }
-            sent += step;
-            so_far(sent);
             replay::announce(client).await?;
+            sent += moved;
+            so_far(sent);
+            if let Some(rate) = rate
+                && sent < self.count
+            {
+                let moved = u32::try_from(moved).unwrap_or(u32::MAX);
+                tokio::time::sleep(Duration::from_secs(1).mul_f64(f64::from(moved) / f64::from(rate.get())))
+                    .await;
+            }
         }
         Ok(sent)
     }

@@ -1,36 +1,125 @@
-//! Sending again by hand: failed deliveries become open, with the same id and the same bytes.
+//! Sending again by hand: ended deliveries become open, with the same id and the same bytes.
 
+use jiff::Timestamp;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
+use super::row::{pg_time, time_of};
 use super::states::KEEP_WRITER_OUT;
 use super::{LedgerError, doing};
 
-/// Which failed deliveries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which<'a> {
-    /// One, by id.
-    Delivery(&'a str),
-    /// All of a webhook.
-    Webhook(&'a str),
+/// Deliveries opened again in one transaction, at most.
+pub const STEP: u32 = 1000;
+
+/// How a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was given up.
+    Failed,
+    /// The receiver took it.
+    Delivered,
+    /// It was cancelled by hand.
+    Cancelled,
 }
 
-const COUNT: &str = "
-select count(*) from deliveries_failed
-where status = 'failed' and body is not null and (id = $1 or webhook = $2)";
+impl Ended {
+    /// The state's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delivered => "delivered",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
 
-/// In steps, oldest first. Attempts go on counting; the retry schedule begins anew from here. A row that two people
-/// replay at once moves once. None is due yet: that is for [`WAKE`].
-const REPLAY: &str = "
-with moved as (
+/// How the last attempt of a delivery went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It ran out of time.
+    TimedOut,
+    /// The receiver could not be reached, or broke off.
+    Unreachable,
+    /// walhook did not send it: the rules of `[security]`, say.
+    Refused,
+    /// It was answered with a status from the first to the second of these.
+    Answered(u16, u16),
+}
+
+impl Cause {
+    fn outcome(self) -> &'static str {
+        match self {
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::Answered(..) => "responded",
+        }
+    }
+}
+
+/// Which ended deliveries: those for which everything holds that is set. One without its body is never among them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Which {
+    /// Only this one.
+    pub id: Option<String>,
+    /// Of this webhook.
+    pub webhook: Option<String>,
+    /// In one of these states.
+    pub ended: Vec<Ended>,
+    /// Of event types like this, with `*` for any run of characters.
+    pub event: Option<String>,
+    /// Of changes committed then or later.
+    pub since: Option<Timestamp>,
+    /// Of changes committed before.
+    pub until: Option<Timestamp>,
+    /// Whose last attempt went like this.
+    pub cause: Option<Cause>,
+}
+
+/// How many there were, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Census {
+    /// How many.
+    pub count: u64,
+    /// When they were counted, by the database's clock.
+    pub at: Timestamp,
+}
+
+/// How far a replay has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reached {
+    /// The last id that was opened again; the next step begins after it.
+    last: String,
+}
+
+/// What [`Which`] chooses; the parameters are those of [`Parameters`].
+const CHOSEN: &str = "
+    d.status = any($1::text[]) and d.body is not null
+    and ($2::text is null or d.id = $2) and ($3::text is null or d.webhook = $3)
+    and ($4::text is null or d.event_type like $4)
+    and ($5::timestamptz is null or d.committed_at >= $5) and ($6::timestamptz is null or d.committed_at < $6)
+    and ($7::text is null or d.last_outcome = $7)
+    and ($8::integer is null or d.last_http_status between $8 and $9::integer)";
+
+/// In steps, oldest first. Attempts go on counting; the retry schedule begins anew from here. What ended after the
+/// census is not taken along. A row that two people replay at once moves once: [`KEEP_WRITER_OUT`] keeps each of them
+/// out while the other is at it. None is due yet: that is for [`WAKE`].
+fn replay_sql() -> String {
+    format!(
+        "
+with chosen as (
+    select d.id from deliveries d
+    where {CHOSEN} and d.finished_at <= $10::timestamptz and d.id > $11::text
+    order by d.id limit $12::bigint for update),
+moved as (
     update deliveries d set
         status = case when d.attempts > 0 then 'retrying' else 'pending' end,
         finished_at = null, fail_reason = null, due_at = null, retried_from = d.attempts
-    where d.status = 'failed' and d.id in (
-        select id from deliveries_failed
-        where status = 'failed' and body is not null and (id = $1 or webhook = $2)
-        order by id limit 1000 for update skip locked)
-    returning d.webhook, d.lane)
-select webhook, lane, count(*) from moved group by webhook, lane";
+    where d.status = any($1::text[]) and d.id = any(array(select id from chosen))
+    returning d.webhook, d.lane, d.id)
+select webhook, lane, count(*), max(id) from moved group by webhook, lane"
+    )
+}
 
 /// Of each lane the earliest open delivery is due, and no other that is not under way (invariant I7): what comes
 /// again may stand before what waits.
@@ -45,32 +134,95 @@ from heads h
 where o.webhook = h.webhook and o.lane = h.lane and o.lease is null and o.status <> 'held'
     and (o.due_at is null) = (o.id = h.id)";
 
-fn parameters<'a>(which: &Which<'a>) -> (Option<&'a str>, Option<&'a str>) {
-    match which {
-        Which::Delivery(id) => (Some(id), None),
-        Which::Webhook(name) => (None, Some(name)),
+/// A [`Which`] as the statements take it.
+struct Parameters<'a> {
+    ended: Vec<&'static str>,
+    id: Option<&'a str>,
+    webhook: Option<&'a str>,
+    event: Option<String>,
+    since: Option<std::time::SystemTime>,
+    until: Option<std::time::SystemTime>,
+    outcome: Option<&'static str>,
+    statuses: (Option<i32>, Option<i32>),
+}
+
+impl<'a> Parameters<'a> {
+    fn of(which: &'a Which) -> Self {
+        let statuses = match which.cause {
+            Some(Cause::Answered(first, last)) => (Some(first.into()), Some(last.into())),
+            _ => (None, None),
+        };
+        Self {
+            ended: which.ended.iter().map(|ended| ended.as_str()).collect(),
+            id: which.id.as_deref(),
+            webhook: which.webhook.as_deref(),
+            event: which.event.as_deref().map(like),
+            since: which.since.map(pg_time),
+            until: which.until.map(pg_time),
+            outcome: which.cause.map(Cause::outcome),
+            statuses,
+        }
+    }
+
+    fn all(&self) -> [&(dyn ToSql + Sync); 9] {
+        [
+            &self.ended,
+            &self.id,
+            &self.webhook,
+            &self.event,
+            &self.since,
+            &self.until,
+            &self.outcome,
+            &self.statuses.0,
+            &self.statuses.1,
+        ]
     }
 }
 
-/// How many could be sent again.
-pub async fn count(client: &Client, which: &Which<'_>) -> Result<i64, LedgerError> {
-    let (id, webhook) = parameters(which);
-    let row = client.query_one(COUNT, &[&id, &webhook]).await.map_err(doing("counting failed deliveries"))?;
-    Ok(row.get(0))
+/// A pattern of event types in the language of `LIKE`.
+fn like(pattern: &str) -> String {
+    let mut like = String::with_capacity(pattern.len() + 4);
+    for character in pattern.chars() {
+        match character {
+            '*' => like.push('%'),
+            '%' | '_' | '\\' => like.extend(['\\', character]),
+            other => like.push(other),
+        }
+    }
+    like
 }
 
-/// Opens some of them again. Returns how many; call until zero, then [`announce`].
-pub async fn replay(client: &mut Client, which: &Which<'_>) -> Result<u64, LedgerError> {
-    let (id, webhook) = parameters(which);
+/// How many could be sent again.
+pub async fn count(client: &Client, which: &Which) -> Result<Census, LedgerError> {
+    let sql = format!("select count(*), now() from deliveries d where {CHOSEN}");
+    let parameters = Parameters::of(which);
+    let row = client.query_one(&sql, &parameters.all()).await.map_err(doing("counting deliveries"))?;
+    Ok(Census { count: u64::try_from(row.get::<_, i64>(0)).unwrap_or(0), at: time_of(row.get(1)) })
+}
+
+/// Opens some of them again, at most `step` and [`STEP`], that had ended when they were counted. Returns how many; call
+/// until zero, with an [`announce`] after each.
+pub async fn replay(
+    client: &mut Client,
+    which: &Which,
+    census: &Census,
+    reached: &mut Reached,
+    step: u32,
+) -> Result<u64, LedgerError> {
     let doing_it = || doing("sending deliveries again");
+    let (parameters, at, step) = (Parameters::of(which), pg_time(census.at), i64::from(step.min(STEP)));
+    let mut all = parameters.all().to_vec();
+    all.extend([&at as &(dyn ToSql + Sync), &reached.last, &step]);
     let transaction = client.transaction().await.map_err(doing_it())?;
     transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
-    let moved = transaction.query(REPLAY, &[&id, &webhook]).await.map_err(doing_it())?;
+    let moved = transaction.query(&replay_sql(), &all).await.map_err(doing_it())?;
     let count: i64 = moved.iter().map(|row| row.get::<_, i64>(2)).sum();
+    let last = moved.iter().map(|row| row.get::<_, String>(3)).max();
     let webhooks: Vec<&str> = moved.iter().map(|row| row.get(0)).collect();
     let lanes: Vec<i64> = moved.iter().map(|row| row.get(1)).collect();
     transaction.execute(WAKE, &[&webhooks, &lanes]).await.map_err(doing_it())?;
     transaction.commit().await.map_err(doing_it())?;
+    reached.last = last.unwrap_or_default().max(std::mem::take(&mut reached.last));
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
@@ -79,4 +231,15 @@ pub async fn announce(client: &Client) -> Result<(), LedgerError> {
     let notify = "select pg_notify(current_schema(), 'ledger')";
     client.execute(notify, &[]).await.map_err(doing("telling the running instance"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_star_stands_for_anything() {
+        assert_eq!(like("order.*"), "order.%");
+        assert_eq!(like("a_b%.c\\d"), "a\\_b\\%.c\\\\d");
+    }
 }

@@ -6,7 +6,7 @@ use walhook::domain::CommitLsn;
 use walhook::ledger::claim::open_webhooks;
 use walhook::ledger::prune::Retention;
 use walhook::ledger::record::State;
-use walhook::ledger::replay::{Which, replay};
+use walhook::ledger::replay::{Cause, Ended, Reached, Which, count, replay};
 use walhook::ledger::{recorded, states};
 
 use crate::ledger::{Desk, attempt, soon};
@@ -38,8 +38,10 @@ async fn i4_a_replay_keeps_id_and_bytes_begins_the_schedule_anew_and_keeps_the_l
     desk.insert(4, 1, State::Pending, None);
     desk.hear(4).await;
     let mut session = desk.ledger.session("walhook replay").await.expect("a session");
-    let sent = replay(&mut session.client, &Which::Webhook("crm")).await;
-    assert_eq!(sent.expect("a replay"), 3);
+    let which = Which { webhook: Some("crm".into()), ended: vec![Ended::Failed], ..Which::default() };
+    let census = count(&session.client, &which).await.expect("a census");
+    let sent = replay(&mut session.client, &which, &census, &mut Reached::default(), 1000).await;
+    assert_eq!((census.count, sent.expect("a replay")), (3, 3));
     assert_eq!(desk.all().await, ["retrying 1 due", "retrying 1", "retrying 1", "pending 0"]);
     desk.check().await;
     for number in 1..=4 {
@@ -53,6 +55,64 @@ async fn i4_a_replay_keeps_id_and_bytes_begins_the_schedule_anew_and_keeps_the_l
         desk.hear(1).await;
     }
     assert_eq!(desk.all().await, ["delivered 2", "delivered 2", "delivered 2", "delivered 1"]);
+}
+
+#[tokio::test]
+async fn a_replay_takes_what_was_asked_for_in_steps_and_once_when_two_people_press_at_once() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    let failed = || State::Failed("no".to_owned());
+    for (number, status) in [(1, 500), (2, 503), (3, 404), (4, 500), (5, 502)] {
+        desk.insert(number, i64::try_from(number).expect("a lane"), failed(), Some(attempt(status)));
+    }
+    desk.insert(6, 6, State::Delivered, Some(attempt(200)));
+    desk.hear(6).await;
+    let mut session = desk.ledger.session("walhook replay").await.expect("a session");
+    let crm = Which { webhook: Some("crm".into()), ended: vec![Ended::Failed], ..Which::default() };
+    let mut counts = Vec::new();
+    for which in [
+        Which { cause: Some(Cause::Answered(500, 599)), ..crm.clone() },
+        Which { cause: Some(Cause::TimedOut), ..crm.clone() },
+        Which { event: Some("t.*".into()), ..crm.clone() },
+        Which { event: Some("t_created".into()), ..crm.clone() },
+        Which { ended: vec![Ended::Failed, Ended::Delivered], ..crm.clone() },
+        Which { until: Some(desk.delivery(1, 1).committed_at - DAY), ..crm.clone() },
+        Which { webhook: Some("other".into()), ..crm.clone() },
+    ] {
+        counts.push(count(&session.client, &which).await.expect("a census").count);
+    }
+    assert_eq!(counts, [4, 0, 5, 0, 6, 0, 0]);
+
+    let which = Which { cause: Some(Cause::Answered(500, 599)), ..crm.clone() };
+    let census = count(&session.client, &which).await.expect("a census");
+    let mut other = desk.ledger.session("walhook replay").await.expect("a session");
+    let (mut here, mut there) = (Reached::default(), Reached::default());
+    let mut moved = Vec::new();
+    for _ in 0..3 {
+        let (one, two) = tokio::join!(
+            replay(&mut session.client, &which, &census, &mut here, 1),
+            replay(&mut other.client, &which, &census, &mut there, 1),
+        );
+        moved.push(one.expect("a replay") + two.expect("a replay"));
+    }
+    assert_eq!(moved.iter().sum::<u64>(), 4, "{moved:?}");
+    assert_eq!(
+        desk.all().await,
+        ["retrying 1 due", "retrying 1 due", "failed 1", "retrying 1 due", "retrying 1 due", "delivered 1"]
+    );
+    // What ends after it was counted is not taken along.
+    let again = desk.claim(1).await.remove(0);
+    desk.finish(again, failed(), Some(attempt(500)));
+    desk.hear(1).await;
+    let late = replay(&mut session.client, &which, &census, &mut Reached::default(), 9).await;
+    assert_eq!(late.expect("a replay"), 0);
+
+    let delivered = Which { ended: vec![Ended::Delivered], ..crm };
+    let census = count(&session.client, &delivered).await.expect("a census");
+    let sent = replay(&mut session.client, &delivered, &census, &mut Reached::default(), 9).await;
+    assert_eq!(sent.expect("a replay"), 1);
+    assert_eq!(desk.all().await.last().expect("a row"), "retrying 1 due");
+    desk.check().await;
 }
 
 #[tokio::test]

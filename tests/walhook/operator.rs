@@ -113,7 +113,18 @@ async fn operator_sees_a_dead_endpoint_and_sends_its_dead_letters_again_with_the
 
     let (code, said) = desk.run(&["retry", &first]).await;
     assert_eq!(code, Some(1));
-    contains(&said, &["cannot be sent again", "It is delivered."]);
+    contains(&said, &["cannot be sent again", "It is delivered; --status delivered sends it again"]);
+    let (code, said) =
+        desk.run(&["retry", "crm", "--error", "5xx", "--since", "1h", "--event", "orders.*"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    contains(&said, &["crm has no failed deliveries that can be sent again"]);
+    let (code, said) = desk.run(&["retry", &first, "--status", "delivered", "--rate", "5/s"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let taken = |came: &[crate::support::Request]| {
+        came.iter().filter(|request| request.accepted && request.id() == first).count() == 2
+    };
+    receiver.wait("/crm", "the first once more", PATIENCE, taken).await;
+    eventually("both delivered", PATIENCE, async || database.number(delivered).await == 2).await;
     let (code, said) = desk.run(&["retry", "cmr"]).await;
     assert_eq!(code, Some(1));
     contains(&said, &["there is no webhook \"cmr\"", "Perhaps you meant \"crm\"."]);
