@@ -64,6 +64,7 @@ fn relation(schema: &str, table: &str) -> Arc<Relation> {
     let column = |(name, kind, type_modifier): &Described| Column {
         name: (*name).into(),
         type_oid: 0,
+        type_name: None,
         type_modifier: *type_modifier,
         in_identity: *name == "id",
         kind: kind(),
