@@ -56,7 +56,8 @@
 //! ```
 //!
 //! Existing rows come by the same way: [`backfill`] reads them between two marks in the log, and intake makes events of
-//! them at the second one's place. An event needs no table either: a logical message is one.
+//! them at the second one's place. An event needs no table either: a logical message is one. And a table's new shape is one,
+//! where a webhook asks for it ([`intake::Shapes`]).
 //!
 //! What an operator does is in `control`; bounds of every kind are in [`domain::limits`]; SQL on our own tables is in `ledger` and `migrations/`, nowhere else.
 //!

@@ -18,7 +18,7 @@ use crate::chores::{self, upkeep};
 use crate::clock::Clock;
 use crate::config::OnSlotLost;
 use crate::control::{ControlError, fit, manage};
-use crate::intake::{Intake, Recovery};
+use crate::intake::{Intake, Recovery, Shapes};
 use crate::ledger::overview::Gap;
 use crate::ledger::own::{Fork, Identity, Ownership};
 use crate::ledger::prune::Retention;
@@ -334,6 +334,7 @@ impl Workers {
             server: self.places.database.clone(),
             pages: pages.clone(),
             recovery,
+            shapes: Shapes::new(self.places.ledger.clone(), self.own.clone()),
             clock: self.clock.clone(),
         };
         tasks.spawn(

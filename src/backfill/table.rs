@@ -81,6 +81,7 @@ impl Table {
         let columns = kept.map(|column| Column {
             name: column.name.as_str().into(),
             type_oid: column.type_oid,
+            type_name: Some(column.type_name.as_str().into()),
             type_modifier: column.type_modifier,
             in_identity: full || column.in_key,
             kind: kind_of(column.type_oid, Some(&column.type_name)),

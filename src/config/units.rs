@@ -75,6 +75,8 @@ fn leading(text: &str, passes: impl Fn(char) -> bool) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -128,5 +130,24 @@ mod tests {
         }
         assert_eq!(show_duration(Duration::from_secs(5400)), "1h30m");
         assert_eq!(show_size(65_536), "64KiB");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_reads_back_as_it_was(millis in 0_u64..1 << 50, bytes in 0_usize..1 << 50) {
+            let span = Duration::from_millis(millis);
+            prop_assert_eq!(duration(&show_duration(span)).ok(), Some(span));
+            prop_assert_eq!(size(&show_size(bytes)).ok(), Some(bytes));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[0-9]{0,3}(ms|[smhdKMGiB ]{0,3})[0-9a-z]{0,3}|.*") {
+            if let Ok(span) = duration(&text) {
+                prop_assert_eq!(duration(&show_duration(span)).ok(), Some(span));
+            }
+            if let Ok(bytes) = size(&text) {
+                prop_assert_eq!(size(&show_size(bytes)).ok(), Some(bytes));
+            }
+        }
     }
 }

@@ -139,7 +139,7 @@ impl ControlError {
             Self::SlotBusy { pid, .. } => Some(format!("It is active for PID {pid}.")),
             Self::Data { .. } => Some(
                 "It is a JSON object with \"record\" (an object or null) and, as you like, \"old\", \"changed\", \
-                 \"unavailable\", \"operation\", \"schema\", \"table\"; or a whole standard body with these in \"data\"."
+                 \"unavailable\", \"operation\", \"schema\", \"table\" (or, for a table's new shape, \"schema_change\"); or a whole standard body with these in \"data\"."
                     .to_owned(),
             ),
             _ => None,

@@ -40,6 +40,11 @@ impl LonelyPattern {
 
     /// What to do.
     pub fn hint(&self) -> String {
+        if self.pattern == "schema.changed" {
+            return "A table's new shape makes the event TABLE.schema_changed; \"*.schema_changed\" takes those of all \
+                    tables."
+                .to_owned();
+        }
         let message = format!(
             "The type of a logical message is declared: [[events]] type = \"{}\" on = [\"message\"].",
             self.pattern

@@ -11,10 +11,10 @@ use super::ControlError;
 use crate::clock::Clock;
 use crate::domain::{
     Cell, Change, Column, CommitLsn, Event, EventId, Lsn, OldRow, Operation, Origin, Place, Relation,
-    ReplicaIdentity, TableRules, Transaction, Tuple, ValueKind,
+    ReplicaIdentity, TableRules, TableShape, Transaction, Tuple, ValueKind,
 };
 use crate::pgoutput::{self, kind_of};
-use crate::render::write_data;
+use crate::render::{write_data, write_schema_data};
 use crate::source::{ColumnInfo, RowIdentity, TableInfo};
 
 /// An event's data as somebody wrote it: the fields of `data`, each as its bytes.
@@ -35,6 +35,8 @@ pub struct Given {
     changed: Option<Vec<String>>,
     #[serde(default)]
     unavailable: Vec<String>,
+    #[serde(default)]
+    schema_change: Option<Box<RawValue>>,
     #[serde(skip)]
     of_no_table: bool,
 }
@@ -54,6 +56,8 @@ struct Data<'a> {
     old: Option<&'a RawValue>,
     changed: Option<&'a [String]>,
     unavailable: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_change: Option<&'a RawValue>,
 }
 
 impl Given {
@@ -74,7 +78,7 @@ impl Given {
                 return Err(bad(format!("\"{name}\" is neither an object nor null")));
             }
         }
-        if given.record.is_none() && given.old.is_none() {
+        if given.record.is_none() && given.old.is_none() && given.schema_change.is_none() {
             return Err(bad("it has neither \"record\" nor \"old\"".to_owned()));
         }
         Ok(given)
@@ -115,6 +119,7 @@ impl Given {
             old: self.old.as_deref(),
             changed: self.changed.as_deref(),
             unavailable: &self.unavailable,
+            schema_change: self.schema_change.as_deref(),
         };
         serde_json::to_vec(&data).map_err(|error| ControlError::Data { problem: error.to_string() })
     }
@@ -153,9 +158,14 @@ pub(super) fn data(
     table: &TableInfo,
     columns: &[ColumnInfo],
     operation: Operation,
-    rules: impl FnOnce(&Relation) -> TableRules,
+    rules: impl Fn(&Relation) -> TableRules,
 ) -> Vec<u8> {
     let relation = relation(table, columns);
+    if operation == Operation::Schema
+        && let Some(data) = shape_data(&relation, &rules(&relation))
+    {
+        return data;
+    }
     let row = || Tuple(columns.iter().map(value).collect());
     let full = table.identity == RowIdentity::Full;
     let old = match operation {
@@ -171,6 +181,18 @@ pub(super) fn data(
     data
 }
 
+/// As if the table's last column had just been added.
+fn shape_data(relation: &Relation, rules: &TableRules) -> Option<Vec<u8>> {
+    let hides = |column: &str| rules.hides(column);
+    let now = TableShape::of(relation);
+    let mut before = now.clone();
+    before.columns.remove(now.columns.iter().rposition(|column| !hides(&column.name))?);
+    let mut data = Vec::new();
+    let difference = now.since(&before, hides)?;
+    write_schema_data(Operation::Test, (&now.schema, &now.table), &difference, &mut data);
+    Some(data)
+}
+
 fn json(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
     let _form = pgoutput::write_json(kind, text, out);
 }
@@ -181,6 +203,7 @@ pub(super) fn relation(table: &TableInfo, columns: &[ColumnInfo]) -> Relation {
     let column = |column: &ColumnInfo| Column {
         name: column.name.as_str().into(),
         type_oid: column.type_oid,
+        type_name: Some(column.type_name.as_str().into()),
         type_modifier: column.type_modifier,
         in_identity: full || column.in_key,
         kind: kind_of(column.type_oid, Some(&column.type_name)),
@@ -339,6 +362,10 @@ mod tests {
         assert_eq!((&made["record"], &made["old"]), (&Value::Null, &json!({ "id": 1 })));
         let made = sample(RowIdentity::Full, Operation::Update);
         assert_eq!((&made["record"], &made["old"]), (&row, &row));
+        let made = sample(RowIdentity::Key, Operation::Schema);
+        assert_eq!((&made["operation"], &made["record"]), (&json!("test"), &Value::Null));
+        let change = &made["schema_change"];
+        assert_eq!((&change["added"][0]["name"], &change["removed"]), (&json!("double"), &json!([])));
     }
 
     #[test]

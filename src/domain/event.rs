@@ -29,6 +29,8 @@ pub enum Operation {
     Message,
     /// A sample sent by hand.
     Test,
+    /// The table has another shape than before.
+    Schema,
 }
 
 impl Operation {
@@ -42,13 +44,15 @@ impl Operation {
             Self::Snapshot => "snapshot",
             Self::Message => "message",
             Self::Test => "test",
+            Self::Schema => "schema",
         }
     }
 
     /// The operation of a word as [`Operation::as_str`] writes it; anything else reads as `test`.
     pub fn from_word(word: &str) -> Self {
-        let all = [Self::Insert, Self::Update, Self::Delete, Self::Truncate, Self::Snapshot, Self::Message];
-        all.into_iter().find(|o| o.as_str() == word).unwrap_or(Self::Test)
+        let rows = [Self::Insert, Self::Update, Self::Delete, Self::Truncate, Self::Snapshot];
+        let mut all = rows.into_iter().chain([Self::Message, Self::Schema]);
+        all.find(|o| o.as_str() == word).unwrap_or(Self::Test)
     }
 
     /// The last part of the event type that a change of this kind makes by itself.
@@ -59,6 +63,7 @@ impl Operation {
             Self::Delete => "deleted",
             Self::Truncate => "truncated",
             Self::Message => "message",
+            Self::Schema => "schema_changed",
         }
     }
 }

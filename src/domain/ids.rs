@@ -21,6 +21,12 @@ use super::CommitLsn;
 
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
+/// What stands for the event of a table's new shape, in the place of a named event's type: no type has a space.
+///
+/// It shares its place with the row change that showed the shape, and sorts before it: fifteen leading bits of its
+/// fingerprints are zero.
+pub const OF_SHAPE: &str = "schema change";
+
 /// Characters of an id before its fingerprint.
 const STEM: usize = 4 + 4 + 13 + 7;
 
@@ -73,6 +79,11 @@ fn fingerprint(system: u64, parts: [&str; 2]) -> u64 {
     u64::from_be_bytes(first)
 }
 
+/// A fingerprint of so many digits, made small for what comes first at its place.
+fn first_or_any(named: &str, fingerprint: u64, count: u32) -> u64 {
+    if named == OF_SHAPE { fingerprint & ((1 << (5 * (count - 3))) - 1) } else { fingerprint }
+}
+
 fn stem(prefix: &str, place: &Place) -> String {
     let mut text = String::with_capacity(40);
     text.push_str(prefix);
@@ -87,7 +98,7 @@ impl EventId {
     /// change's own `created`, `updated`, `deleted`.
     pub fn of(place: &Place, named: &str) -> Self {
         let mut text = stem("evt_", place);
-        digits(&mut text, fingerprint(place.origin.system, [named, ""]), 10);
+        digits(&mut text, first_or_any(named, fingerprint(place.origin.system, [named, ""]), 10), 10);
         Self(text.into())
     }
 }
@@ -96,7 +107,7 @@ impl DeliveryId {
     /// The id of the delivery of a change's event to a webhook, by its name.
     pub fn of(place: &Place, named: &str, webhook: &str) -> Self {
         let mut text = stem("dlv_", place);
-        digits(&mut text, fingerprint(place.origin.system, [named, webhook]), 12);
+        digits(&mut text, first_or_any(named, fingerprint(place.origin.system, [named, webhook]), 12), 12);
         Self(text.into())
     }
 
@@ -163,6 +174,19 @@ mod tests {
         }
         let floor = DeliveryId::floor_after(Origin { system: 7, generation: 1 }, CommitLsn(Lsn(5)));
         assert!(floor > ids[2] && floor < ids[3]);
+    }
+
+    #[test]
+    fn the_event_of_a_new_shape_sorts_before_the_change_that_showed_it() {
+        let here = place(3, 77, 4);
+        for webhook in ["a", "crm", "billing"] {
+            let first = DeliveryId::of(&here, OF_SHAPE, webhook);
+            assert!(first.as_str().len() == 40 && first.fingerprint().starts_with("000"), "{first}");
+            assert!(first < DeliveryId::of(&here, "", webhook));
+            assert!(first > DeliveryId::of(&place(3, 77, 3), "", webhook));
+        }
+        assert_ne!(DeliveryId::of(&here, OF_SHAPE, "a"), DeliveryId::of(&here, OF_SHAPE, "b"));
+        assert!(EventId::of(&here, OF_SHAPE) < EventId::of(&here, ""));
     }
 
     #[test]

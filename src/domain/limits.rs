@@ -46,6 +46,9 @@ pub const SIGNATURES: usize = 16;
 /// Types of logical messages whose webhooks are remembered at once.
 pub const MESSAGE_TYPES: usize = 1000;
 
+/// Shapes of tables that the ledger remembers, over all slots; dropped tables leave theirs behind.
+pub const SHAPES: i64 = 100_000;
+
 /// Rows of a page of a backfill.
 pub const BACKFILL_PAGE_ROWS: usize = 500;
 /// Bytes of a page of a backfill, after which it ends early.

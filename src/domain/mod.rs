@@ -13,18 +13,20 @@ mod position;
 mod retry;
 mod row;
 mod rules;
+mod shape;
 mod webhook;
 
 pub use delivery::{
     Attempt, Delivery, DeliveryStatus, Lane, Outcome, RefusedBy, TimeoutStage, UnreachableBy, lane_of,
 };
 pub use event::{Event, MARK_PREFIX, MESSAGE_PREFIX, Operation, Transaction};
-pub use ids::{DeliveryId, EventId, Origin, Place};
+pub use ids::{DeliveryId, EventId, OF_SHAPE, Origin, Place};
 pub use lineage::Lineage;
 pub use position::{CommitLsn, EndLsn, Lsn, ParseLsnError};
 pub use retry::{FailReason, RetryPolicy, Verdict, judge};
 pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};
 pub use rules::{JsonWriter, Seen, TableRules, Treatment};
+pub use shape::{ColumnShape, IdentityShape, NameShape, Retyped, SchemaChange, TableShape, Turn, TypeShape};
 pub use webhook::{
     BodyShape, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule, TemplateSource, Webhook,
     WebhookSource,

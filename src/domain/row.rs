@@ -39,6 +39,8 @@ pub struct Column {
     pub name: Box<str>,
     /// The type's oid (a domain announces its base type).
     pub type_oid: u32,
+    /// The type's name, with its schema outside `pg_catalog`; `None` where it is not known.
+    pub type_name: Option<Box<str>>,
     /// The type modifier, -1 where there is none.
     pub type_modifier: i32,
     /// Whether it is part of the replica identity (with `FULL`, every column is).
@@ -48,7 +50,8 @@ pub struct Column {
 }
 
 /// `REPLICA IDENTITY` of a table, as the stream announces it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReplicaIdentity {
     /// The primary key (or nothing, where the table has none).
     Default,

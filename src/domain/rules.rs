@@ -27,6 +27,8 @@ pub enum Treatment {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableRules {
     by_position: Box<[Treatment]>,
+    /// The names of the excluded columns, those that are no longer or not yet there too.
+    hidden: Box<[String]>,
     fold_moves: Box<[usize]>,
 }
 
@@ -56,6 +58,7 @@ impl TableRules {
         };
         Self {
             by_position: relation.columns.iter().map(|column| treat(&column.name)).collect(),
+            hidden: rule.exclude.as_slice().into(),
             fold_moves: sent_of_old(&rule.fold_moves, relation).unwrap_or_default(),
         }
     }
@@ -64,6 +67,11 @@ impl TableRules {
     /// as it is described here does not send all of them with a delete.
     pub fn fold_moves(&self) -> &[usize] {
         &self.fold_moves
+    }
+
+    /// Whether a column of this name never leaves.
+    pub fn hides(&self, column: &str) -> bool {
+        self.hidden.iter().any(|hidden| hidden == column)
     }
 
     /// What happens to the column at a position.
@@ -148,7 +156,14 @@ mod tests {
     use super::*;
 
     fn column(name: &str, in_identity: bool) -> Column {
-        Column { name: name.into(), type_oid: 25, type_modifier: -1, in_identity, kind: ValueKind::Text }
+        Column {
+            name: name.into(),
+            type_oid: 25,
+            type_name: None,
+            type_modifier: -1,
+            in_identity,
+            kind: ValueKind::Text,
+        }
     }
 
     fn text(value: &'static str) -> Cell {

@@ -1,5 +1,7 @@
 //! One change, or one logical message, and all the deliveries it owes.
 
+mod shape;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -214,17 +216,18 @@ impl Expander {
         Expansion {
             subject,
             owed: owed.into_iter(),
-            place: Place {
-                origin: self.lineage.of(transaction.commit),
-                commit: transaction.commit,
-                sequence,
-            },
+            place: self.place(transaction, sequence),
             transaction,
             database: Arc::clone(&self.database),
             event: None,
             salt: None,
             payload,
         }
+    }
+
+    /// Where something stands.
+    pub fn place(&self, transaction: Transaction, sequence: u32) -> Place {
+        Place { origin: self.lineage.of(transaction.commit), commit: transaction.commit, sequence }
     }
 
     fn interest_in(&mut self, snapshot: &Snapshot, event_type: &str) -> Arc<MessageInterest> {
@@ -275,7 +278,7 @@ pub(super) struct Expansion {
     transaction: Transaction,
     database: Arc<str>,
     event: Option<Event>,
-    /// What the ids of a row's deliveries are made of, in the place of an event's name.
+    /// What the ids of a backfill's row, or of a table's shape, are made of, in the place of an event's name.
     salt: Option<String>,
     payload: Payload,
 }

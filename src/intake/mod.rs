@@ -8,6 +8,9 @@
 //! ([`progress`]). After a restart of the process nothing is remembered here, so the ledger is asked which deliveries
 //! it holds already ([`recovery`], invariant I3), until the stream has passed the last of them.
 //!
+//! Where a webhook wants to know of tables' new shapes, each new description of a table is compared with the one that the
+//! ledger remembers ([`shapes`]).
+//!
 //! A template that fails on a row, or a row that is too large, makes that delivery *dead*: recorded as failed with
 //! the reason, and nothing else suffers (invariant I8).
 
@@ -17,6 +20,7 @@ mod keys;
 mod messages;
 mod progress;
 mod recovery;
+mod shapes;
 mod snapshot;
 mod window;
 
@@ -39,6 +43,7 @@ use fold::Held;
 use keys::Keys;
 use progress::Progress;
 pub use recovery::Recovery;
+pub use shapes::Shapes;
 use window::Window;
 
 /// Deliveries handed to the dispatcher at once, at most.
@@ -70,6 +75,8 @@ pub struct Intake {
     pub pages: Pages,
     /// What the ledger held at the start.
     pub recovery: Recovery,
+    /// What the tables looked like.
+    pub shapes: Shapes,
     /// The time.
     pub clock: Clock,
 }
@@ -146,7 +153,7 @@ impl Intake {
                 }
                 Some(Item::Restarted) => {
                     running.progress.restart();
-                    running.expander.forget_relations();
+                    running.forget_relations();
                     Ok(())
                 }
                 None => break,
@@ -177,7 +184,7 @@ impl Running {
             if begins && self.with.catalog.has_changed().unwrap_or(false) {
                 // A transaction is taken whole under one snapshot, also when it comes again after a lost connection.
                 self.snapshot = self.with.catalog.borrow_and_update().snapshot.clone();
-                self.expander.forget_relations();
+                self.forget_relations();
             }
             if piece.begins {
                 self.window.begin(piece.transaction.xid);
@@ -199,6 +206,12 @@ impl Running {
         Ok(())
     }
 
+    /// The snapshot or the connection is another: what was resolved is void.
+    fn forget_relations(&mut self) {
+        self.expander.forget_relations();
+        self.with.shapes.forget_relations();
+    }
+
     fn tell(&self, chunk: &Chunk, changes: usize) {
         metrics::counter!("walhook_source_changes_total").increment(u64::try_from(changes).unwrap_or(0));
         let Some((last, _)) = chunk.pieces().last() else { return };
@@ -214,6 +227,9 @@ impl Running {
         }
         let expansion = match entry {
             Entry::Row(raw) => {
+                if self.snapshot.matcher.wants_shapes() {
+                    self.shape(piece.transaction, raw).await?;
+                }
                 if self.window.watches(raw.relation.id) {
                     let touched = self.expander.touched(&self.snapshot, raw).await;
                     self.window.touch(touched);

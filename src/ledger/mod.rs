@@ -22,6 +22,7 @@ pub mod recorded;
 pub mod replay;
 mod row;
 pub mod schema;
+pub mod shapes;
 pub mod states;
 pub mod trigger;
 pub mod writer;

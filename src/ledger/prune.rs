@@ -72,6 +72,7 @@ impl Ledger {
                 dropped.push(partition);
             }
         }
+        super::shapes::prune(&session.client).await?;
         Ok(dropped)
     }
 }

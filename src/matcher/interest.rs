@@ -60,6 +60,7 @@ pub struct Interest {
     updated: Candidates,
     deleted: Candidates,
     truncated: Candidates,
+    reshaped: Candidates,
 }
 
 /// The event types of one operation that anybody wants. Conditions are referred to by slot, so that one that many
@@ -120,6 +121,7 @@ impl Interest {
             updated: of(Operation::Update),
             deleted: of(Operation::Delete),
             truncated: of(Operation::Truncate),
+            reshaped: of(Operation::Schema),
             rules: Arc::new(rules),
         }
     }
@@ -131,7 +133,7 @@ impl Interest {
 
     /// How many pairs of event type and webhook there are: the most that one change is compared with.
     pub fn candidates(&self) -> usize {
-        let lists = [&self.created, &self.updated, &self.deleted, &self.truncated];
+        let lists = [&self.created, &self.updated, &self.deleted, &self.truncated, &self.reshaped];
         lists.iter().flat_map(|list| &list.types).map(|candidate| candidate.subscribers.len()).sum()
     }
 
@@ -151,6 +153,7 @@ impl Interest {
             Operation::Update => Some(&self.updated),
             Operation::Delete => Some(&self.deleted),
             Operation::Truncate => Some(&self.truncated),
+            Operation::Schema => Some(&self.reshaped),
             Operation::Message => None,
         }
     }

@@ -9,7 +9,7 @@
 //!
 //! A table's *prefix* is `[tables.NAME] event`, or its name (`schema.table` outside `public`). A change makes
 //! `prefix.created`, `.updated`, `.deleted` or `.truncated`, and those `[[events]]` of the table whose `on` has its
-//! operation and whose `when` holds. A webhook is a candidate where one of its patterns matches the type; its filter
+//! operation and whose `when` holds; a new shape of the table makes `prefix.schema_changed`. A webhook is a candidate where one of its patterns matches the type; its filter
 //! decides. Everything here is immutable: a reload builds another matcher.
 //!
 //! A condition that cannot be answered on a row does not match, and is reported with the deliveries (invariant I8).
@@ -52,6 +52,8 @@ pub struct Matcher {
     /// Webhooks by each pattern with a star.
     starred: Vec<(String, Vec<usize>)>,
     filters: Vec<Option<Arc<Condition>>>,
+    /// Whether any pattern asks for changes of tables' shapes.
+    wants_shapes: bool,
 }
 
 #[derive(Debug)]
@@ -144,6 +146,7 @@ impl Matcher {
             let what = || format!("webhooks.{}.filter", webhook.name);
             matcher.filters.push(conditions.compile(what, webhook.filter.as_ref()));
             for pattern in &webhook.events {
+                matcher.wants_shapes |= pattern::names_shapes(pattern);
                 if pattern.contains('*') {
                     starred.entry(pattern).or_default().push(index);
                 } else {
@@ -155,6 +158,11 @@ impl Matcher {
         if conditions.errors.is_empty() { Ok(matcher) } else { Err(conditions.errors) }
     }
 
+    /// Whether anybody wants to know of changes of a table's shape.
+    pub fn wants_shapes(&self) -> bool {
+        self.wants_shapes
+    }
+
     /// What is wanted of a table as the stream describes it.
     pub fn interest(&self, relation: &Relation) -> Interest {
         let rules = TableRules::resolve(self.rule(&relation.schema, &relation.name), relation);
@@ -164,7 +172,7 @@ impl Matcher {
     /// Every event type the table can make, whether wanted or not.
     pub fn types_of(&self, schema: &str, table: &str) -> Vec<TypeOf> {
         let prefix = self.prefix(schema, table);
-        let own = OPERATIONS.into_iter().map(|operation| TypeOf {
+        let own = OPERATIONS.into_iter().chain([Operation::Schema]).map(|operation| TypeOf {
             event_type: format!("{prefix}.{}", operation.type_suffix()).into(),
             operation,
             named: false,
@@ -194,7 +202,8 @@ impl Matcher {
         let mut wants = Wants::default();
         for candidate in self.types_of(schema, table) {
             let wanted = match candidate.operation {
-                Operation::Insert => &mut wants.insert,
+                // The first row after a new shape shows it: one that comes from every table.
+                Operation::Insert | Operation::Schema => &mut wants.insert,
                 Operation::Update => &mut wants.update,
                 Operation::Delete => &mut wants.delete,
                 Operation::Truncate => &mut wants.truncate,

@@ -1,8 +1,23 @@
 //! Patterns of event types: `*` stands for any run of characters, the empty one too.
+//!
+//! Types that end in `.schema_changed` must be asked for by that word: `*` or `orders.*` means rows, and who has asked for
+//! rows shall not one day be sent something else.
 
-/// Whether `pattern` matches the whole of `text`. Linear: between stars the leftmost fit is taken, and no star is
-/// ever looked at twice.
+/// How the types end that no star stands for.
+const BY_NAME_ONLY: &str = ".schema_changed";
+
+/// Whether `pattern` matches the whole of `text`.
 pub fn pattern_matches(pattern: &str, text: &str) -> bool {
+    fits(pattern, text) && (!text.ends_with(BY_NAME_ONLY) || names_shapes(pattern))
+}
+
+/// Whether a pattern asks for changes of tables' shapes.
+pub(super) fn names_shapes(pattern: &str) -> bool {
+    pattern.ends_with(BY_NAME_ONLY)
+}
+
+/// Linear: between stars the leftmost fit is taken, and no star is ever looked at twice.
+fn fits(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(head) else { return false };
     let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
@@ -46,6 +61,22 @@ mod tests {
         check("a*b*b", "ab", false);
         check("order.updated", "order.updated", true);
         check("", "x", false);
+    }
+
+    #[test]
+    fn a_star_does_not_stand_for_the_change_of_a_tables_shape() {
+        let check = |pattern: &str, expect: bool| {
+            assert_eq!(pattern_matches(pattern, "orders.schema_changed"), expect, "{pattern}");
+        };
+        for not_asked in
+            ["*", "orders.*", "orders.*changed", "*schema_changed", "orders.schema_*", "items.schema_changed"]
+        {
+            check(not_asked, false);
+        }
+        for asked in ["orders.schema_changed", "*.schema_changed", "ord*.schema_changed"] {
+            check(asked, true);
+        }
+        assert!(!pattern_matches("*.schema_changed", "orders.updated"));
     }
 
     proptest! {

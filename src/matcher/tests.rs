@@ -64,6 +64,7 @@ fn relation(schema: &str, table: &str) -> Arc<Relation> {
     let column = |(name, kind, type_modifier): &Described| Column {
         name: (*name).into(),
         type_oid: 0,
+        type_name: None,
         type_modifier: *type_modifier,
         in_identity: *name == "id",
         kind: kind(),
@@ -291,7 +292,30 @@ fn types_of_a_table_are_its_own_and_the_named() {
     let matcher = Matcher::build(&[rule("orders", Some("order"))], &[completed("true")], &[]).unwrap();
     let types: Vec<_> =
         matcher.types_of("public", "orders").into_iter().map(|t| t.event_type.to_string()).collect();
-    let expect = ["order.created", "order.updated", "order.deleted", "order.truncated", "order.completed"];
+    let expect = [
+        "order.created",
+        "order.updated",
+        "order.deleted",
+        "order.truncated",
+        "order.schema_changed",
+        "order.completed",
+    ];
     assert_eq!(types, expect);
     assert_eq!(matcher.conditions_on("public", "orders").len(), 1);
+}
+
+#[test]
+fn a_tables_new_shape_is_wanted_only_by_who_asks_for_it_and_takes_no_updates_of_the_table() {
+    let hook = |events: &[&str]| webhook("crm", events, None);
+    let wants = |events: &[&str]| {
+        let matcher = Matcher::build(&[], &[], &[hook(events)]).unwrap();
+        let of_shape = matcher.interest(&relation("public", "orders")).wants(Operation::Schema);
+        (matcher.wants_shapes(), of_shape, matcher.wants("public", "orders").update)
+    };
+    assert_eq!(wants(&["*"]), (false, false, true));
+    assert_eq!(wants(&["orders.schema_changed"]), (true, true, false));
+    assert_eq!(wants(&["items.schema_changed"]), (true, false, false));
+    let matcher = Matcher::build(&[], &[], &[hook(&["*.schema_changed"])]).unwrap();
+    let wants = matcher.wants("public", "orders");
+    assert!(wants.insert && !wants.update && !wants.delete && !wants.explicit);
 }

@@ -219,3 +219,29 @@ pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     add_member_overload!(env, fn minutes: (Moment) -> CelInt, name = "getMinutes")?;
     add_member_overload!(env, fn seconds: (Moment) -> CelInt, name = "getSeconds")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_timestamp_reads_alike_in_postgres_text_and_in_iso_8601(micros in -62_135_596_800_000_000..=253_370_764_799_999_999_i64) {
+            let moment = Timestamp::from_microsecond(micros).unwrap();
+            let iso = moment.to_string();
+            let postgres = iso.replace('T', " ").replace('Z', "+00");
+            for text in [&iso, &postgres, &iso.replace('Z', ""), &postgres.replace("+00", "")] {
+                prop_assert_eq!(parse_moment(text), Some(moment), "{}", text);
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_moment_or_none(text in "[0-9TZ:. +-]{0,40}|.*") {
+            if let Some(moment) = parse_moment(&text) {
+                prop_assert_eq!(parse_moment(&moment.to_string()), Some(moment));
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //! `_` is taken for an array; its values go out as their text, unless that reads as an array.
 
 use rustc_hash::FxHashMap;
+use tokio_postgres::types::Type;
 
 use crate::domain::{ValueKind, limits};
 
@@ -30,6 +31,15 @@ impl TypeNames {
     /// Schema and name of an announced type.
     pub fn get(&self, oid: u32) -> Option<(&str, &str)> {
         self.names.get(&oid).map(|(schema, name)| (&**schema, &**name))
+    }
+
+    /// The name of a type as people know it: announced, or of the system catalog.
+    pub(super) fn name(&self, type_oid: u32) -> Option<Box<str>> {
+        match self.get(type_oid) {
+            Some(("pg_catalog", name)) => Some(name.into()),
+            Some((schema, name)) => Some(format!("{schema}.{name}").into()),
+            None => Type::from_oid(type_oid).map(|of_catalog| of_catalog.name().into()),
+        }
     }
 
     /// The kind of a column of that type.
@@ -177,6 +187,9 @@ mod tests {
         assert_eq!(types.kind(20_001), ValueKind::Json);
         assert_eq!(types.kind(20_002), ValueKind::Array(Box::new(ValueKind::Text), b':'));
         assert_eq!(types.get(20_000), Some(("app", "json")));
+        let name = |oid| types.name(oid);
+        assert_eq!((name(20_000).as_deref(), name(20_001).as_deref()), (Some("app.json"), Some("json")));
+        assert_eq!((name(1007).as_deref(), name(19_999)), (Some("_int4"), None));
     }
 
     #[test]

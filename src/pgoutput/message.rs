@@ -235,7 +235,8 @@ fn column(at: &mut Cursor, types: &TypeNames) -> Result<Column, DecodeError> {
     let name = at.string("a column's name")?;
     let type_oid = at.u32("a column's type")?;
     let type_modifier = at.i32("a column's type modifier")?;
-    Ok(Column { name, type_oid, type_modifier, in_identity, kind: types.kind(type_oid) })
+    let (type_name, kind) = (types.name(type_oid), types.kind(type_oid));
+    Ok(Column { name, type_oid, type_name, type_modifier, in_identity, kind })
 }
 
 fn insert(at: &mut Cursor) -> Result<Message, DecodeError> {

@@ -1,7 +1,7 @@
 //! The `data` object of a body: made once per change, shared by every webhook.
 
 use super::escape::json_string;
-use crate::domain::{Change, JsonWriter, Seen, TableRules};
+use crate::domain::{Change, JsonWriter, Operation, SchemaChange, Seen, TableRules};
 
 /// Appends the `data` object: operation, schema, table, record, old, changed, unavailable, in this order, compact. What
 /// was not sent is absent, never null; excluded columns are nowhere, masked ones masked.
@@ -39,6 +39,28 @@ pub fn write_message_data(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"operation\":\"message\",\"schema\":null,\"table\":null,\"record\":");
     out.extend_from_slice(payload);
     out.extend_from_slice(b",\"old\":null,\"changed\":null,\"unavailable\":[]}");
+}
+
+/// The same of a table's new shape: there is no row, and `schema_change` tells the difference. The table has the name that it
+/// has by now; `operation` is `schema`, or `test` for a sample.
+pub fn write_schema_data(
+    operation: Operation,
+    (schema, table): (&str, &str),
+    difference: &SchemaChange<'_>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"{\"operation\":\"");
+    out.extend_from_slice(operation.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"schema\":");
+    json_string(schema, out);
+    out.extend_from_slice(b",\"table\":");
+    json_string(table, out);
+    out.extend_from_slice(
+        b",\"record\":null,\"old\":null,\"changed\":null,\"unavailable\":[],\"schema_change\":",
+    );
+    let written = serde_json::to_vec(difference).unwrap_or_else(|_| b"null".to_vec());
+    out.extend_from_slice(&written);
+    out.push(b'}');
 }
 
 fn row<'a>(change: &Change, json: JsonWriter, out: &mut Vec<u8>, seen: impl Fn(usize) -> Seen<'a>) {

@@ -10,7 +10,7 @@ use crate::domain::Event;
 /// beyond a double) is its text.
 pub(super) fn fields(event: &Event, data: &[u8], webhook: &str) -> Result<Json, serde_json::Error> {
     let parts: Parts<'_> = serde_json::from_slice(data)?;
-    Ok(json!({
+    let mut fields = json!({
         "id": event.id.as_str(),
         "type": &*event.event_type,
         "timestamp": format!("{:.6}", event.transaction.committed_at),
@@ -30,7 +30,11 @@ pub(super) fn fields(event: &Event, data: &[u8], webhook: &str) -> Result<Json, 
             "sequence": event.place.sequence,
             "webhook": webhook,
         },
-    }))
+    });
+    if let (Some(change), Some(Json::Object(data))) = (parts.schema_change, fields.get_mut("data")) {
+        data.insert("schema_change".to_owned(), value(change));
+    }
+    Ok(fields)
 }
 
 fn row(row: Option<&RawValue>) -> Result<Json, serde_json::Error> {

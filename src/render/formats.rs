@@ -31,6 +31,9 @@ pub(super) struct Parts<'a> {
     pub(super) changed: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow)]
     pub(super) unavailable: &'a RawValue,
+    /// How the table's shape differs from the one before.
+    #[serde(borrow, default)]
+    pub(super) schema_change: Option<&'a RawValue>,
 }
 
 /// A row's values by column.
@@ -80,6 +83,13 @@ impl Body {
         match text {
             Some(text) => self.text(before, text),
             None => self.value(before, None),
+        }
+    }
+
+    /// Appends what only the events of tables' shapes have.
+    fn schema_change(&mut self, parts: &Parts<'_>) {
+        if parts.schema_change.is_some() {
+            self.value(",\"schema_change\":", parts.schema_change);
         }
     }
 
@@ -134,6 +144,7 @@ fn supabase(body: &mut Body, parts: &Parts<'_>) {
     body.text_or_null(",\"schema\":", parts.schema.as_deref());
     body.value(",\"record\":", parts.record);
     body.value(",\"old_record\":", parts.old);
+    body.schema_change(parts);
     body.raw(b"}");
 }
 
@@ -146,6 +157,7 @@ fn sequin(body: &mut Body, event: &Event, parts: &Parts<'_>, webhook: &str) -> R
         ("update", Some(old)) => changes(body, &columns(old)?, parts)?,
         _ => body.raw(b"null"),
     }
+    body.schema_change(parts);
     body.text(",\"action\":", if parts.operation == "snapshot" { "read" } else { parts.operation });
     body.text_or_null(",\"metadata\":{\"table_schema\":", parts.schema.as_deref());
     body.text_or_null(",\"table_name\":", parts.table.as_deref());

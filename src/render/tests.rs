@@ -23,6 +23,7 @@ fn relation() -> Arc<Relation> {
     let column = |name: &str, kind| Column {
         name: name.into(),
         type_oid: 0,
+        type_name: None,
         type_modifier: -1,
         in_identity: name == "id",
         kind,

@@ -26,6 +26,8 @@ pub(super) fn wait_asked(headers: &HeaderMap, now: Timestamp) -> Option<Duration
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(value: &str, expect: Option<u64>) {
@@ -51,5 +53,34 @@ mod tests {
             check(value, None);
         }
         assert_eq!(wait_asked(&HeaderMap::new(), Timestamp::UNIX_EPOCH), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_date_in_any_of_the_three_forms_is_the_wait_until_then(
+            now in 0_i64..4_000_000_000, wait in 0_i64..100_000_000, form in 0_usize..3,
+        ) {
+            let at = Timestamp::from_second(now + wait).unwrap().to_zoned(TimeZone::UTC);
+            // Two digits of year are this century's or the last one's.
+            prop_assume!(form != 1 || (1970..2069).contains(&at.year()));
+            let text = jiff::fmt::strtime::format(FORMS[form], &at).unwrap();
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, text.parse().unwrap())]);
+            let asked = wait_asked(&headers, Timestamp::from_second(now).unwrap());
+            prop_assert_eq!(asked, Some(Duration::from_secs(wait.unsigned_abs())), "{}", text);
+        }
+
+        #[test]
+        fn any_bytes_ask_for_a_wait_or_for_nothing(bytes: Vec<u8>, digits in "[0-9]{1,30}") {
+            if let Ok(value) = http::HeaderValue::from_bytes(&bytes) {
+                let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value)]);
+                let asked = wait_asked(&headers, Timestamp::UNIX_EPOCH);
+                let is_digit = |byte: &u8| byte.is_ascii_digit();
+                prop_assert!(asked.is_none() || bytes.iter().any(is_digit), "{:?}", bytes);
+            }
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, digits.parse().unwrap())]);
+            let expected = digits.parse().unwrap_or(u64::from(u32::MAX));
+            let asked = wait_asked(&headers, Timestamp::UNIX_EPOCH);
+            prop_assert_eq!(asked, Some(Duration::from_secs(expected)));
+        }
     }
 }

@@ -72,13 +72,6 @@ pub fn values(payloads: &[Bytes]) -> Vec<(ValueKind, Bytes)> {
     all
 }
 
-/// Any bytes as a value of a kind: exactly one JSON value.
-pub fn write(kind: &ValueKind, text: &[u8]) {
-    let mut out = Vec::new();
-    write_json(kind, text, &mut out);
-    assert_json(&out);
-}
-
 fn as_json(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
     write_json(kind, text, out);
 }

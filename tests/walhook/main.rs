@@ -57,6 +57,8 @@ mod rebuild;
 #[cfg(test)]
 mod record;
 #[cfg(test)]
+mod shapes;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod source;

@@ -11,6 +11,8 @@ use crate::support::{Answer, Database, Receiver, Run, Sidecar, alone, eventually
 
 const LIMIT_KIB: u64 = 96 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1200);
+/// So much more log than before may be kept at any moment: what is being written.
+const RETAINED_MORE: i64 = 4 * 1024 * 1024;
 
 /// The most memory that a process ever had resident, in KiB.
 fn peak_kib(pid: u32) -> u64 {
@@ -66,6 +68,15 @@ async fn slow_statement(database: &Database, first: u64) -> Duration {
     took[98]
 }
 
+/// How much log the server keeps for the slot, where it could be cut by now.
+async fn retained_bytes(database: &Database) -> i64 {
+    // Where the log may be cut moves on with the next snapshot that the server writes into it.
+    database.execute("checkpoint").await;
+    let kept = "select (pg_current_wal_lsn() - restart_lsn)::int8 from pg_replication_slots \
+                where slot_name = current_database()";
+    database.number(kept).await
+}
+
 /// What every receiver's outage of two hours amounts to at two changes a second, three retries included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_every_receiver_keeps_no_log_and_slows_no_statement_of_the_application() {
@@ -82,6 +93,8 @@ async fn an_outage_of_every_receiver_keeps_no_log_and_slows_no_statement_of_the_
     let before = slow_statement(&database, 1_000_000).await;
     let sidecar = Sidecar::start(&database, run).await;
     let started = Instant::now();
+    let (retained, began) =
+        (retained_bytes(&database).await, database.text("select pg_current_wal_lsn()::text").await);
     for batch in 0..144 {
         let rows = format!(
             "insert into orders select g, 'paid', 1, 'note' from generate_series({0}, {0} + 99) g",
@@ -96,7 +109,16 @@ async fn an_outage_of_every_receiver_keeps_no_log_and_slows_no_statement_of_the_
         database.slot_lag_bytes().await < 1024 * 1024
     })
     .await;
-    println!("a statement took {before:?} before and {during:?} during the outage");
+    let written = database.number(&format!("select (pg_current_wal_lsn() - '{began}')::int8")).await;
+    assert!(
+        written > 4 * RETAINED_MORE,
+        "only {written} bytes of log: too few to tell whether they are kept"
+    );
+    eventually("a slot that keeps no more log than before", Duration::from_secs(60), async || {
+        retained_bytes(&database).await <= retained + RETAINED_MORE
+    })
+    .await;
+    println!("a statement took {before:?} before and {during:?} during the outage; {written} bytes of log");
     assert!(during <= (before * 4).max(Duration::from_millis(50)), "{before:?} became {during:?}");
     judge("an outage of every receiver", &sidecar, started);
 }
@@ -169,12 +191,8 @@ async fn a_backlog_of_a_million_rows_and_a_start_with_it_stay_within_96_mebibyte
         database.slot_lag_bytes().await < 1024 * 1024
     })
     .await;
-    let kept = "select (pg_current_wal_lsn() - restart_lsn)::int8 from pg_replication_slots \
-                where slot_name = current_database()";
     eventually("a slot that keeps no log", Duration::from_secs(60), async || {
-        // Where the log may be cut moves on with the next snapshot that the server writes into it.
-        database.execute("checkpoint").await;
-        database.number(kept).await < 32 * 1024 * 1024
+        retained_bytes(&database).await < 32 * 1024 * 1024
     })
     .await;
 

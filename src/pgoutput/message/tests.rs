@@ -58,9 +58,10 @@ fn a_table_knows_the_types_announced_before_it() {
     let Ok(Message::Relation(relation)) = decoder.decode(bytes(&[head, &id, &n])) else {
         panic!("no relation");
     };
-    let column = |name: &str, type_oid, in_identity| Column {
+    let column = |name: &str, type_oid, type_name: &str, in_identity| Column {
         name: name.into(),
         type_oid,
+        type_name: Some(type_name.into()),
         type_modifier: -1,
         in_identity,
         kind: ValueKind::Integer,
@@ -70,7 +71,7 @@ fn a_table_knows_the_types_announced_before_it() {
         schema: "public".into(),
         name: "orders".into(),
         identity: ReplicaIdentity::Index,
-        columns: [column("id", 23, true), column("n", 20_000, false)].into(),
+        columns: [column("id", 23, "int4", true), column("n", 20_000, "int8", false)].into(),
     };
     assert_eq!(relation, expected);
 }

@@ -5,11 +5,13 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../stream.rs"]
 mod stream;
+#[path = "../value.rs"]
+mod value;
 
 fuzz_target!(|data: &[u8]| {
     let payloads = stream::payloads(data);
     stream::read(&payloads);
     for (kind, text) in stream::values(&payloads) {
-        stream::write(&kind, &text);
+        value::write(&kind, &text);
     }
 });
