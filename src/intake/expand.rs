@@ -16,7 +16,7 @@ use crate::domain::{
 };
 use crate::matcher::{ConditionFailure, Interest, MessageInterest, Owed};
 use crate::pgoutput::{self, Written};
-use crate::render::{RenderError, write_data, write_message_data};
+use crate::render::{RenderError, Rendered, write_data, write_message_data};
 use crate::source::{LogicalMessage, RawChange};
 
 /// The longest text of a row's key that is kept for people to search.
@@ -347,7 +347,7 @@ struct Payload {
 }
 
 impl Payload {
-    fn body(&self, compiled: &Compiled, event: &Event) -> Result<Bytes, FailReason> {
+    fn body(&self, compiled: &Compiled, event: &Event) -> Result<Rendered, FailReason> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
@@ -425,9 +425,9 @@ impl Subject {
             (Ordering::Row, Alike::Never) => Ordering::None,
             (ordering, _) => ordering,
         };
-        let (body, dead) = match written.body(compiled, event) {
-            Ok(body) => (body, None),
-            Err(reason) => (Bytes::new(), Some(reason)),
+        let (Rendered { body, headers }, dead) = match written.body(compiled, event) {
+            Ok(rendered) => (rendered, None),
+            Err(reason) => (Rendered { body: Bytes::new(), headers: None }, Some(reason)),
         };
         let key: Vec<&[u8]> = self.key.iter().map(AsRef::as_ref).collect();
         let delivery = Delivery {
@@ -442,6 +442,7 @@ impl Subject {
             operation: self.operation,
             committed_at: event.transaction.committed_at,
             content_type: compiled.renderer.content_type().into(),
+            headers,
             body,
         };
         Expanded { delivery, dead }
