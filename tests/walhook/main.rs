@@ -73,6 +73,8 @@ mod stop;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod templates;
+#[cfg(test)]
 mod types;
 #[cfg(test)]
 mod versions;
