@@ -154,3 +154,16 @@ pub fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silencing_libraries_costs_nothing_where_they_are_silent_anyway() {
+        for (filter, hint) in [("info", LevelFilter::INFO), ("walhook=debug", LevelFilter::DEBUG)] {
+            let filter = without_rows::<tracing_subscriber::Registry>(EnvFilter::new(filter));
+            assert_eq!(filter.max_level_hint(), Some(hint));
+        }
+    }
+}

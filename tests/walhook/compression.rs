@@ -92,8 +92,8 @@ async fn a_webhook_of_the_database_may_be_compressed_and_a_receiver_in_python_re
     let _sidecar = Sidecar::start(&database, run).await;
     database
         .execute(&format!(
-            "insert into walhook.webhooks (name, url, secret, events, compression, compression_threshold)
-             values ('python', 'http://127.0.0.1:{port}/', '{SECRET}', '{{orders.*}}', 'gzip', '100B')"
+            "insert into walhook.webhooks (name, url, secret, events, format, format_version, compression, compression_threshold)
+             values ('python', 'http://127.0.0.1:{port}/', '{SECRET}', '{{orders.*}}', 'raw', 1, 'gzip', '100B')"
         ))
         .await;
     let published = "select count(*) from pg_publication_tables where tablename = 'orders'";

@@ -73,6 +73,29 @@ async fn a_hash_without_a_key_is_the_plain_one_that_it_was() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_masked_stands_nowhere_in_the_ledger_and_its_rows_stay_in_order() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::new().await, Receiver::start().await);
+    database.execute("create table cards (number text primary key, owner text)").await;
+    receiver.answers("/crm", &[Answer::Status(500)]);
+    let toml = "[tables.cards]\nmask = { number = \"partial\" }\n";
+    let keys = "events = [\"cards.*\"]\nretry = { schedule = [\"50ms\"], jitter = 0 }";
+    let _sidecar =
+        Sidecar::start(&database, Run::with(toml).webhook("crm", &receiver.url("/crm"), keys)).await;
+    database.execute("insert into cards values ('4111111111111111', 'a')").await;
+    database.execute("update cards set owner = 'b'; update cards set owner = 'c'").await;
+    let came =
+        receiver.wait("/crm", "all", PATIENCE, |came| came.iter().filter(|r| r.accepted).count() >= 3).await;
+    let accepted: Vec<Value> = came.iter().filter(|r| r.accepted).map(|r| r.column("owner")).collect();
+    assert_eq!(accepted, [json!("a"), json!("b"), json!("c")]);
+    assert_eq!(came[0].column("number"), json!("***1111"));
+    let rows = "select count(*) from walhook.deliveries where status = 'delivered' and row_key = ''";
+    eventually("rows without a key", PATIENCE, async || database.number(rows).await == 3).await;
+    let told = "select count(*) from walhook.deliveries d where d::text like '%411111111111%'";
+    assert_eq!(database.number(told).await, 0);
+}
+
+#[tokio::test]
 async fn nothing_of_an_answer_is_kept_where_that_is_switched_off() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
@@ -122,7 +145,8 @@ async fn the_most_verbose_log_holds_no_value_of_a_row() {
     ] {
         run = hook(run, name, more);
     }
-    run.environment.push(("WALHOOK_LOG".to_owned(), "trace".to_owned()));
+    let verbose = "trace,tokio_postgres::query=trace,handlebars::render=trace";
+    run.environment.push(("WALHOOK_LOG".to_owned(), verbose.to_owned()));
     let run = run.expecting("gave deliveries up").expecting("cannot be answered").expecting("deliveries");
     let mut sidecar = Sidecar::start(&database, run).await;
     let row = |id: u32, name: &str| {
