@@ -1,5 +1,8 @@
 //! Bodies of other shapes than the standard one, as receivers get them.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -89,6 +92,48 @@ async fn every_format_arrives_with_its_content_type_and_a_signature_that_verifie
         let standard = standardwebhooks::Webhook::new(crate::support::SECRET).expect("a secret");
         standard.verify(&request.body, &request.headers).expect("a signature that verifies");
     }
+}
+
+/// What a parser of Python's own library reads: the columns of `record` as it sees them.
+const XML: &str = "import sys, json, xml.etree.ElementTree as E
+record = E.fromstring(sys.stdin.buffer.read()).find('data/record')
+print(json.dumps([[c.get('name'), c.get('{http://www.w3.org/2001/XMLSchema-instance}nil') or c.text] for c in record]))";
+const FORM: &str = "import sys, json, urllib.parse as U
+fields = U.parse_qsl(sys.stdin.read(), keep_blank_values=True)
+print(json.dumps([[k[13:-1], v] for k, v in fields if k.startswith('data[record][')]))";
+
+fn read_by_python(program: &str, body: &[u8]) -> Value {
+    let mut command = Command::new("python3");
+    let piped = command.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = piped.spawn().expect("python3");
+    child.stdin.take().expect("a pipe").write_all(body).expect("a reader");
+    let output = child.wait_with_output().expect("an end");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[tokio::test]
+async fn other_peoples_parsers_read_xml_and_forms_as_the_values_that_were_committed() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let keys = |format: &str| format!("events = [\"orders.*\"]\nformat = \"{format}\"");
+    let run = Run::default().webhook("xml", &receiver.url("/xml"), &keys("xml")).webhook(
+        "form",
+        &receiver.url("/form"),
+        &keys("form"),
+    );
+    let _sidecar = Sidecar::start(&database, run).await;
+    let note = "a<b> & \"c\" 'd'\r\n\ttab ]]> %20+ größer \u{1F980}";
+    let insert = format!("insert into orders values (1, '', 1.50, '{}')", note.replace('\'', "''"));
+    database.execute(&insert).await;
+    database.execute("insert into orders values (2, 'x', null, null)").await;
+    let xml = receiver.expect("/xml", 2).await;
+    let expect = json!([["id", "1"], ["status", null], ["total", "1.50"], ["note", note]]);
+    assert_eq!(read_by_python(XML, &xml[0].body), expect);
+    let expect = json!([["id", "2"], ["status", "x"], ["total", "true"], ["note", "true"]]);
+    assert_eq!(read_by_python(XML, &xml[1].body), expect);
+    let form = receiver.expect("/form", 2).await;
+    let expect = json!([["id", "1"], ["status", ""], ["total", "1.50"], ["note", note]]);
+    assert_eq!(read_by_python(FORM, &form[0].body), expect);
 }
 
 #[tokio::test]
