@@ -7,7 +7,16 @@ use std::error::Error;
 use std::io::IsTerminal;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Filter, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+/// Libraries that rows pass through, and that are silent at `debug` and `trace`. At `debug` they tell what they are given: the database client every statement's
+/// parameters, bodies among them, the template engine every value that it prints.
+const SEE_ROWS: [&str; 4] = ["tokio_postgres", "handlebars", "cel", "pgwire"];
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -82,17 +91,31 @@ pub enum Kind {
     Histogram,
 }
 
-/// Starts logging to standard error. `filter` is in `tracing`'s `EnvFilter` syntax.
+/// Starts logging to standard error. `filter` is in `tracing`'s `EnvFilter` syntax; what would tell values of rows stays
+/// silent whatever it says.
 pub fn start_logging(format: LogFormat, filter: &str) {
     // The certificate verifier logs every bad receiver as an error of its own; the attempt tells it already.
     let quiet = format!("rustls_platform_verifier=off,{filter}");
     let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     let started = match format {
-        LogFormat::Json => builder.json().flatten_event(false).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(false).with_filter(without_rows(filter))).try_init()
+        }
+        LogFormat::Text => {
+            let layer = layer.with_ansi(std::io::stderr().is_terminal()).with_target(false);
+            registry.with(layer.with_filter(without_rows(filter))).try_init()
+        }
     };
     drop(started);
+}
+
+fn without_rows<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
+    let tells_rows = |of: &Metadata<'_>| {
+        *of.level() > Level::INFO && SEE_ROWS.iter().any(|library| of.target().starts_with(library))
+    };
+    filter.and(filter_fn(move |of| !tells_rows(of)).with_max_level_hint(LevelFilter::TRACE))
 }
 
 /// Starts metrics; the handle renders them for `/metrics`. `None` when they had been started before.
@@ -130,4 +153,17 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silencing_libraries_costs_nothing_where_they_are_silent_anyway() {
+        for (filter, hint) in [("info", LevelFilter::INFO), ("walhook=debug", LevelFilter::DEBUG)] {
+            let filter = without_rows::<tracing_subscriber::Registry>(EnvFilter::new(filter));
+            assert_eq!(filter.max_level_hint(), Some(hint));
+        }
+    }
 }

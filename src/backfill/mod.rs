@@ -52,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 pub use condition::{check, combine, estimate};
 pub use error::BackfillError;
 pub use pages::{Mark, Outcome, Page, PageRow, Pages};
+pub use read::read_one;
 pub use table::Table;
 
 use crate::catalog::{Published, Snapshot};

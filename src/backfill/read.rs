@@ -31,6 +31,8 @@ pub(super) enum Which<'w> {
     After(Option<&'w [String]>, usize),
     /// Those with these keys.
     Keys(&'w [Vec<String>]),
+    /// The one with the greatest key.
+    Last,
 }
 
 /// What was read.
@@ -58,6 +60,19 @@ impl<'a> FromSql<'a> for Raw {
     }
 }
 
+/// Reads the row of a key, or the one with the greatest key: its values in the order of `table.relation`'s columns. In a
+/// transaction that cannot write.
+pub async fn read_one(
+    client: &mut Client,
+    table: &Table,
+    key: Option<Vec<String>>,
+) -> Result<Option<Tuple>, BackfillError> {
+    let keys: Vec<_> = key.into_iter().collect();
+    let which = if keys.is_empty() { Which::Last } else { Which::Keys(&keys) };
+    let mut found = read(client, table, None, &which).await?;
+    Ok(found.rows.pop().map(|row| row.values))
+}
+
 /// Reads rows at one moment, in a transaction that cannot write.
 pub(super) async fn read(
     client: &mut Client,
@@ -74,6 +89,7 @@ pub(super) async fn read(
     let parameters: Vec<&(dyn ToSql + Sync)> = match which {
         Which::After(after, _) => after.iter().flat_map(|key| key.iter()).map(|v| v as _).collect(),
         Which::Keys(keys) => keys.iter().flatten().map(|value| value as _).collect(),
+        Which::Last => Vec::new(),
     };
     let portal = transaction.bind(&statement, &parameters).await.map_err(&failed)?;
     let mut found = Found::default();
@@ -120,6 +136,11 @@ fn statement(table: &Table, condition: Option<&str>, which: &Which<'_>) -> Strin
             let each = (0..keys.len()).map(|at| format!("({})", parameters(at * width + 1)));
             (format!("({key}) in ({})", list(each.collect())), String::new())
         }
+        Which::Last => (String::new(), "limit 1".to_owned()),
+    };
+    let order = match which {
+        Which::Last => list(table.key.iter().map(|column| quoted(&column.name) + " desc").collect()),
+        _ => key.clone(),
     };
     let conditions: Vec<String> = [place, condition.map_or_else(String::new, |text| format!("({text}\n)"))]
         .into_iter()
@@ -131,7 +152,7 @@ fn statement(table: &Table, condition: Option<&str>, which: &Which<'_>) -> Strin
         "select r.k, pg_catalog.pg_column_size(r.v)::int8,
              case when pg_catalog.pg_column_size(r.v) <= {} then r.v end, pg_catalog.pg_current_snapshot()::text
          from (select array[{key_texts}]::text[] as k, array[{values}]::text[] as v
-               from {} {filter} order by {key} {limit} offset 0) r",
+               from {} {filter} order by {order} {limit} offset 0) r",
         limits::BACKFILL_ROW_BYTES,
         table.source_sql(),
     )

@@ -111,6 +111,11 @@ impl Table {
         if published { Ok(()) } else { Err(BackfillError::NotPublished { table, publication }) }
     }
 
+    /// How many columns its key has.
+    pub fn key_width(&self) -> usize {
+        self.key.len()
+    }
+
     /// Its name, quoted.
     pub fn sql(&self) -> String {
         qualified(&self.relation.schema, &self.relation.name)

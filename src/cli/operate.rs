@@ -47,9 +47,9 @@ pub(super) enum Operate {
     #[command(after_help = "Example:\n  walhook trigger crm order.created\n  \
                       echo '{\"record\": {\"id\": 7}}' | walhook trigger crm order.created --data -")]
     Trigger(trigger::TriggerArgs),
-    /// Show what a format or a template makes of an event; needs no database
+    /// Show what a format or a template makes of an event: a sample, a file's, or a real row
     #[command(after_help = "Example:\n  walhook render --template slack --data event.json\n  \
-                      walhook render --format cloudevents")]
+                      walhook render --format cloudevents\n  walhook render --template slack --row orders:7")]
     Render(render::RenderArgs),
     /// Deliver the rows that a table has already, as snapshot events
     #[command(
@@ -67,7 +67,7 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
     let clock = Clock::system();
     match verb {
         Operate::Check(args) => Ok(check::run(&args, &sources, &clock).await),
-        Operate::Render(args) => render::run(&args, &sources, &clock),
+        Operate::Render(args) => render::run(&args, &sources, &clock).await,
         other => {
             let config = control::load_config(&sources)?;
             let here = Here { places: Places::of(&config)?, config, clock };

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::node::{Node, Table};
-use super::problem::Fault;
+use super::node::Table;
 use super::retry;
-use crate::domain::{Ordering, RetryPolicy, limits};
+use crate::domain::{Coding, Compression, Ordering, RetryPolicy, limits};
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -29,6 +28,8 @@ pub struct Delivery {
     pub ordering: Ordering,
     /// When to try again, and when to give up.
     pub retry: RetryPolicy,
+    /// How bodies are compressed.
+    pub compression: Compression,
     /// How old a delivery gets in memory before it goes to the ledger unfinished.
     pub handover_after: Duration,
     /// How long what is in flight may take at a shutdown.
@@ -46,6 +47,7 @@ impl Default for Delivery {
             concurrency: 16,
             ordering: Ordering::default(),
             retry: RetryPolicy::default(),
+            compression: Compression::default(),
             handover_after: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             memory: limits::YOUNG_BYTES,
@@ -60,16 +62,18 @@ pub(super) struct Manner {
     pub concurrency: u32,
     pub ordering: Ordering,
     pub retry: RetryPolicy,
+    pub compression: Compression,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Delivery {
     let base = Delivery::default();
-    let Manner { timeout, concurrency, ordering, retry } = manner(&mut table, &base);
+    let Manner { timeout, concurrency, ordering, retry, compression } = manner(&mut table, &base);
     let delivery = Delivery {
         timeout,
         concurrency,
         ordering,
         retry,
+        compression,
         handover_after: table
             .get("handover_after", |node| node.duration(HANDOVER_MIN..=HANDOVER_MAX))
             .unwrap_or(base.handover_after),
@@ -93,7 +97,9 @@ pub(super) fn manner(table: &mut Table<'_>, base: &Delivery) -> Manner {
     let concurrency = table.get("concurrency", |node| node.integer(1..=CONCURRENCY_MAX));
     let ordering = table.get("ordering", |node| node.word(&orders));
     let retry = table.section("retry", |section| retry::read(section, &base.retry));
-    table.get("compression", compression);
+    let codings = [("none", None), ("gzip", Some(Coding::Gzip)), ("zstd", Some(Coding::Zstd))];
+    let coding = table.get("compression", |node| node.word(&codings));
+    let threshold = table.get("compression_threshold", |node| node.size(0..=BODY_MAX));
     table.refuse_unavailable("rate_limit");
     table.refuse_unavailable("batch");
     Manner {
@@ -101,17 +107,9 @@ pub(super) fn manner(table: &mut Table<'_>, base: &Delivery) -> Manner {
         concurrency: concurrency.unwrap_or(base.concurrency),
         ordering: ordering.unwrap_or(base.ordering),
         retry: retry.unwrap_or_else(|| base.retry.clone()),
+        compression: Compression {
+            coding: coding.unwrap_or(base.compression.coding),
+            threshold: threshold.unwrap_or(base.compression.threshold),
+        },
     }
-}
-
-fn compression(node: Node<'_>) -> Option<()> {
-    node.parse("\"none\"", |text| match text {
-        "none" => Ok(()),
-        "gzip" | "zstd" => {
-            Err(Fault::new(format!("compression \"{text}\" is not available in this version of walhook"))
-                .detail("This version sends bodies uncompressed.")
-                .hint("Write \"none\", or leave the key out."))
-        }
-        other => Err(Fault::new(format!("expected \"none\", found \"{}\"", other.escape_debug()))),
-    })
 }

@@ -9,10 +9,11 @@ use super::toml_file;
 use super::*;
 
 /// Keys without a default: required ones, and those whose absence is a meaning of its own.
-const NO_DEFAULT: [&str; 21] = [
+const NO_DEFAULT: [&str; 25] = [
     "database.url",
     "ledger.url",
     "server.admin_token",
+    "security.mask_key",
     "tables.*.event",
     "tables.*.exclude",
     "tables.*.mask",
@@ -31,6 +32,9 @@ const NO_DEFAULT: [&str; 21] = [
     "webhooks[].template",
     "templates.*.body",
     "templates.*.file",
+    "templates.*.version",
+    "templates.*.versions.*.body",
+    "templates.*.versions.*.file",
 ];
 
 fn example() -> String {
@@ -50,10 +54,11 @@ fn whole_example() -> String {
 fn load_text(text: &str) -> Result<(Config, BTreeSet<String>), Problems> {
     let folder = Folder::with(text);
     std::fs::write(folder.file("receipt.hbs"), "{{id}}").unwrap();
-    let variables = ["DATABASE_URL", "LEDGER_URL", "WALHOOK_ADMIN_TOKEN", "CRM_SECRET"];
+    let variables = ["DATABASE_URL", "LEDGER_URL", "WALHOOK_ADMIN_TOKEN", "CRM_SECRET", "MASK_KEY"];
     let token = ["\nadmin_token", "[server.admin_token]"].iter().any(|key| text.contains(key));
     let named = |name: &&str| token || *name != "WALHOOK_ADMIN_TOKEN";
-    let variables: Vec<_> = variables.into_iter().filter(named).map(|name| (name, "given")).collect();
+    let variables: Vec<_> =
+        variables.into_iter().filter(named).map(|name| (name, "given for the example")).collect();
     load_and_tell(&folder.sources(&variables), &ACCEPT_ALL).map(|(mut config, known)| {
         config.path = PathBuf::new();
         (config, known)
@@ -62,7 +67,7 @@ fn load_text(text: &str) -> Result<(Config, BTreeSet<String>), Problems> {
 
 /// The path of every key in a tree, as a JSON pointer and as the readers call it.
 fn keys(value: &Value, pointer: &str, pattern: &str, out: &mut Vec<(String, String)>) {
-    let named = ["tables", "templates"].contains(&pattern);
+    let named = ["tables", "templates", "templates.*.versions"].contains(&pattern);
     let free = ["mask", "headers"].contains(&pattern.rsplit('.').next().unwrap());
     match value {
         Value::Object(map) if !free && !map.contains_key("env") => {
@@ -87,7 +92,7 @@ fn keys(value: &Value, pointer: &str, pattern: &str, out: &mut Vec<(String, Stri
 fn the_example_loads_as_it_is_and_with_every_key_switched_on() {
     load_text(&example()).unwrap_or_else(|problems| panic!("{problems}"));
     let (config, _) = load_text(&whole_example()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (2, 2, 2));
+    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (2, 5, 2));
 }
 
 #[test]

@@ -7,9 +7,10 @@ use super::problem::Fault;
 
 const HEADERS: usize = 100;
 /// Headers that are walhook's own or the connection's.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 10] = [
     "host",
     "content-length",
+    "content-encoding",
     "transfer-encoding",
     "connection",
     "keep-alive",

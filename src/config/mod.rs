@@ -44,6 +44,8 @@ mod webhooks;
 #[cfg(test)]
 mod example_tests;
 #[cfg(test)]
+mod shape_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
@@ -157,7 +159,8 @@ fn read(mut root: Table<'_>, path: PathBuf) -> Option<Config> {
     let server = root.section("server", server::read);
     let security = root.section("security", security::read);
     let delivery = root.section("delivery", delivery::read);
-    let tables = root.section("tables", tables::read);
+    let mask_key = security.as_ref().and_then(|security| security.mask_key.as_ref());
+    let tables = root.section("tables", |section| tables::read(section, mask_key));
     let events = root.get("events", events::read);
     let (templates, named) = root.section("templates", templates::read).unwrap_or_default();
     let defaults = delivery.clone().unwrap_or_default();

@@ -5,11 +5,13 @@ use std::collections::HashSet;
 use super::names;
 use super::node::{Node, Table};
 use super::problem::Fault;
-use crate::domain::{Mask, TableRule, limits};
+use crate::domain::{Mask, MaskKey, TableRule, limits};
 
-const MASKS: [(&str, Mask); 2] = [("redact", Mask::Redact), ("hash", Mask::Hash)];
+const MASKS: [(&str, Mask); 4] =
+    [("redact", Mask::Redact), ("hash", Mask::Hash), ("partial", Mask::Partial), ("null", Mask::Null)];
 
-pub(super) fn read(table: Table<'_>) -> Vec<TableRule> {
+/// Reads every table. `mask_key` is the key of hashes.
+pub(super) fn read(table: Table<'_>, mask_key: Option<&MaskKey>) -> Vec<TableRule> {
     let mut rules: Vec<TableRule> = Vec::new();
     for (name, node) in table.names() {
         let place = match names::table(&name) {
@@ -22,7 +24,9 @@ pub(super) fn read(table: Table<'_>) -> Vec<TableRule> {
         if rules.iter().any(|rule| (&rule.schema, &rule.table) == (&place.0, &place.1)) {
             node.refuse(format!("the table {}.{} is described twice", place.0, place.1));
         }
-        rules.extend(node.table().map(|table| rule(table, place)));
+        rules.extend(
+            node.table().map(|table| TableRule { mask_key: mask_key.cloned(), ..rule(table, place) }),
+        );
     }
     rules
 }
@@ -39,6 +43,7 @@ fn rule(mut table: Table<'_>, (schema, name): (String, String)) -> TableRule {
         event: table.get("event", |node| node.parse("an event type's start, as a string", names::event_type)),
         exclude: table.get("exclude", columns).unwrap_or_default(),
         mask: table.get("mask", mask).unwrap_or_default(),
+        mask_key: None,
         tenant: table.get("tenant", column),
         fold_moves: table.get("fold_moves", columns).unwrap_or_default(),
     };

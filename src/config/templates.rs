@@ -1,4 +1,8 @@
-//! `[templates.NAME]`: bodies of the operator's making.
+//! `[templates.NAME]`: bodies of the operator's making, and the versions of them that webhooks may be pinned to.
+//!
+//! `[templates.slack]` is the latest, which `template = "slack"` follows. `[templates.slack.versions.v1]` is another text
+//! under the same name, `template = "slack@v1"`. With `version = "v2"` the latest has a version's name too, for who wants
+//! to stay with it when the next comes.
 
 use super::document::{Document, Origin};
 use super::names;
@@ -19,13 +23,64 @@ pub(super) fn read(table: Table<'_>) -> (Vec<TemplateSource>, Vec<String>) {
         if let Err(fault) = names::plain_name(&name) {
             node.refuse(fault);
         }
-        templates.extend(node.table().and_then(|table| template(table, &name)));
-        named.push(name);
+        let mut family = Family { name: &name, templates: &mut templates, named: &mut named };
+        if let Some(table) = node.table() {
+            family.read(table);
+        }
+        family.named.push(name.clone());
     }
     (templates, named)
 }
 
-fn template(mut table: Table<'_>, name: &str) -> Option<TemplateSource> {
+/// A template and its versions.
+struct Family<'f> {
+    name: &'f str,
+    templates: &'f mut Vec<TemplateSource>,
+    named: &'f mut Vec<String>,
+}
+
+impl Family<'_> {
+    fn read(&mut self, mut table: Table<'_>) {
+        let version =
+            table.get("version", |node| node.parse("a version's name, as a string", names::plain_name));
+        let versions = table.section("versions", Table::names).unwrap_or_default();
+        let latest = text(&mut table, CONTENT_TYPE);
+        if let Some(version) = &version {
+            if versions.iter().any(|(other, _)| other == version) {
+                table.refuse(format!("the version \"{version}\" is the latest and one of the others too"));
+            }
+            self.version(version, latest.body.clone(), &latest.content_type);
+        }
+        table.finish();
+        for (version, node) in versions {
+            if let Err(fault) = names::plain_name(&version) {
+                node.refuse(fault);
+            }
+            if let Some(mut table) = node.table() {
+                let other = text(&mut table, &latest.content_type);
+                table.finish();
+                self.version(&version, other.body, &other.content_type);
+            }
+        }
+        let (name, content_type) = (self.name.into(), latest.content_type.as_str().into());
+        self.templates.extend(latest.body.map(|body| TemplateSource { name, content_type, body }));
+    }
+
+    fn version(&mut self, version: &str, body: Option<String>, content_type: &str) {
+        let name = format!("{}@{version}", self.name);
+        let (key, content_type) = (name.as_str().into(), content_type.into());
+        self.templates.extend(body.map(|body| TemplateSource { name: key, content_type, body }));
+        self.named.push(name);
+    }
+}
+
+struct Text {
+    content_type: String,
+    body: Option<String>,
+}
+
+/// One template's text, with the media type that it is by itself or else inherits.
+fn text(table: &mut Table<'_>, inherited: &str) -> Text {
     let content_type = table.get("content_type", |node| node.parse("a media type, as a string", media_type));
     let (body, file) = (table.take("body"), table.take("file"));
     let body = match (body, file) {
@@ -43,9 +98,7 @@ fn template(mut table: Table<'_>, name: &str) -> Option<TemplateSource> {
             None
         }
     };
-    table.finish();
-    let content_type = content_type.unwrap_or_else(|| CONTENT_TYPE.to_owned());
-    Some(TemplateSource { name: name.into(), content_type: content_type.into(), body: body? })
+    Text { content_type: content_type.unwrap_or_else(|| inherited.to_owned()), body }
 }
 
 fn inline(node: Node<'_>) -> Option<String> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::domain::{BodyShape, Format, Mask, Operation, Ordering};
 
-const DATABASE: &str = "[database]\nurl = 'postgres://db/app'\n";
+pub(super) const DATABASE: &str = "[database]\nurl = 'postgres://db/app'\n";
 
 pub(super) const ACCEPT_ALL: Checks<'static> =
     Checks { condition: &|_| Ok(()), template: &|_| Ok(()), connection: &|_| Ok(()) };
@@ -42,13 +42,13 @@ impl Folder {
     }
 }
 
-fn loaded(text: &str, environment: &[(&str, &str)]) -> Config {
+pub(super) fn loaded(text: &str, environment: &[(&str, &str)]) -> Config {
     let folder = Folder::with(text);
     load(&folder.sources(environment), &ACCEPT_ALL).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 #[track_caller]
-fn refused(text: &str, environment: &[(&str, &str)], expected: &str) {
+pub(super) fn refused(text: &str, environment: &[(&str, &str)], expected: &str) {
     let folder = Folder::with(text);
     let problems = load(&folder.sources(environment), &ACCEPT_ALL).unwrap_err();
     assert_eq!(folder.words(&problems), expected.trim());
@@ -194,7 +194,7 @@ capture_response = 4096
 [delivery]
 timout = "5s"
 concurrency = 0
-compression = "gzip"
+compression = "gzp"
 rate_limit = "100/s"
 retry = { schedule = ["5 sec"], jitter = 2.0 }
 [[webhooks]]
@@ -227,12 +227,11 @@ walhook.toml:4:1: ledger.store_bodies: expected one of "all", "failed", "none", 
   hint: Perhaps you meant "failed".
 walhook.toml:5:1: ledger.capture_response: expected a size such as "64KiB", found a number
 walhook.toml:7:1: delivery.timout: unknown key
-  detail: The keys here are timeout, concurrency, ordering, retry, compression, handover_after, shutdown_grace, memory, max_body.
+  detail: The keys here are timeout, concurrency, ordering, retry, compression, compression_threshold, handover_after, shutdown_grace, memory, max_body.
   hint: Perhaps you meant "timeout".
 walhook.toml:8:1: delivery.concurrency: expected a whole number from 1 to 1000, found 0
-walhook.toml:9:1: delivery.compression: compression "gzip" is not available in this version of walhook
-  detail: This version sends bodies uncompressed.
-  hint: Write "none", or leave the key out.
+walhook.toml:9:1: delivery.compression: expected one of "none", "gzip", "zstd", found "gzp"
+  hint: Perhaps you meant "gzip".
 walhook.toml:10:1: delivery.rate_limit: not available in this version of walhook
   hint: Leave the key out.
 walhook.toml:11:23: delivery.retry.schedule[0]: expected a duration, found "5 sec"
@@ -300,7 +299,7 @@ file = "missing.hbs"
 walhook.toml:3:1: database.schema: walhook needs a schema of its own
   detail: Changes of the tables in this schema are never events, so it can hold none of the application's.
   hint: Leave the key out for the schema "walhook"; it is made when it is missing.
-walhook.toml:6:10: tables.orders.mask.email: expected one of "redact", "hash", found "hsh"
+walhook.toml:6:10: tables.orders.mask.email: expected one of "redact", "hash", "partial", "null", found "hsh"
   hint: Perhaps you meant "hash".
 walhook.toml:7:9: tables."public.orders": the table public.orders is described twice
 walhook.toml:8:1: tables."public.orders".tenant: a name may not be empty

@@ -41,7 +41,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
 /// Parses a whole number of bytes with a unit: `B`, `KiB`, `MiB`, `GiB` (powers of 1024), `KB`, `MB`, `GB` (of 1000).
 pub(super) fn size(text: &str) -> Result<usize, Fault> {
     let (number, unit) = leading(text.trim(), |c| c.is_ascii_digit());
-    let unit = unit.trim_start();
+    // Nothing is nothing in every unit.
+    let unit = if (number, unit) == ("0", "") { "B" } else { unit.trim_start() };
     let scale = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
     let bytes = number.parse::<usize>().ok().zip(scale).and_then(|(count, scale)| count.checked_mul(scale));
     bytes.ok_or_else(|| {
@@ -114,6 +115,7 @@ mod tests {
         check("64KiB", Some(65_536));
         check("1 MiB", Some(1 << 20));
         check("64KB", Some(64_000));
+        check("0", Some(0));
         for wrong in ["", "64", "KiB", "-1B", "1.5MiB", "64kib", "64K", "99999999999999GiB"] {
             check(wrong, None);
         }

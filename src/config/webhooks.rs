@@ -19,13 +19,7 @@ use crate::domain::{BodyShape, Format, Webhook, WebhookSource, limits};
 const SECRETS: usize = 10;
 const EVENTS: usize = 1000;
 const URL_BYTES: usize = 2048;
-const FORMATS: [(&str, Format); 5] = [
-    ("standard", Format::Standard),
-    ("cloudevents", Format::Cloudevents),
-    ("supabase", Format::Supabase),
-    ("sequin", Format::Sequin),
-    ("raw", Format::Raw),
-];
+const FORMAT_VERSION_MAX: u32 = 1000;
 
 /// What a webhook refers to.
 pub(super) struct Surroundings<'s> {
@@ -65,14 +59,13 @@ pub(super) fn webhook(
     let name = table.require("name", "the webhook's name, unique and stable", |node| {
         node.parse("a name, as a string", names::plain_name)
     });
-    let url =
-        table.require("url", "where its deliveries go", |node| node.parse("a URL, as a string", target));
+    let url = table.require("url", "where its deliveries go", url);
     let secrets = table.get("secret", secrets);
     let events = table.require("events", "the event types it wants, such as [\"orders.*\"]", events);
     let filter = table.get("filter", condition);
     let headers = table.get("headers", headers::read);
     let body = body(table, around);
-    let Manner { timeout, concurrency, ordering, retry } = manner(table, around.defaults);
+    let Manner { timeout, concurrency, ordering, retry, compression } = manner(table, around.defaults);
     Some(Webhook {
         name: name?.into(),
         source,
@@ -82,11 +75,25 @@ pub(super) fn webhook(
         filter,
         headers: headers.unwrap_or_default(),
         body,
+        compression,
         timeout,
         concurrency,
         ordering,
         retry,
     })
+}
+
+/// A URL, or where to find it: that of a chat's channel is a key.
+fn url(node: Node<'_>) -> Option<Url> {
+    if !node.value.is_object() {
+        return node.parse("a URL, as a string", target);
+    }
+    let mut url = None;
+    node.checked_secret(|text| {
+        url = Some(target(text)?);
+        Ok(())
+    });
+    url
 }
 
 /// What is refused says nothing of the URL: receivers put keys into it.
@@ -168,7 +175,12 @@ fn events(node: Node<'_>) -> Option<Vec<String>> {
 
 fn body(table: &mut Table<'_>, around: &Surroundings<'_>) -> BodyShape {
     let format = table.take("format");
+    let version = table.take("format_version");
     let template = table.take("template");
+    if let (Some(version), Some(_)) = (&version, &template) {
+        let fault = Fault::new("a template has versions of its own, not a format_version");
+        version.refuse(fault.hint("Name one of them in template: \"slack@v1\"."));
+    }
     if let (Some(_), Some(template)) = (&format, &template) {
         template.refuse("a webhook has a format or a template, not both");
     }
@@ -186,6 +198,25 @@ fn body(table: &mut Table<'_>, around: &Surroundings<'_>) -> BodyShape {
             Err(fault.nearest(name, around.templates.iter().copied()))
         })
     });
-    let format = format.and_then(|node| node.word(&FORMATS));
+    let mut words: Vec<_> = Format::VERSIONS.iter().map(|(name, ..)| (*name, *name)).collect();
+    words.dedup();
+    let format = format.map_or(Some("standard"), |node| node.word(&words));
+    let format = format.and_then(|name| match version {
+        Some(version) => version_of(version, name),
+        None => Format::named(name, 1),
+    });
     template.map_or_else(|| BodyShape::Format(format.unwrap_or_default()), BodyShape::Template)
+}
+
+/// A version of a format that there is.
+fn version_of(node: Node<'_>, name: &str) -> Option<Format> {
+    let (doc, path) = (node.doc, node.path.clone());
+    let version = node.integer(1..=FORMAT_VERSION_MAX)?;
+    let format = Format::named(name, version);
+    if format.is_none() {
+        let there: Vec<_> = Format::versions(name).iter().map(u32::to_string).collect();
+        let fault = Fault::new(format!("the format \"{name}\" has no version {version}"));
+        doc.report(&path, fault.detail(format!("Its versions are {}.", there.join(", "))));
+    }
+    format
 }

@@ -77,7 +77,7 @@ pub async fn ask(config: &Config, places: &Places, ask: &Ask) -> Result<Asked, C
 }
 
 /// The schema and the name of a table as somebody wrote it.
-fn place<'t>(known: &'t [TableInfo], written: &str) -> Result<(&'t str, &'t str), ControlError> {
+pub(super) fn place<'t>(known: &'t [TableInfo], written: &str) -> Result<(&'t str, &'t str), ControlError> {
     let full = |table: &TableInfo| format!("{}.{}", table.schema, table.table);
     let is_it =
         |table: &&TableInfo| (table.schema == "public" && table.table == written) || full(table) == written;

@@ -103,6 +103,12 @@ pub enum ControlError {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is no such row.
+    #[error("{problem}")]
+    Key {
+        /// What is wrong with the key.
+        problem: String,
+    },
     /// The file with the event's data cannot be read.
     #[error("cannot read {path}")]
     Input {
@@ -170,6 +176,9 @@ impl ControlError {
             Self::NotRunning { .. } => "Start `walhook run`, and try again.",
             Self::Suspended { webhook, .. } => {
                 return Some(format!("Run `walhook enable {webhook}` first."));
+            }
+            Self::Key { .. } => {
+                "A row is named orders:7, by its primary key; orders alone is the last row by that key."
             }
             Self::SlotBusy { .. } => "Stop `walhook run`, and try again. Nothing was removed.",
             _ => return None,

@@ -11,7 +11,7 @@
 //! | send dead letters again | [`retry`] |
 //! | enable, pause, disable a webhook | [`states`] |
 //! | send a test event through the real path | [`trigger()`] |
-//! | see what a format or a template makes | [`preview()`] |
+//! | see what a format or a template makes | [`preview()`], of a real row [`given_row()`] |
 //! | deliver existing rows | [`backfill`] |
 //! | remove all traces | [`uninstall`] |
 //!
@@ -26,6 +26,7 @@ pub mod fit;
 mod places;
 pub mod preview;
 pub mod retry;
+mod row;
 mod sample;
 pub mod states;
 pub mod status;
@@ -36,6 +37,7 @@ pub use check::{CheckReport, Finding, Severity, check};
 pub use error::ControlError;
 pub use places::{Places, load_config, manage, transport};
 pub use preview::preview;
+pub use row::{RowName, given_row};
 pub use sample::Given;
 pub use status::{Status, status};
 pub use trigger::trigger;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::sample::{BUILT_IN, event};
+use super::sample::BUILT_IN;
 use super::{ControlError, Given, nearest};
 use crate::catalog;
 use crate::clock::Clock;
@@ -26,12 +26,14 @@ pub enum Shape {
 pub struct Rendered {
     /// Its media type.
     pub content_type: String,
+    /// The headers that its format has beside it, each `name: value`.
+    pub headers: Vec<String>,
     /// Its bytes.
     pub body: Bytes,
 }
 
-/// Renders an event, given or built in. A format needs no configuration. `event_type` is by default the one that the
-/// data make.
+/// Renders an event, given or built in. A format needs no configuration. `event_type` is by default the given event's,
+/// and else the one that the data make.
 pub fn preview(
     config: Option<&Config>,
     shape: &Shape,
@@ -47,10 +49,12 @@ pub fn preview(
     let (schema, table) = given.table();
     let prefix = if schema == "public" { table.to_owned() } else { format!("{schema}.{table}") };
     let of_data = format!("{prefix}.{}", given.operation().type_suffix());
-    let event = event(event_type.unwrap_or(&of_data), "app", clock);
+    let event = given.event(event_type, &of_data, clock)?;
     let max_bytes = config.map_or(limits::BODY_BYTES, |config| config.delivery.max_body);
-    let body = renderer.render(&event, &given.write()?, &webhook, max_bytes)?;
-    Ok(Rendered { content_type: renderer.content_type().to_owned(), body })
+    let webhook = given.webhook().filter(|_| !matches!(shape, Shape::Webhook(_))).unwrap_or(&webhook);
+    let made = renderer.render(&event, &given.write()?, webhook, max_bytes)?;
+    let headers = made.headers.iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect();
+    Ok(Rendered { content_type: renderer.content_type().to_owned(), headers, body: made.body })
 }
 
 /// What renders, and the webhook's name that bodies tell.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -39,12 +40,35 @@ pub struct Given {
     schema_change: Option<Box<RawValue>>,
     #[serde(skip)]
     of_no_table: bool,
+    #[serde(skip)]
+    around: Around,
 }
 
-/// A whole standard body; what is beside `data` is made anew.
+/// What a whole standard body tells beside `data`. A preview shows it as it is; what is sent has its own.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Around {
+    id: Option<String>,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    timestamp: Option<Timestamp>,
+    metadata: Metadata,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    database: Option<String>,
+    lsn: Option<String>,
+    xid: Option<u32>,
+    sequence: Option<u32>,
+    webhook: Option<String>,
+}
+
+/// Whether it is a whole body.
 #[derive(Deserialize)]
 struct Whole {
-    data: Given,
+    data: Option<Given>,
 }
 
 #[derive(serde::Serialize)]
@@ -68,9 +92,10 @@ impl Given {
         if !text.trim_ascii_start().starts_with(b"{") {
             return Err(bad("it is no JSON object".to_owned()));
         }
-        let given = match serde_json::from_slice::<Whole>(text) {
-            Ok(whole) => whole.data,
-            Err(_) => serde_json::from_slice::<Self>(text).map_err(|error| bad(error.to_string()))?,
+        let read = |error: serde_json::Error| bad(error.to_string());
+        let given = match serde_json::from_slice::<Whole>(text).map_err(read)?.data {
+            Some(data) => Self { around: serde_json::from_slice(text).map_err(read)?, ..data },
+            None => serde_json::from_slice::<Self>(text).map_err(read)?,
         };
         for (name, row) in [("record", &given.record), ("old", &given.old)] {
             let is_row = row.as_ref().is_none_or(|row| row.get().starts_with('{') || row.get() == "null");
@@ -82,6 +107,13 @@ impl Given {
             return Err(bad("it has neither \"record\" nor \"old\"".to_owned()));
         }
         Ok(given)
+    }
+
+    /// Is no longer said to be what was done to a row.
+    #[must_use]
+    pub fn as_test(mut self) -> Self {
+        self.operation = None;
+        self
     }
 
     /// Takes what is not given from an operation and a table.
@@ -105,6 +137,34 @@ impl Given {
 
     pub(super) fn table(&self) -> (&str, &str) {
         (self.schema.as_deref().unwrap_or("public"), self.table.as_deref().unwrap_or("orders"))
+    }
+
+    /// The event for a preview: what a whole body tells of it, the rest made up. `event_type` wins, `of_data` is last.
+    pub(super) fn event(
+        &self,
+        event_type: Option<&str>,
+        of_data: &str,
+        clock: &Clock,
+    ) -> Result<Event, ControlError> {
+        let Around { id, event_type: own_type, timestamp, metadata } = &self.around;
+        let event_type = event_type.or(own_type.as_deref()).unwrap_or(of_data);
+        let mut event = event(event_type, metadata.database.as_deref().unwrap_or("app"), clock);
+        if let Some(id) = id {
+            event.id = EventId::from_ledger(id);
+        }
+        if let Some(lsn) = &metadata.lsn {
+            let lsn: Lsn = lsn.parse().map_err(|error| ControlError::Data { problem: format!("{error}") })?;
+            event.transaction.commit = CommitLsn(lsn);
+        }
+        event.transaction.committed_at = timestamp.unwrap_or(event.transaction.committed_at);
+        event.transaction.xid = metadata.xid.unwrap_or(event.transaction.xid);
+        event.place.sequence = metadata.sequence.unwrap_or(event.place.sequence);
+        Ok(event)
+    }
+
+    /// The webhook that a whole body was for.
+    pub(super) fn webhook(&self) -> Option<&str> {
+        self.around.metadata.webhook.as_deref()
     }
 
     /// The bytes of `data`.
@@ -193,7 +253,8 @@ fn shape_data(relation: &Relation, rules: &TableRules) -> Option<Vec<u8>> {
     Some(data)
 }
 
-fn json(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
+/// A value's JSON.
+pub(super) fn json(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
     let _form = pgoutput::write_json(kind, text, out);
 }
 

@@ -76,7 +76,7 @@ pub async fn trigger(
         }
     };
     let event = sample::event(event_type, places.database.database().unwrap_or_default(), clock);
-    let body = compiled.renderer.render(&event, &data, webhook, config.delivery.max_body)?;
+    let rendered = compiled.renderer.render(&event, &data, webhook, config.delivery.max_body)?;
     let id = DeliveryId::of(&event.place, event_type, webhook);
     let delivery = Delivery {
         id: id.clone(),
@@ -90,7 +90,8 @@ pub async fn trigger(
         operation: Operation::Test,
         committed_at: event.transaction.committed_at,
         content_type: compiled.renderer.content_type().into(),
-        body,
+        headers: rendered.headers,
+        body: rendered.body,
     };
     row::insert(&session.client, &delivery).await?;
     replay::announce(&session.client).await?;

@@ -7,6 +7,7 @@ use super::meters::Meters;
 use crate::catalog::Compiled;
 use crate::clock::Clock;
 use crate::domain::{Attempt, Delivery, Outcome, RefusedBy};
+use crate::transport::encoding::encode;
 use crate::transport::{Request, Transport};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -32,12 +33,22 @@ pub(super) async fn attempt(
     let begun = Instant::now();
     fail::fail_point!("before_send", |_| std::process::abort());
     let outcome = match headers(target, delivery, number, clock.unix_seconds()) {
-        Ok(headers) => {
+        Ok(mut headers) => {
+            let mut body = delivery.body.clone();
+            let compression = target.webhook.compression;
+            if compression.coding.is_some() {
+                // In a box, so that no attempt is larger for it where it is off.
+                let (encoded, coding) = Box::pin(encode(&body, compression)).await;
+                body = encoded;
+                if let Some(coding) = coding {
+                    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+                }
+            }
             let request = Request {
                 url: &target.webhook.url,
                 source: target.webhook.source,
                 headers,
-                body: delivery.body.clone(),
+                body,
                 timeout: target.webhook.timeout,
             };
             transport.send(request).await
@@ -66,6 +77,9 @@ fn headers(
     headers.extend(own.clone());
     let id = HeaderValue::from_str(delivery.id.as_str())?;
     let timestamp = HeaderValue::from(unix_seconds);
+    if let Some(lines) = &delivery.headers {
+        of_format(lines, &mut headers);
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(&delivery.content_type)?);
     headers.insert(WEBHOOK_ID, id.clone());
     headers.insert(X_WEBHOOK_ID, id);
@@ -75,4 +89,13 @@ fn headers(
     headers.insert(X_WEBHOOK_ATTEMPT, HeaderValue::from(number));
     headers.extend(target.signer.headers(delivery.id.as_str(), unix_seconds, &delivery.body));
     Ok(headers)
+}
+
+/// Those that the body's format has beside it, as they were rendered: a line `name: value` each.
+fn of_format(lines: &str, headers: &mut HeaderMap) {
+    for (name, value) in lines.lines().filter_map(|line| line.split_once(": ")) {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
 }

@@ -99,6 +99,8 @@ pub struct Delivery {
     pub committed_at: Timestamp,
     /// The body's media type.
     pub content_type: Arc<str>,
+    /// Headers that the body's format makes beside it, a line `name: value` each; rendered once, as the body is.
+    pub headers: Option<Arc<str>>,
     /// The body: rendered once, its bytes never change (invariant I4).
     pub body: Bytes,
 }

@@ -9,6 +9,7 @@ mod event;
 mod ids;
 pub mod limits;
 mod lineage;
+mod mask;
 mod position;
 mod retry;
 mod row;
@@ -22,12 +23,13 @@ pub use delivery::{
 pub use event::{Event, MARK_PREFIX, MESSAGE_PREFIX, Operation, Transaction};
 pub use ids::{DeliveryId, EventId, OF_SHAPE, Origin, Place};
 pub use lineage::Lineage;
+pub use mask::MaskKey;
 pub use position::{CommitLsn, EndLsn, Lsn, ParseLsnError};
 pub use retry::{FailReason, RetryPolicy, Verdict, judge};
 pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};
 pub use rules::{JsonWriter, Seen, TableRules, Treatment};
 pub use shape::{ColumnShape, IdentityShape, NameShape, Retyped, SchemaChange, TableShape, Turn, TypeShape};
 pub use webhook::{
-    BodyShape, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule, TemplateSource, Webhook,
-    WebhookSource,
+    BodyShape, Coding, Compression, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule,
+    TemplateSource, Webhook, WebhookSource,
 };

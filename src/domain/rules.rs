@@ -4,9 +4,10 @@
 //! column is absent everywhere, a masked one is masked everywhere, and a value that was not sent is absent, never
 //! null.
 
-use sha2::{Digest, Sha256};
-
-use super::{Cell, Change, Mask, OldRow, Operation, Relation, ReplicaIdentity, TableRule, Tuple, ValueKind};
+use super::mask::masked;
+use super::{
+    Cell, Change, Mask, MaskKey, OldRow, Operation, Relation, ReplicaIdentity, TableRule, Tuple, ValueKind,
+};
 
 /// Appends a value in Postgres text form as JSON. Handed in by the caller; it never fails.
 pub type JsonWriter = fn(&ValueKind, &[u8], &mut Vec<u8>);
@@ -19,7 +20,7 @@ pub enum Treatment {
     Keep,
     /// It never leaves.
     Exclude,
-    /// It leaves changed; null stays null.
+    /// It leaves changed; a null stays one.
     Mask(Mask),
 }
 
@@ -30,6 +31,7 @@ pub struct TableRules {
     /// The names of the excluded columns, those that are no longer or not yet there too.
     hidden: Box<[String]>,
     fold_moves: Box<[usize]>,
+    mask_key: Option<MaskKey>,
 }
 
 /// A value as conditions and bodies see it.
@@ -60,6 +62,7 @@ impl TableRules {
             by_position: relation.columns.iter().map(|column| treat(&column.name)).collect(),
             hidden: rule.exclude.as_slice().into(),
             fold_moves: sent_of_old(&rule.fold_moves, relation).unwrap_or_default(),
+            mask_key: rule.mask_key.clone(),
         }
     }
 
@@ -121,9 +124,8 @@ impl TableRules {
             (Treatment::Exclude, _) | (_, Cell::Unchanged) => Seen::Absent,
             (_, Cell::Null) => Seen::Null,
             (Treatment::Keep, Cell::Text(text)) => Seen::Plain(text),
-            (Treatment::Mask(Mask::Redact), Cell::Text(_)) => Seen::Masked("[redacted]".to_owned()),
-            (Treatment::Mask(Mask::Hash), Cell::Text(text)) => {
-                Seen::Masked(hex::encode(Sha256::digest(text)))
+            (Treatment::Mask(mask), Cell::Text(text)) => {
+                masked(mask, self.mask_key.as_ref(), text).map_or(Seen::Null, Seen::Masked)
             }
         }
     }

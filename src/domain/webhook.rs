@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use super::RetryPolicy;
+use super::{MaskKey, RetryPolicy};
 
 /// Who wrote a webhook, and so what it may target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +28,40 @@ pub enum Ordering {
     None,
     /// All, one at a time.
     Strict,
+}
+
+/// How bodies are compressed on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression {
+    /// By which coding; none: not at all.
+    pub coding: Option<Coding>,
+    /// Bodies of fewer bytes go as they are.
+    pub threshold: usize,
+}
+
+/// A content coding (RFC 9110, 8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Coding {
+    /// The value of `content-encoding`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self { coding: None, threshold: 1024 }
+    }
 }
 
 /// What the ledger keeps of a body once its delivery has ended.
@@ -52,12 +86,44 @@ pub enum Format {
     Standard,
     /// `CloudEvents` 1.0, structured JSON.
     Cloudevents,
+    /// `CloudEvents` 1.0 in HTTP's binary mode: attributes are headers, the body is `data`.
+    CloudeventsBinary,
     /// That of Supabase database webhooks.
     Supabase,
     /// That of Sequin.
     Sequin,
     /// `data` alone.
     Raw,
+    /// The standard body's fields as XML.
+    Xml,
+    /// The standard body's fields as a form (`application/x-www-form-urlencoded`).
+    Form,
+}
+
+impl Format {
+    /// Every version of every format, by the format's name. The shape of a version never changes: a format that changes
+    /// gets another row here, and whoever does not ask for it keeps version 1.
+    pub const VERSIONS: [(&'static str, u32, Self); 8] = [
+        ("standard", 1, Self::Standard),
+        ("cloudevents", 1, Self::Cloudevents),
+        ("cloudevents-binary", 1, Self::CloudeventsBinary),
+        ("supabase", 1, Self::Supabase),
+        ("sequin", 1, Self::Sequin),
+        ("raw", 1, Self::Raw),
+        ("xml", 1, Self::Xml),
+        ("form", 1, Self::Form),
+    ];
+
+    /// A version of the format of a name.
+    pub fn named(name: &str, version: u32) -> Option<Self> {
+        let found = Self::VERSIONS.iter().find(|(known, v, _)| *known == name && *v == version);
+        found.map(|(_, _, format)| *format)
+    }
+
+    /// The versions of the format of a name, ascending; none where there is no such format.
+    pub fn versions(name: &str) -> Vec<u32> {
+        Self::VERSIONS.iter().filter(|(known, ..)| *known == name).map(|(_, version, _)| *version).collect()
+    }
 }
 
 /// How a body is made.
@@ -65,7 +131,7 @@ pub enum Format {
 pub enum BodyShape {
     /// By a built-in format.
     Format(Format),
-    /// By the template of this name.
+    /// By the template of this name, or of this `name@version`.
     Template(Arc<str>),
 }
 
@@ -75,8 +141,13 @@ pub enum BodyShape {
 pub enum Mask {
     /// Replaced by `"[redacted]"`.
     Redact,
-    /// Replaced by the hex SHA-256 of its text: equal values stay equal.
+    /// Replaced by the hex HMAC-SHA-256 of its text under `security.mask_key`, or its SHA-256 where there is no key: equal
+    /// values stay equal.
     Hash,
+    /// All but the end is replaced; of an e-mail address, all of the name but its first character.
+    Partial,
+    /// Replaced by null.
+    Null,
 }
 
 /// A webhook, checked and ready to compile.
@@ -98,6 +169,8 @@ pub struct Webhook {
     pub headers: http::HeaderMap,
     /// How its bodies are made.
     pub body: BodyShape,
+    /// How its bodies are compressed.
+    pub compression: Compression,
     /// How long a whole attempt may take.
     pub timeout: Duration,
     /// How many requests may be in flight.
@@ -121,6 +194,8 @@ pub struct TableRule {
     pub exclude: Vec<String>,
     /// Columns that leave changed.
     pub mask: Vec<(String, Mask)>,
+    /// The key of [`Mask::Hash`].
+    pub mask_key: Option<MaskKey>,
     /// The column that says whose row it is.
     pub tenant: Option<String>,
     /// The columns that identify a row in whichever partition it stands; empty: a move is a delete and an insert.
@@ -152,7 +227,7 @@ impl NamedEvent {
 /// A handlebars template (`[templates.NAME]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSource {
-    /// Its name.
+    /// Its name, or `name@version`.
     pub name: Arc<str>,
     /// The media type of what it makes.
     pub content_type: Arc<str>,

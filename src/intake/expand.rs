@@ -14,11 +14,11 @@ use super::messages;
 use crate::catalog::{Compiled, Snapshot};
 use crate::domain::{
     Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, Lineage, OldRow, Operation, Ordering,
-    Place, Relation, Transaction, ValueKind, lane_of, limits,
+    Place, Relation, Transaction, Treatment, ValueKind, lane_of, limits,
 };
 use crate::matcher::{ConditionFailure, Interest, MessageInterest, Owed};
 use crate::pgoutput::{self, Written};
-use crate::render::{RenderError, write_data, write_message_data};
+use crate::render::{RenderError, Rendered, write_data, write_message_data};
 use crate::source::{LogicalMessage, RawChange};
 
 /// The longest text of a row's key that is kept for people to search.
@@ -56,6 +56,8 @@ struct Table {
     relation: Arc<Relation>,
     interest: Interest,
     key: Key,
+    /// Whether a column of the key is masked or excluded: then its text stands nowhere.
+    hides_key: bool,
     schema: Arc<str>,
     name: Arc<str>,
 }
@@ -199,6 +201,7 @@ impl Expander {
             table: "".into(),
             alike: if reading.key.is_some() { Alike::ByKey } else { Alike::Never },
             key: reading.key.into_iter().collect(),
+            hides_key: false,
             operation: Operation::Message,
         };
         let payload = Payload { data, fault, max_body: self.max_body };
@@ -264,7 +267,9 @@ impl Expander {
             columns => Key::Columns(columns.to_vec()),
         };
         let (schema, name) = (relation.schema.as_ref().into(), relation.name.as_ref().into());
-        let table = Table { relation: Arc::clone(relation), interest, key, schema, name };
+        let hides = |at: &usize| interest.rules().of(*at) != Treatment::Keep;
+        let hides_key = matches!(&key, Key::Columns(columns) if columns.iter().any(hides));
+        let table = Table { relation: Arc::clone(relation), interest, key, hides_key, schema, name };
         self.tables.insert(relation.id, Arc::new(table));
     }
 }
@@ -350,7 +355,7 @@ struct Payload {
 }
 
 impl Payload {
-    fn body(&self, compiled: &Compiled, event: &Event) -> Result<Bytes, FailReason> {
+    fn body(&self, compiled: &Compiled, event: &Event) -> Result<Rendered, FailReason> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
@@ -369,6 +374,7 @@ struct Subject {
     alike: Alike,
     /// The text of the key's values.
     key: Vec<Bytes>,
+    hides_key: bool,
     operation: Operation,
 }
 
@@ -388,6 +394,7 @@ impl Table {
             table: Arc::clone(&self.name),
             alike: if self.key == Key::EachRow { Alike::Never } else { Alike::ByKey },
             key: self.key_values(change),
+            hides_key: self.hides_key,
             operation: change.operation,
         }
     }
@@ -428,9 +435,9 @@ impl Subject {
             (Ordering::Row, Alike::Never) => Ordering::None,
             (ordering, _) => ordering,
         };
-        let (body, dead) = match written.body(compiled, event) {
-            Ok(body) => (body, None),
-            Err(reason) => (Bytes::new(), Some(reason)),
+        let (Rendered { body, headers }, dead) = match written.body(compiled, event) {
+            Ok(rendered) => (rendered, None),
+            Err(reason) => (Rendered { body: Bytes::new(), headers: None }, Some(reason)),
         };
         let key: Vec<&[u8]> = self.key.iter().map(AsRef::as_ref).collect();
         let delivery = Delivery {
@@ -441,10 +448,11 @@ impl Subject {
             webhook: Arc::clone(&webhook.name),
             schema: Arc::clone(&self.schema),
             table: Arc::clone(&self.table),
-            key: key_text(&key),
+            key: if self.hides_key { "".into() } else { key_text(&key) },
             operation: self.operation,
             committed_at: event.transaction.committed_at,
             content_type: compiled.renderer.content_type().into(),
+            headers,
             body,
         };
         Expanded { delivery, dead }

@@ -267,7 +267,9 @@ impl Running {
         let snapshot = Arc::clone(&self.snapshot);
         self.end_transactions();
         while let Some(Expanded { delivery, dead }) = expansion.next(&snapshot) {
-            let bytes = (delivery.body.len() + limits::DELIVERY_OVERHEAD_BYTES).min(self.with.memory_bytes);
+            let headers = delivery.headers.as_ref().map_or(0, |headers| headers.len());
+            let bytes = delivery.body.len() + headers + limits::DELIVERY_OVERHEAD_BYTES;
+            let bytes = bytes.min(self.with.memory_bytes);
             let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
             let memory = Arc::clone(&self.with.memory);
             let permit = if let Ok(permit) = Arc::clone(&memory).try_acquire_many_owned(permits) {

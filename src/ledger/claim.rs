@@ -141,8 +141,8 @@ impl Claimer {
             .iter()
             .map(|row| Claimed {
                 delivery: delivery_of(row),
-                attempts: u32::try_from(row.get::<_, i32>(12)).unwrap_or(0),
-                on_schedule: u32::try_from(row.get::<_, i32>(13)).unwrap_or(0),
+                attempts: u32::try_from(row.get::<_, i32>(13)).unwrap_or(0),
+                on_schedule: u32::try_from(row.get::<_, i32>(14)).unwrap_or(0),
                 lease: Lease { token },
             })
             .collect();

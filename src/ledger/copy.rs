@@ -18,11 +18,11 @@ use crate::domain::{Outcome, StoreBodies};
 pub(super) const COPY: &str = "
 copy deliveries (
     id, event_id, event_type, webhook, lane, status, attempts, committed_at, schema_name, table_name, row_key,
-    operation, content_type, body, finished_at, fail_reason, last_attempt_at, last_took_ms, last_outcome,
+    operation, content_type, headers, body, finished_at, fail_reason, last_attempt_at, last_took_ms, last_outcome,
     last_http_status, last_error, last_response)
 from stdin (format binary)";
 
-const TYPES: [Type; 22] = [
+const TYPES: [Type; 23] = [
     Type::TEXT,
     Type::TEXT,
     Type::TEXT,
@@ -31,6 +31,7 @@ const TYPES: [Type; 22] = [
     Type::TEXT,
     Type::INT4,
     Type::TIMESTAMPTZ,
+    Type::TEXT,
     Type::TEXT,
     Type::TEXT,
     Type::TEXT,
@@ -70,7 +71,7 @@ pub(super) async fn ended(
         let (delivery, attempt) = (&row.delivery, row.attempt.as_ref());
         let outcome = attempt.map(|attempt| &attempt.outcome);
         let body = row.state.keeps_body(store).then_some(&delivery.body[..]);
-        let values: [&(dyn ToSql + Sync); 22] = [
+        let values: [&(dyn ToSql + Sync); 23] = [
             &delivery.id.as_str(),
             &delivery.event_id.as_str(),
             &&*delivery.event_type,
@@ -84,6 +85,7 @@ pub(super) async fn ended(
             &&*delivery.key,
             &delivery.operation.as_str(),
             &&*delivery.content_type,
+            &delivery.headers.as_deref(),
             &body,
             &ended_at,
             &row.state.fail_reason(),
@@ -105,8 +107,8 @@ pub(super) async fn ended(
 }
 
 /// A tuple: the number of fields, and each with its length in front, -1 for null.
-fn encode(values: &[&(dyn ToSql + Sync); 22], out: &mut BytesMut) {
-    out.put_i16(22);
+fn encode(values: &[&(dyn ToSql + Sync); 23], out: &mut BytesMut) {
+    out.put_i16(23);
     for (value, kind) in values.iter().zip(&TYPES) {
         let at = out.len();
         out.put_i32(-1);

@@ -135,7 +135,7 @@ const INSERT: &str = "
 with fence as (select 1 from sources where slot = $1 and epoch = $2 for share)
 insert into deliveries (
     id, event_id, event_type, webhook, lane, status, attempts, due_at, lease, committed_at, schema_name,
-    table_name, row_key, operation, content_type, body,
+    table_name, row_key, operation, content_type, body, headers,
     last_attempt_at, last_took_ms, last_outcome, last_http_status, last_error, last_response)
 select
     n.id, n.event_id, n.event_type, n.webhook, n.lane, n.status, n.attempts,
@@ -147,15 +147,16 @@ select
         else n.due_at
     end,
     n.lease, n.committed_at, n.schema_name, n.table_name, n.row_key, n.operation, n.content_type, n.body,
+    n.headers,
     n.at, n.took_ms, n.outcome, n.http_status, n.error, n.response
 from fence, unnest(
     $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::integer[], $10::timestamptz[],
     $11::bigint[], $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
     $18::bytea[], $19::timestamptz[], $20::double precision[], $21::text[], $22::integer[],
-    $23::text[], $24::bytea[], $25::boolean[])
+    $23::text[], $24::bytea[], $25::boolean[], $26::text[])
     as n(id, event_id, event_type, webhook, lane, status, attempts, due_at, lease, committed_at, schema_name,
          table_name, row_key, operation, content_type, body, at, took_ms, outcome, http_status,
-         error, response, behind)";
+         error, response, behind, headers)";
 
 /// Every value of the attempt is carried through `held`: the planner cannot know how many rows an `unnest` of a
 /// parameter makes, and joins two such sets by trying each pair.
@@ -295,7 +296,7 @@ impl Statements {
             columns.body.push(row.state.keeps_body(store).then_some(&row.delivery.body[..]));
         }
         let c = &columns;
-        let parameters: [&(dyn ToSql + Sync); 25] = [
+        let parameters: [&(dyn ToSql + Sync); 26] = [
             &slot,
             &epoch,
             &c.id,
@@ -321,6 +322,7 @@ impl Statements {
             &c.error,
             &c.response,
             &c.behind,
+            &c.headers,
         ];
         client.execute(&self.insert, &parameters).await.map_err(doing("recording deliveries"))
     }

@@ -24,6 +24,7 @@ pub(super) struct Columns<'a> {
     pub key: Vec<&'a str>,
     pub operation: Vec<&'a str>,
     pub content_type: Vec<&'a str>,
+    pub headers: Vec<Option<&'a str>>,
     pub body: Vec<Option<&'a [u8]>>,
     pub status: Vec<&'a str>,
     pub due: Vec<Option<SystemTime>>,
@@ -53,6 +54,7 @@ impl<'a> Columns<'a> {
         self.key.push(&delivery.key);
         self.operation.push(delivery.operation.as_str());
         self.content_type.push(&delivery.content_type);
+        self.headers.push(delivery.headers.as_deref());
     }
 
     pub fn push_state(&mut self, state: &'a State, due: Option<Timestamp>, keep: bool) {
@@ -97,7 +99,7 @@ pub(super) fn time_of(time: SystemTime) -> Timestamp {
 
 /// The columns that [`delivery_of`] reads, in its order.
 pub(super) const DELIVERY: &str = "id, event_id, event_type, webhook, lane, schema_name, table_name, row_key, \
-    operation, committed_at, content_type, body";
+    operation, committed_at, content_type, body, headers";
 
 /// A delivery from a row that begins with [`DELIVERY`].
 pub(super) fn delivery_of(row: &Row) -> Delivery {
@@ -116,6 +118,7 @@ pub(super) fn delivery_of(row: &Row) -> Delivery {
         operation: Operation::from_word(text(8)),
         committed_at: time_of(row.get(9)),
         content_type: shared(10),
+        headers: row.get::<_, Option<&str>>(12).map(Into::into),
         body: Bytes::copy_from_slice(body.unwrap_or_default()),
     }
 }

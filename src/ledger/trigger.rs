@@ -9,8 +9,8 @@ use crate::domain::Delivery;
 const TRIGGER: &str = "
 insert into deliveries_open (
     id, event_id, event_type, webhook, lane, status, due_at, committed_at, schema_name, table_name, row_key,
-    operation, content_type, body)
-values ($1, $2, $3, $4, $5, 'pending', now(), $6, $7, $8, $9, $10, $11, $12)";
+    operation, content_type, headers, body)
+values ($1, $2, $3, $4, $5, 'pending', now(), $6, $7, $8, $9, $10, $11, $12, $13)";
 
 /// Records a delivery as pending and due. Its id must be below those of all deliveries that changes make (generation
 /// zero), so that it never counts as the furthest recorded, and its lane its own.
@@ -30,6 +30,7 @@ pub async fn insert(client: &Client, delivery: &Delivery) -> Result<(), LedgerEr
                 &&*delivery.key,
                 &delivery.operation.as_str(),
                 &&*delivery.content_type,
+                &delivery.headers.as_deref(),
                 &&delivery.body[..],
             ],
         )

@@ -5,8 +5,8 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::{
-    BodyShape, Cell, Change, Column, Format, Mask, OldRow, Ordering, ReplicaIdentity, RetryPolicy, Tuple,
-    ValueKind, WebhookSource,
+    BodyShape, Cell, Change, Column, Compression, Format, Mask, OldRow, Ordering, ReplicaIdentity,
+    RetryPolicy, Tuple, ValueKind, WebhookSource,
 };
 
 fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
@@ -19,6 +19,7 @@ fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
         filter: filter.map(str::to_owned),
         headers: http::HeaderMap::new(),
         body: BodyShape::Format(Format::Standard),
+        compression: Compression::default(),
         timeout: std::time::Duration::from_secs(1),
         concurrency: 1,
         ordering: Ordering::Row,

@@ -60,7 +60,12 @@ fn json(text: &str) -> String {
     out
 }
 
-fn xml(text: &str) -> String {
+/// XML text that survives a parser: line ends stay what they are, in attributes too.
+pub(super) fn xml_exact(text: &str) -> String {
+    xml(text).replace('\r', "&#13;").replace('\n', "&#10;").replace('\t', "&#9;")
+}
+
+pub(super) fn xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -71,6 +76,7 @@ fn xml(text: &str) -> String {
             '\'' => out.push_str("&apos;"),
             // XML 1.0 has no form for these, not even escaped.
             c if c < ' ' && !matches!(c, '\n' | '\r' | '\t') => out.push('\u{FFFD}'),
+            '\u{FFFE}' | '\u{FFFF}' => out.push('\u{FFFD}'),
             c => out.push(c),
         }
     }

@@ -1,17 +1,23 @@
-//! The built-in formats.
+//! The built-in formats; `examples/formats` shows each for every operation, and tests hold them to that.
 //!
 //! `standard` wraps the shared `data` bytes as they are. `cloudevents` is CloudEvents 1.0 in structured JSON
-//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>). `supabase` and `sequin` have the
-//! field names their receivers know; they take the parts of `data` as bytes, so that values keep their exact form.
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>), `cloudevents-binary` the same
+//! attributes as headers
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md#31-binary-content-mode>).
+//! `supabase` and `sequin` have the field names their receivers know; they take the parts of `data` as bytes, so that
+//! values keep their exact form. `xml` and `form` have files of their own.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::form_urlencoded::byte_serialize;
 
 use super::escape::json_string;
+use super::{form, xml};
 use crate::domain::{Event, Format};
 
 /// The parts of `data`, by reference.
@@ -43,9 +49,16 @@ pub(super) type Columns<'a> = Vec<(String, &'a RawValue)>;
 pub(super) fn content_type(format: Format) -> &'static str {
     match format {
         Format::Cloudevents => "application/cloudevents+json",
-        Format::Standard | Format::Supabase | Format::Sequin | Format::Raw => "application/json",
+        Format::Standard | Format::CloudeventsBinary | Format::Supabase | Format::Sequin | Format::Raw => {
+            "application/json"
+        }
+        Format::Xml => "application/xml",
+        Format::Form => "application/x-www-form-urlencoded",
     }
 }
+
+/// A body, and the lines of the headers beside it.
+type Made = (Vec<u8>, Option<Arc<str>>);
 
 /// Makes a body. Fails only where `data` is not what [`super::write_data`] makes.
 pub(super) fn render(
@@ -53,16 +66,23 @@ pub(super) fn render(
     event: &Event,
     data: &[u8],
     webhook: &str,
-) -> Result<Vec<u8>, serde_json::Error> {
+) -> Result<Made, serde_json::Error> {
     let mut body = Body(Vec::with_capacity(data.len() + 512));
+    let mut headers = None;
     match format {
         Format::Standard => standard(&mut body, event, data, webhook),
         Format::Raw => body.raw(data),
         Format::Cloudevents => cloudevents(&mut body, event, data, &serde_json::from_slice(data)?),
         Format::Supabase => supabase(&mut body, &serde_json::from_slice(data)?),
         Format::Sequin => sequin(&mut body, event, &serde_json::from_slice(data)?, webhook)?,
+        Format::CloudeventsBinary => {
+            body.raw(data);
+            headers = Some(binary_attributes(event, &serde_json::from_slice(data)?).into());
+        }
+        Format::Xml => xml::write(&mut body.0, event, &serde_json::from_slice(data)?, webhook)?,
+        Format::Form => form::write(&mut body.0, event, &serde_json::from_slice(data)?, webhook)?,
     }
-    Ok(body.0)
+    Ok((body.0, headers))
 }
 
 struct Body(Vec<u8>);
@@ -101,7 +121,7 @@ impl Body {
 }
 
 /// UTC with microseconds: `2026-11-21T20:21:29.123456Z`.
-fn timestamp(event: &Event) -> String {
+pub(super) fn timestamp(event: &Event) -> String {
     format!("{:.6}", event.transaction.committed_at)
 }
 
@@ -119,19 +139,58 @@ fn standard(body: &mut Body, event: &Event, data: &[u8], webhook: &str) {
     body.raw(b"}}");
 }
 
+/// The attribute `source`: a URI reference.
+fn source(event: &Event) -> String {
+    let database: String = byte_serialize(event.database.as_bytes()).collect();
+    format!("/walhook/{}", database.replace('+', "%20"))
+}
+
+/// The attribute `subject`: the table; a logical message has none.
+fn subject(parts: &Parts<'_>) -> Option<String> {
+    let (schema, table) = (parts.schema.as_ref()?, parts.table.as_ref()?);
+    Some(format!("{schema}.{table}"))
+}
+
 fn cloudevents(body: &mut Body, event: &Event, data: &[u8], parts: &Parts<'_>) {
-    let source: String = byte_serialize(event.database.as_bytes()).collect();
     body.text("{\"specversion\":\"1.0\",\"id\":", event.id.as_str());
-    body.text(",\"source\":", &format!("/walhook/{}", source.replace('+', "%20")));
+    body.text(",\"source\":", &source(event));
     body.text(",\"type\":", &event.event_type);
     body.text(",\"time\":", &timestamp(event));
     body.raw(b",\"datacontenttype\":\"application/json\"");
-    if let (Some(schema), Some(table)) = (&parts.schema, &parts.table) {
-        body.text(",\"subject\":", &format!("{schema}.{table}"));
+    if let Some(subject) = subject(parts) {
+        body.text(",\"subject\":", &subject);
     }
     body.raw(b",\"data\":");
     body.raw(data);
     body.raw(b"}");
+}
+
+/// The attributes as header lines; `datacontenttype` is `content-type`.
+fn binary_attributes(event: &Event, parts: &Parts<'_>) -> String {
+    let mut lines = "ce-specversion: 1.0\nce-id: ".to_owned();
+    header_value(event.id.as_str(), &mut lines);
+    lines.push_str("\nce-source: ");
+    header_value(&source(event), &mut lines);
+    lines.push_str("\nce-type: ");
+    header_value(&event.event_type, &mut lines);
+    lines.push_str("\nce-time: ");
+    header_value(&timestamp(event), &mut lines);
+    if let Some(subject) = subject(parts) {
+        lines.push_str("\nce-subject: ");
+        header_value(&subject, &mut lines);
+    }
+    lines
+}
+
+/// Appends an attribute's value as the HTTP binding writes it (3.1.3.2): space, `"`, `%` and all beyond visible ASCII are
+/// percent-encoded UTF-8.
+fn header_value(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b'!'..=b'~' if !matches!(byte, b'"' | b'%') => out.push(char::from(byte)),
+            _ => write!(out, "%{byte:02X}").expect("writing to a String cannot fail"),
+        }
+    }
 }
 
 fn supabase(body: &mut Body, parts: &Parts<'_>) {

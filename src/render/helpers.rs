@@ -10,6 +10,8 @@
 //! | `truncate x n` | at most `n` characters, the last a `…` where some were cut (`end="…"`) |
 //! | `date x format` | a timestamp by `strftime`, in UTC or `tz="Europe/Berlin"` |
 //! | `urlencode x`, `base64 x` | text |
+//! | `html x` | text that HTML shows as it is: in a page, an e-mail, an attribute in quotes |
+//! | `slack x` | text that Slack shows as it is: `&`, `<` and `>` as entities |
 //!
 //! Errors name helpers and fields, never values. `log` is taken away: rows do not belong in logs.
 
@@ -27,7 +29,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde_json::Value as Json;
 
-use super::escape::Escape;
+use super::escape::{Escape, xml};
 use crate::domain::limits;
 
 /// Prints a value where a template names a field alone.
@@ -35,7 +37,7 @@ pub(super) const PRINT: &str = "walhook-print";
 /// Counts a turn of a loop.
 pub(super) const TURN: &str = "walhook-turn";
 
-const OWN: [(&str, Run); 10] = [
+const OWN: [(&str, Run); 12] = [
     ("default", default),
     ("upper", |call| Ok(call.text(0)?.to_uppercase().into())),
     ("lower", |call| Ok(call.text(0)?.to_lowercase().into())),
@@ -49,6 +51,11 @@ const OWN: [(&str, Run); 10] = [
         Ok(encoded.replace('+', "%20").into())
     }),
     ("base64", |call| Ok(STANDARD.encode(call.text(0)?).into())),
+    ("html", |call| Ok(xml(&call.text(0)?).into())),
+    ("slack", |call| {
+        let text = call.text(0)?.replace('&', "&amp;");
+        Ok(text.replace('<', "&lt;").replace('>', "&gt;").into())
+    }),
 ];
 
 const BUILT_IN: [&str; 17] = [

@@ -7,20 +7,25 @@
 //! ```
 //!
 //! `data` is made once and shared: `standard`, `cloudevents` and `raw` copy its bytes, `supabase` and `sequin` its parts,
-//! so every value keeps the exact form the decoder gave it. A template sees the standard body's fields.
+//! so every value keeps the exact form the decoder gave it; `xml` and `form` write each value's text. A template sees the
+//! standard body's fields.
 //!
-//! A body is rendered once and its bytes never change (invariant I4). A template that fails on a row makes that delivery
+//! A body, and the headers that its format has beside it, are rendered once and its bytes never change (invariant I4). A template that fails on a row makes that delivery
 //! `failed` with the reason and nothing else (I8); reasons name templates, places and fields, never values.
 
 mod data;
 mod escape;
 mod fields;
+mod form;
 mod formats;
+#[cfg(test)]
+mod golden;
 mod helpers;
 mod scan;
 mod template;
 #[cfg(test)]
 mod tests;
+mod xml;
 
 use std::sync::Arc;
 
@@ -107,6 +112,15 @@ impl Templates {
     }
 }
 
+/// What is made of an event, once: no attempt makes it anew (invariant I4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The body.
+    pub body: Bytes,
+    /// The headers that the format has beside `content-type`, a line `name: value` each, in visible ASCII.
+    pub headers: Option<Arc<str>>,
+}
+
 /// Makes the bodies of a webhook. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Renderer {
@@ -135,19 +149,19 @@ impl Renderer {
         data: &[u8],
         webhook: &str,
         max_bytes: usize,
-    ) -> Result<Bytes, RenderError> {
-        let body = match &self.kind {
+    ) -> Result<Rendered, RenderError> {
+        let (body, headers) = match &self.kind {
             Kind::Format(format) => {
                 formats::render(*format, event, data, webhook).map_err(RenderError::Data)?
             }
             Kind::Template(template) => {
                 let fields = fields::fields(event, data, webhook).map_err(RenderError::Data)?;
-                template.render(fields, max_bytes)?
+                (template.render(fields, max_bytes)?, None)
             }
         };
         if body.len() > max_bytes {
             return Err(RenderError::TooLarge { max_bytes });
         }
-        Ok(body.into())
+        Ok(Rendered { body: body.into(), headers })
     }
 }

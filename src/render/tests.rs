@@ -12,7 +12,7 @@ use crate::domain::{
 const MAX: usize = 64 * 1024;
 
 /// Numbers and JSON as they are, the rest as strings: enough of the real writer to see values pass.
-fn json(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
     match kind {
         ValueKind::Integer | ValueKind::Json => out.extend_from_slice(text),
         _ => out.extend_from_slice(serde_json::to_string(&String::from_utf8_lossy(text)).unwrap().as_bytes()),
@@ -43,15 +43,15 @@ fn relation() -> Arc<Relation> {
     })
 }
 
-fn text(value: &str) -> Cell {
+pub(super) fn text(value: &str) -> Cell {
     Cell::Text(bytes::Bytes::copy_from_slice(value.as_bytes()))
 }
 
-fn row(status: &str, note: Cell) -> Tuple {
+pub(super) fn row(status: &str, note: Cell) -> Tuple {
     Tuple(vec![text("7"), text(status), note, text(r#"{"tags":["a","b"],"n":1.0}"#)])
 }
 
-fn change(operation: Operation, new: Option<Tuple>, old: Option<OldRow>) -> Change {
+pub(super) fn change(operation: Operation, new: Option<Tuple>, old: Option<OldRow>) -> Change {
     Change { relation: relation(), operation, new, old, sequence: 3 }
 }
 
@@ -62,11 +62,11 @@ fn update() -> Change {
 
 fn data(change: &Change, rules: &TableRules) -> String {
     let mut out = Vec::new();
-    write_data(change, rules, json, &mut out);
+    write_data(change, rules, write, &mut out);
     String::from_utf8(out).unwrap()
 }
 
-fn event() -> Event {
+pub(super) fn event() -> Event {
     let origin = Origin { system: 1, generation: 1 };
     let commit = CommitLsn(Lsn(0x01A2_B3C8));
     let place = Place { origin, commit, sequence: 3 };
@@ -83,7 +83,7 @@ fn event() -> Event {
 fn body(shape: &BodyShape, templates: &Templates, change: &Change) -> Result<String, RenderError> {
     let data = data(change, &TableRules::default());
     let renderer = templates.renderer(shape).unwrap();
-    let body = renderer.render(&event(), data.as_bytes(), "crm", MAX)?;
+    let body = renderer.render(&event(), data.as_bytes(), "crm", MAX)?.body;
     Ok(String::from_utf8(body.to_vec()).unwrap())
 }
 
@@ -261,6 +261,10 @@ fn templates_print_escape_and_compute() {
         "{{urlencode data.record.note}} {{base64 \"hi\"}}",
         "a%20%22q%22%0A%3Cb%3E%20%26%20%C3%A9 aGk=",
     );
+    json(
+        r#"["{{slack data.record.note}}","{{html data.record.note}}"]"#,
+        r#"["a \"q\"\n&lt;b&gt; &amp; é","a &quot;q&quot;\n&lt;b&gt; &amp; é"]"#,
+    );
     check("text/plain", "{{data.record.note}} {{data.record.extra.tags}}", "a \"q\"\n<b> & é [\"a\",\"b\"]");
     check(
         "application/xml",
@@ -288,6 +292,21 @@ fn a_template_that_fails_on_a_row_says_where_and_tells_no_value() {
         "template t: line 2, column 2: there is no field data.record.nope",
     );
     check("text/plain", "{{upper data.record.nope}}", "there is no field data.record.nope");
+    check(
+        "text/plain",
+        "{{#if type}}\n  {{#each data.record.extra.tags}}\n    {{this.nope}}\n  {{/each}}\n{{/if}}",
+        "template t: line 3, column 5: there is no field this.nope",
+    );
+    check(
+        "application/json",
+        "{\n\"a\": \"{{upper (concat data.record.nope type)}}\"}",
+        "template t: line 2, column 7: there is no field data.record.nope",
+    );
+    check(
+        "text/plain",
+        "{{type}}\n{{date data.record.status \"%Y\"}}",
+        "template t: line 2, column 1: the first argument of date is no timestamp",
+    );
     check("text/plain", "{{#each data.record.nope}}x{{/each}}", "there is no field data.record.nope");
     check("text/plain", "{{eq data.record.nope 1}}", "argument 1 of eq is missing");
     check("text/plain", "{{date data.record.status \"%Y\"}}", "the first argument of date is no timestamp");
@@ -367,7 +386,7 @@ proptest! {
         let shape = [Format::Standard, Format::Cloudevents, Format::Supabase, Format::Sequin, Format::Raw][shape];
         let renderer = Templates::default().renderer(&BodyShape::Format(shape)).unwrap();
         let data = data(&change, &TableRules::default());
-        let body = renderer.render(&event(), data.as_bytes(), &webhook, MAX).unwrap();
+        let body = renderer.render(&event(), data.as_bytes(), &webhook, MAX).unwrap().body;
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let record = body.get("record").or_else(|| body.get("data")?.get("record")).unwrap();
         prop_assert_eq!(&record["status"], &serde_json::json!(status));

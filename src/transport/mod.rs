@@ -10,12 +10,13 @@
 //! - addresses in the URL are checked here, however they are spelled (the URL parser has made `0x7f.1` an address);
 //! - names are resolved by [`resolve`], which lets only allowed addresses through, and those are the ones dialled.
 //!
-//! Neither follows redirects, uses a proxy, or decompresses. Absent on purpose: cookies, caches, retries; trying
+//! Neither follows redirects, uses a proxy, or decompresses; what goes compressed is [`encoding`]'s. Absent on purpose: cookies, caches, retries; trying
 //! again is the dispatcher's, where it is recorded. One exception is no second try: what the receiver's HTTP/2 layer
 //! hands back unprocessed (a stream refused, a connection going away) is sent on another connection.
 
 mod address;
 mod answer;
+pub mod encoding;
 mod failure;
 mod probe;
 mod progress;

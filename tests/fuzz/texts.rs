@@ -11,8 +11,8 @@ use secrecy::SecretString;
 use walhook::catalog::{conditions_complaint, template_complaint};
 use walhook::config::{Checks, Place, Sources, load};
 use walhook::domain::{
-    BodyShape, Cell, Change, Column, Format, OldRow, Operation, Ordering, Relation, ReplicaIdentity,
-    RetryPolicy, Tuple, ValueKind, Webhook, WebhookSource, limits,
+    BodyShape, Cell, Change, Column, Compression, Format, OldRow, Operation, Ordering, Relation,
+    ReplicaIdentity, RetryPolicy, Tuple, ValueKind, Webhook, WebhookSource, limits,
 };
 use walhook::matcher::{Condition, Matcher};
 use walhook::pgoutput::write_json;
@@ -66,6 +66,7 @@ fn webhook(name: &str, filter: String) -> Arc<Webhook> {
         filter: Some(filter),
         headers: HeaderMap::new(),
         body: BodyShape::Format(Format::Standard),
+        compression: Compression::default(),
         timeout: Duration::from_secs(1),
         concurrency: 1,
         ordering: Ordering::Row,

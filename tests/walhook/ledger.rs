@@ -126,6 +126,7 @@ impl Desk {
             operation: Operation::Insert,
             committed_at: Clock::system().now(),
             content_type: "application/json".into(),
+            headers: None,
             body: Bytes::from(format!("{{\"n\":{number}}}")),
         }
     }

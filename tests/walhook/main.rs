@@ -15,6 +15,8 @@ mod bench;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod compression;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod delivery;
@@ -28,6 +30,8 @@ mod errors;
 mod facts;
 #[cfg(test)]
 mod failover;
+#[cfg(test)]
+mod formats;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -53,6 +57,8 @@ mod order;
 #[cfg(test)]
 mod partitions;
 #[cfg(test)]
+mod privacy;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod record;
@@ -68,6 +74,8 @@ mod statements;
 mod stop;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod templates;
 #[cfg(test)]
 mod types;
 #[cfg(test)]

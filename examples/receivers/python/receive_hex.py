@@ -7,10 +7,17 @@ import hashlib
 import hmac
 import json
 import os
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = os.environ["WALHOOK_SECRET"]
 PORT = int(os.environ.get("PORT", "9000"))
+MOST = 16 << 20
+
+
+def decoded(body, encoding):
+    """The body before `compression = "gzip"`: signatures are over that. No more of it than anybody sends."""
+    return zlib.decompressobj(31).decompress(body, MOST) if encoding == "gzip" else body
 
 
 def verified(body, header):
@@ -21,6 +28,7 @@ def verified(body, header):
 class Receiver(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
+        body = decoded(body, self.headers.get("content-encoding"))
         if verified(body, self.headers.get("x-webhook-signature")):
             print("received:", self.headers.get("x-webhook-event"), json.loads(body), flush=True)
             self.send_response(204)
@@ -33,5 +41,6 @@ class Receiver(BaseHTTPRequestHandler):
         pass
 
 
-print(f"listening on http://localhost:{PORT}", flush=True)
-ThreadingHTTPServer(("127.0.0.1", PORT), Receiver).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1", PORT), Receiver)
+print(f"listening on http://localhost:{server.server_port}", flush=True)
+server.serve_forever()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -20,6 +20,7 @@ use super::memory::{Known, Memory};
 use crate::clock::Clock;
 use crate::domain::limits;
 use crate::sign;
+use crate::transport::encoding::{DecodeError, decode};
 
 /// How old or early a `webhook-timestamp` may be.
 const TOLERANCE: Duration = Duration::from_secs(300);
@@ -126,10 +127,19 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> (St
         return (StatusCode::OK, "walhook listen: send a POST\n".to_owned());
     }
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, limits::BODY_BYTES.saturating_mul(2)).await else {
+    let most = limits::BODY_BYTES.saturating_mul(2);
+    let Ok(body) = to_bytes(body, most).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off\n".to_owned());
     };
-    receiver.take(&head.headers, body).await
+    let encoding = head.headers.get(header::CONTENT_ENCODING).map_or("", |v| v.to_str().unwrap_or("?"));
+    match decode(encoding, body, most) {
+        Ok(body) => receiver.take(&head.headers, body).await,
+        Err(error @ DecodeError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, format!("{error}\n")),
+        Err(error @ DecodeError::Unknown { .. }) => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("{error}\n"))
+        }
+        Err(error @ DecodeError::Invalid { .. }) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
 }
 
 impl Receiver {

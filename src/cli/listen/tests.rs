@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BodyStyle, ListenArgs, ListenOptions, Printer, Received, Signature, serve};
 use crate::clock::Clock;
-use crate::domain::{Outcome, WebhookSource};
+use crate::domain::{Coding, Compression, Outcome, WebhookSource, limits};
 use crate::sign::Signer;
 use crate::tasks::{Death, Role, Tasks};
+use crate::transport::encoding::encode;
 use crate::transport::{Policy, Request, Transport, TransportOptions};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -61,6 +62,11 @@ impl Rig {
 
     /// Sends a delivery signed with `secret` and answers with the status.
     async fn send(&self, id: &str, secret: &str, body: &'static [u8]) -> u16 {
+        self.send_as(id, secret, body, ("", Bytes::from_static(body))).await
+    }
+
+    /// The same with other bytes on the wire, in a coding.
+    async fn send_as(&self, id: &str, secret: &str, body: &[u8], (coding, sent): (&str, Bytes)) -> u16 {
         let now = Clock::system().unix_seconds();
         let mut headers = HeaderMap::new();
         headers.extend(Signer::new(&[SecretString::from(secret)]).unwrap().headers(id, now, body));
@@ -72,12 +78,12 @@ impl Rig {
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
+        if !coding.is_empty() {
+            headers.insert(http::header::CONTENT_ENCODING, HeaderValue::from_str(coding).unwrap());
+        }
         let url = format!("http://{}/any/path", self.address).parse().unwrap();
         let (source, timeout) = (WebhookSource::Toml, Duration::from_secs(5));
-        let outcome = self
-            .transport
-            .send(Request { url: &url, source, headers, body: Bytes::from_static(body), timeout })
-            .await;
+        let outcome = self.transport.send(Request { url: &url, source, headers, body: sent, timeout }).await;
         match outcome {
             Outcome::Responded { status, .. } => status,
             other => panic!("{other:?}"),
@@ -189,4 +195,25 @@ fn a_closed_pipe_is_an_error_and_no_panic() {
     assert!(
         Printer::new(Closed, true, BodyStyle::None).listening(SocketAddr::from(([127, 0, 0, 1], 1))).is_err()
     );
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_decoded_before_its_signature_is_checked() {
+    let rig = Rig::start(options(&["--secret", SECRET])).await;
+    let body = Bytes::from(br#"{"id":7}"#.repeat(500));
+    for (id, coding) in [("zip", Coding::Gzip), ("std", Coding::Zstd)] {
+        let compression = Compression { coding: Some(coding), threshold: 0 };
+        let (sent, told) = encode(&body, compression).await;
+        assert_eq!(told, Some(coding));
+        assert_eq!(rig.send_as(id, SECRET, &body, (coding.as_str(), sent.clone())).await, 200);
+        // The signature is over the body before compression, not over what was sent.
+        assert_eq!(rig.send_as(id, SECRET, &sent, (coding.as_str(), sent.clone())).await, 401);
+        assert_eq!(rig.send_as(id, SECRET, &body, (coding.as_str(), body.clone())).await, 400);
+    }
+    assert_eq!(rig.send_as("br", SECRET, &body, ("br", body.clone())).await, 415);
+    let zeros = Bytes::from(vec![0; 4 * limits::BODY_BYTES]);
+    let (bomb, _) = encode(&zeros, Compression { coding: Some(Coding::Zstd), threshold: 0 }).await;
+    assert_eq!(rig.send_as("bomb", SECRET, &zeros, ("zstd", bomb)).await, 413);
+    let received = rig.received.lock().unwrap();
+    assert!(received.iter().filter(|r| r.status == 200).all(|r| r.body == body));
 }

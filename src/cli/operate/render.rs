@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 
 use super::super::print;
@@ -11,7 +11,7 @@ use super::given;
 use crate::clock::Clock;
 use crate::config::Sources;
 use crate::control::preview::Shape;
-use crate::control::{ControlError, load_config, preview};
+use crate::control::{ControlError, Places, RowName, given_row, load_config, preview};
 use crate::domain::Format;
 
 #[derive(Debug, Args)]
@@ -19,51 +19,58 @@ use crate::domain::Format;
 pub(in crate::cli) struct RenderArgs {
     /// As this webhook of the file has it
     webhook: Option<String>,
-    /// A template of the file
+    /// A template of the file; NAME@VERSION for one of its versions
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// A built-in format; needs no file
-    #[arg(long, value_parser = PossibleValuesParser::new(FORMATS.map(|(name, _)| name)).map(|name| format_of(&name)))]
+    #[arg(long, value_parser = formats())]
     format: Option<Format>,
     /// The event's type [default: what the data make]
     #[arg(long, value_name = "TYPE")]
     event: Option<String>,
-    /// JSON with "record" and, as you like, "old", …; - is standard input [default: a small sample]
+    /// JSON with "record" and, as you like, "old", …, or a whole standard body; - is standard input [default: a small sample]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// A real row: TABLE for the last by its primary key, or TABLE:KEY; only reads, needs the database
+    #[arg(long, value_name = "TABLE[:KEY]", conflicts_with = "data")]
+    row: Option<RowName>,
     /// Only the body, byte for byte
     #[arg(long)]
     raw: bool,
 }
 
-const FORMATS: [(&str, Format); 5] = [
-    ("standard", Format::Standard),
-    ("cloudevents", Format::Cloudevents),
-    ("supabase", Format::Supabase),
-    ("sequin", Format::Sequin),
-    ("raw", Format::Raw),
-];
-
-fn format_of(name: &str) -> Format {
-    FORMATS.iter().find(|(known, _)| *known == name).map_or(Format::Standard, |(_, format)| *format)
+fn formats() -> impl TypedValueParser<Value = Format> {
+    let names = Format::VERSIONS.iter().filter(|(_, version, _)| *version == 1).map(|(name, ..)| *name);
+    PossibleValuesParser::new(names).map(|name| Format::named(&name, 1).unwrap_or_default())
 }
 
-pub(super) fn run(args: &RenderArgs, sources: &Sources, clock: &Clock) -> Result<ExitCode, ControlError> {
+pub(super) async fn run(
+    args: &RenderArgs,
+    sources: &Sources,
+    clock: &Clock,
+) -> Result<ExitCode, ControlError> {
     let shape = match (&args.webhook, &args.template, args.format) {
         (Some(name), ..) => Shape::Webhook(name.clone()),
         (None, Some(name), _) => Shape::Template(name.clone()),
         (None, None, format) => Shape::Format(format.unwrap_or_default()),
     };
     let config = match shape {
-        Shape::Format(_) => None,
-        Shape::Webhook(_) | Shape::Template(_) => Some(load_config(sources)?),
+        Shape::Format(_) if args.row.is_none() => None,
+        _ => Some(load_config(sources)?),
     };
-    let data = given(args.data.as_ref())?;
+    let data = match (&config, &args.row) {
+        (Some(config), Some(row)) => Some(given_row(config, &Places::of(config)?, row).await?),
+        _ => given(args.data.as_ref())?,
+    };
     let rendered = preview(config.as_ref(), &shape, args.event.as_deref(), data, clock)?;
     if args.raw {
         print::bytes(&rendered.body);
     } else {
-        print::line(&format!("content-type: {}\n", rendered.content_type));
+        print::line(&format!("content-type: {}", rendered.content_type));
+        for line in &rendered.headers {
+            print::line(line);
+        }
+        print::line("");
         print::bytes(&rendered.body);
         print::line("");
     }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::super::print;
 use super::{Here, given};
-use crate::control::{ControlError, trigger};
+use crate::control::{ControlError, RowName, given_row, trigger};
 use crate::ledger::query::Standing;
 
 #[derive(Debug, Args)]
@@ -19,10 +19,16 @@ pub(in crate::cli) struct TriggerArgs {
     /// JSON with "record" and, as you like, "old", …; - is standard input [default: a sample from the table's columns]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// A real row instead: TABLE for the last by its primary key, or TABLE:KEY
+    #[arg(long, value_name = "TABLE[:KEY]", conflicts_with = "data")]
+    row: Option<RowName>,
 }
 
 pub(super) async fn run(args: &TriggerArgs, here: &Here) -> Result<ExitCode, ControlError> {
-    let data = given(args.data.as_ref())?;
+    let data = match &args.row {
+        Some(row) => Some(given_row(&here.config, &here.places, row).await?.as_test()),
+        None => given(args.data.as_ref())?,
+    };
     let triggered =
         trigger(&here.config, &here.places, &args.webhook, &args.event, data, &here.clock).await?;
     if !triggered.subscribed {

@@ -32,6 +32,7 @@ use super::{Places, load_config};
 use crate::catalog::{self, Rows, Snapshot};
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
+use crate::domain::{Mask, TableRule};
 use crate::source::{SetupError, SourceError};
 
 pub use tables::TableReport;
@@ -138,6 +139,7 @@ pub async fn check(sources: &Sources, clock: &Clock) -> CheckReport {
     };
     let (webhooks, events) = (config.webhooks.len(), config.events.len());
     report.ok("file", format!("{}: {webhooks} webhooks, {events} events", config.path.display()));
+    report.findings.extend(keyless_hashes(&config));
     let snapshot = match (Places::of(&config), catalog::compile_file(&config)) {
         (Ok(places), Ok(snapshot)) => database(&config, &places, snapshot, &mut report).await,
         (places, snapshot) => {
@@ -152,6 +154,23 @@ pub async fn check(sources: &Sources, clock: &Clock) -> CheckReport {
     };
     receivers::receivers(&config, &snapshot, clock, &mut report).await;
     report
+}
+
+/// Columns whose hashes anybody can make too.
+fn keyless_hashes(config: &Config) -> Option<Finding> {
+    let hashed = |rule: &TableRule| {
+        let names = rule.mask.iter().filter(|(_, mask)| *mask == Mask::Hash);
+        names.map(|(column, _)| format!("{}.{column}", rule.table)).collect::<Vec<_>>()
+    };
+    let columns: Vec<String> = config.tables.iter().flat_map(hashed).collect();
+    if columns.is_empty() || config.security.mask_key.is_some() {
+        return None;
+    }
+    let message = format!("masked by a hash without a key: {}", in_short(&columns));
+    let finding = Finding::new(Severity::Hint, "file", message)
+        .detail("Whoever can guess a value can tell that it is the one.")
+        .hint("Set security.mask_key to a secret of 16 bytes or more; the hashes are then others.");
+    Some(finding)
 }
 
 /// Looks at the database and the ledger. Returns the webhooks of both file and database, as far as they are known.

@@ -43,6 +43,7 @@ impl Expander {
             table: Arc::clone(&table.name),
             alike: Alike::ByKey,
             key: Vec::new(),
+            hides_key: false,
             operation: Operation::Schema,
         };
         let payload = Payload { data, fault: None, max_body: self.max_body };

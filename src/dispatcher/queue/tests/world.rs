@@ -113,6 +113,7 @@ fn delivery(number: usize, lane: i64) -> Delivery {
         operation: Operation::Insert,
         committed_at: Timestamp::UNIX_EPOCH,
         content_type: "application/json".into(),
+        headers: None,
         body: Bytes::from_static(b"0123456789"),
     }
 }
