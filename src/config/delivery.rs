@@ -1,11 +1,13 @@
 //! `[delivery]`: the defaults of every webhook, and how much walhook itself may use.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection;
 use super::node::{Node, Table};
 use super::problem::Fault;
 use super::retry;
-use crate::domain::{Ordering, RetryPolicy, limits};
+use crate::domain::{Connection, Ordering, RetryPolicy, limits};
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -29,6 +31,8 @@ pub struct Delivery {
     pub ordering: Ordering,
     /// When to try again, and when to give up.
     pub retry: RetryPolicy,
+    /// TLS and proxy.
+    pub connection: Arc<Connection>,
     /// How old a delivery gets in memory before it goes to the ledger unfinished.
     pub handover_after: Duration,
     /// How long what is in flight may take at a shutdown.
@@ -46,6 +50,7 @@ impl Default for Delivery {
             concurrency: 16,
             ordering: Ordering::default(),
             retry: RetryPolicy::default(),
+            connection: Arc::default(),
             handover_after: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             memory: limits::YOUNG_BYTES,
@@ -70,6 +75,7 @@ pub(super) fn read(mut table: Table<'_>) -> Delivery {
         concurrency,
         ordering,
         retry,
+        connection: connection::defaults(&mut table),
         handover_after: table
             .get("handover_after", |node| node.duration(HANDOVER_MIN..=HANDOVER_MAX))
             .unwrap_or(base.handover_after),

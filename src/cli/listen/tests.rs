@@ -76,7 +76,14 @@ impl Rig {
         let (source, timeout) = (WebhookSource::Toml, Duration::from_secs(5));
         let outcome = self
             .transport
-            .send(Request { url: &url, source, headers, body: Bytes::from_static(body), timeout })
+            .send(Request {
+                url: &url,
+                source,
+                headers,
+                body: Bytes::from_static(body),
+                timeout,
+                route: None,
+            })
             .await;
         match outcome {
             Outcome::Responded { status, .. } => status,

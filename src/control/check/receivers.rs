@@ -30,7 +30,10 @@ pub(super) async fn receivers(config: &Config, snapshot: &Snapshot, clock: &Cloc
                 webhook.url.host_str().unwrap_or_default(),
                 webhook.url.port_or_known_default().unwrap_or_default()
             );
-            let reached = transport.probe(&webhook.url, webhook.source, webhook.timeout.min(PROBE)).await;
+            let reached = {
+                let (route, patience) = (compiled.route.as_ref(), webhook.timeout.min(PROBE));
+                transport.probe(&webhook.url, webhook.source, route, patience).await
+            };
             match reached {
                 Ok(_) => {
                     Finding::new(Severity::Ok, "receivers", format!("{}: {place} answers", webhook.name))
