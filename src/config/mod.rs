@@ -47,6 +47,8 @@ mod webhooks;
 #[cfg(test)]
 mod example_tests;
 #[cfg(test)]
+mod reach_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

@@ -86,21 +86,20 @@ fn is_envelope(address: Ipv6Addr) -> bool {
     address.to_ipv4_mapped().is_some() || NAT64.contains(&address) || SIX_TO_FOUR.contains(&address)
 }
 
-/// The IPv4 address that an IPv6 address stands for.
+/// The IPv4 address that an IPv6 address stands for, or that its interface id names.
 fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
     if let Some(inner) = address.to_ipv4_mapped() {
         return Some(inner);
     }
-    let [_, _, _, _, _, _, g, h] = address.segments();
+    let [_, first, second, _, kind, mark, high, low] = address.segments();
     if NAT64.contains(&address) {
-        return Some(joined(g, h));
+        return Some(joined(high, low));
     }
-    let [_, b, c, _, e, f, ..] = address.segments();
     if SIX_TO_FOUR.contains(&address) {
-        return Some(joined(b, c));
+        return Some(joined(first, second));
     }
     // ISATAP (RFC 5214, section 6.1): an interface id of 0000:5efe or 0200:5efe, and the address behind it.
-    (f == 0x5efe && matches!(e, 0 | 0x200)).then(|| joined(g, h))
+    (mark == 0x5efe && matches!(kind, 0 | 0x200)).then(|| joined(high, low))
 }
 
 fn joined(high: u16, low: u16) -> Ipv4Addr {

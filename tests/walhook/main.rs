@@ -53,6 +53,8 @@ mod order;
 #[cfg(test)]
 mod partitions;
 #[cfg(test)]
+mod proof;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod record;

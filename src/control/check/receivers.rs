@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::{CheckReport, Finding, Severity};
-use crate::catalog::Snapshot;
+use crate::catalog::{self, Snapshot};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::transport;
@@ -21,6 +21,15 @@ pub(super) async fn receivers(config: &Config, snapshot: &Snapshot, clock: &Cloc
         Ok(transport) => transport,
         Err(error) => return report.error("receivers", (error.to_string(), error.detail(), error.hint())),
     };
+    for webhook in catalog::unverified(snapshot) {
+        let message = format!("{}: tls.insecure_skip_verify is set", webhook.name);
+        let detail =
+            "The receiver's certificate is not checked: whoever stands between can read and change requests.";
+        let hint =
+            "Set tls.ca to the authority that issued the certificate, and leave insecure_skip_verify out.";
+        let finding = Finding::new(Severity::Warning, "receivers", message);
+        report.findings.push(finding.detail(detail).hint(hint));
+    }
     let probes = snapshot.webhooks().iter().map(|compiled| {
         let (webhook, transport) = (&compiled.webhook, &transport);
         async move {
