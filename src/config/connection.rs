@@ -34,6 +34,7 @@ pub(super) fn defaults(table: &mut Table<'_>) -> Arc<Connection> {
 
 /// Reads what a webhook says for itself; where that is nothing, the defaults are shared.
 pub(super) fn own(table: &mut Table<'_>, base: &Arc<Connection>, source: WebhookSource) -> Arc<Connection> {
+    let is_set = table.has("tls") || (source == WebhookSource::Toml && table.has("proxy"));
     let mut connection = Connection::clone(base);
     table.section("tls", |mut tls| {
         let (ca, min_version) = common(&mut tls);
@@ -51,7 +52,7 @@ pub(super) fn own(table: &mut Table<'_>, base: &Arc<Connection>, source: Webhook
     {
         connection.proxy = proxy.proxy();
     }
-    if connection == **base { Arc::clone(base) } else { Arc::new(connection) }
+    if is_set { Arc::new(connection) } else { Arc::clone(base) }
 }
 
 fn common(tls: &mut Table<'_>) -> (Option<Arc<str>>, Option<TlsVersion>) {

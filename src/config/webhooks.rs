@@ -115,15 +115,6 @@ fn reach(
         }
         None => {}
     }
-    if let SignatureScheme::Custom(custom) = &signature
-        && let Some(name) = [Some(&custom.header), custom.timestamp_header.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|name| headers.contains_key(*name))
-    {
-        let fault = Fault::new(format!("headers sets {name} too"));
-        table.doc.report(&table.path.key("signature"), fault);
-    }
     let proof = table.get("auth", |node| auth::read(node, source, around.allow_http));
     if let Some(name) = proof.as_ref().map(Proof::header)
         && headers.contains_key(name)
@@ -139,6 +130,15 @@ fn reach(
         Some(Proof::Made(auth)) => Some(auth),
         None => None,
     };
+    if let SignatureScheme::Custom(custom) = &signature
+        && let Some(name) = [Some(&custom.header), custom.timestamp_header.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|name| headers.contains_key(*name))
+    {
+        let fault = Fault::new(format!("headers or auth sets {name} too"));
+        table.doc.report(&table.path.key("signature"), fault);
+    }
     Reach { auth, signature, connection: connection::own(table, &around.defaults.connection, source) }
 }
 

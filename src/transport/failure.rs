@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::io;
 
+use rustls::CertificateError;
 use url::Url;
 
 use super::door::SendError;
@@ -87,6 +88,9 @@ fn tls_reason(error: &rustls::Error, place: &str) -> String {
     let text = error.to_string();
     let hint = match error {
         rustls::Error::InvalidMessage(_) => " (is it a plain http port?)",
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            " (setting: tls.ca, for an authority of your own)"
+        }
         _ => hint_of_alert(&text),
     };
     format!("TLS with {place} failed: {}{hint}", shortened(&text))

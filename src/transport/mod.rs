@@ -49,7 +49,7 @@ use self::door::Door;
 use self::progress::Progress;
 pub use self::route::Route;
 use self::route::{Routes, Way};
-pub use self::tls::{check_authorities, check_identity};
+pub use self::tls::{check_authorities, check_identity, expiry};
 use self::token::Tokens;
 use crate::clock::Clock;
 use crate::domain::{Connection, Outcome, RefusedBy, TimeoutStage, WebhookSource, limits};

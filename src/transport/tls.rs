@@ -175,6 +175,12 @@ pub fn check_identity(identity: &Identity, now: Timestamp) -> Result<(), String>
     }
 }
 
+/// When a client certificate expires, or one in its chain before it; `None` where that cannot be read.
+pub fn expiry(identity: &Identity) -> Option<Timestamp> {
+    let chain = certificates(&identity.certificate).ok()?;
+    chain.iter().filter_map(|certificate| validity(certificate).ok()).map(|(_, until)| until).min()
+}
+
 const NO_CERTIFICATE: &str =
     "there is no certificate in PEM (a block that begins with -----BEGIN CERTIFICATE-----)";
 

@@ -15,6 +15,16 @@ use crate::support::{
 const EVENTS: &str = "events = [\"orders.*\"]\nretry = { schedule = [\"100ms\"], jitter = 0 }\n";
 const KEY: &str = "a shared secret of at least 32 bytes";
 
+/// A file for commands that run beside the sidecar; gone with the folder.
+fn file_of(database: &Database, toml: &str) -> (tempfile::TempDir, String) {
+    let home = tempfile::Builder::new().prefix("walhook-test-").tempdir().expect("a directory");
+    let path = home.path().join("walhook.toml");
+    let text = format!("[database]\nurl = \"{}\"\nslot = \"{}\"\n\n{toml}", database.url, database.name);
+    std::fs::write(&path, text).expect("a file");
+    let path = path.to_str().expect("a plain path").to_owned();
+    (home, path)
+}
+
 fn claims(request: &Request) -> Value {
     let token = request.header("authorization").strip_prefix("Bearer ").expect("a bearer token");
     let claims = token.split('.').nth(1).expect("three parts");
@@ -157,6 +167,8 @@ async fn rows_prove_themselves_too_and_those_that_reach_too_far_are_set_aside_wi
             ", '{\"kind\": \"bearer\", \"token\": {\"env\": \"HOME\"}}'",
             "Only the operator's file may point to environment variables and files.",
         ),
+        ("pair", hooks.as_str(), ", secret", ", 'whsk_AAAAAAAA'", "secret 0 starts with whsk_"),
+        ("short", hooks.as_str(), ", secret", ", 'whsec_AAAAAAAA'", "secret 0 makes a key of 6 bytes"),
         ("kind", hooks.as_str(), ", auth", ", '{\"kind\": \"baerer\"}'", "Perhaps you meant \\\"bearer\\\"."),
     ] {
         database
@@ -169,6 +181,15 @@ async fn rows_prove_themselves_too_and_those_that_reach_too_far_are_set_aside_wi
         bad.insert(name);
     }
     sidecar.logged("\"webhooks\":1").await;
+    let path = file_of(&database, open);
+    let arguments = ["trigger", "metadata", "orders.created", "--config", path.1.as_str()];
+    let output = run_once(&arguments, &[]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("webhook \"metadata\" cannot be used") && said.contains("security.allow_networks"),
+        "{said}"
+    );
     database.execute("insert into orders values (1, 'paid', 1, null)").await;
     let request = receiver.expect("/stored", 1).await.remove(0);
     assert_eq!(request.header("authorization"), "Bearer row");
@@ -188,13 +209,37 @@ async fn verification_that_is_off_is_said_at_the_start_and_by_check() {
     let line = sidecar.logged("the receiver's certificate is not checked").await;
     assert_eq!((&line["level"], &line["fields"]["webhook"]), (&json!("WARN"), &json!("blind")));
 
-    let home = tempfile::Builder::new().prefix("walhook-test-").tempdir().expect("a directory");
-    let path = home.path().join("walhook.toml");
-    let text = format!("[database]\nurl = \"{}\"\nslot = \"{}\"\n\n{toml}", database.url, database.name);
-    std::fs::write(&path, text).expect("a file");
-    let output = run_once(&["check", "--config", path.to_str().expect("a plain path")], &[]).await;
+    let file = file_of(&database, &toml);
+    let output = run_once(&["check", "--config", &file.1], &[]).await;
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("blind: tls.insecure_skip_verify is set"), "{said}");
+}
+
+#[tokio::test]
+async fn check_tells_of_a_client_certificate_that_ends_soon() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let soon = walhook::clock::Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let soon = soon.checked_add(jiff::Span::new().days(10)).expect("a date");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(["walhook".to_owned()]).expect("a name");
+    let (month, day) = (soon.month().unsigned_abs(), soon.day().unsigned_abs());
+    params.not_after = rcgen::date_time_ymd(soon.year().into(), month, day);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    let keys =
+        format!("{EVENTS}tls = {{ certificate = {{ file = \"c.pem\" }}, key = {{ file = \"k.pem\" }} }}");
+    let toml = Run::default().webhook("mutual", &receiver.url("/mutual"), &keys).toml;
+    let (home, path) = file_of(&database, &toml);
+    for (name, label, der) in
+        [("c.pem", "CERTIFICATE", certificate.der().to_vec()), ("k.pem", "PRIVATE KEY", key.serialize_der())]
+    {
+        let text = base64::prelude::BASE64_STANDARD.encode(der);
+        let text = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
+        std::fs::write(home.path().join(name), text).expect("a file");
+    }
+    let output = run_once(&["check", "--config", &path], &[]).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(&format!("mutual: its client certificate expires at {soon}T00:00:00Z")), "{said}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::super::{Policy, Route};
 use super::rig::{Receiver, Script, route, send_by, transport};
+use super::tls;
 use crate::domain::{Connection, Outcome, Proxy, ProxyKind, RefusedBy, UnreachableBy, WebhookSource};
 use crate::tasks::{Role, Tasks};
 
@@ -48,13 +49,17 @@ impl Tunnels {
     }
 
     fn route(&self, kind: ProxyKind, password: &str) -> Route {
+        self.route_with(kind, password, Connection::default())
+    }
+
+    fn route_with(&self, kind: ProxyKind, password: &str, connection: Connection) -> Route {
         let proxy = Proxy {
             kind,
             host: self.address.ip().to_string(),
             port: self.address.port(),
             credentials: Some(("me".to_owned(), password.into())),
         };
-        route(None, Connection { proxy: Some(proxy), ..Connection::default() })
+        route(None, Connection { proxy: Some(proxy), ..connection })
     }
 }
 
@@ -163,6 +168,32 @@ async fn http_connect_carries_deliveries_to_the_name_or_to_the_address_that_was_
 #[tokio::test]
 async fn socks5_carries_deliveries_to_the_name_or_to_the_address_that_was_checked() {
     check(ProxyKind::Socks5, "receiver.test:81", "127.0.0.1:81").await;
+}
+
+#[tokio::test]
+async fn tls_and_http2_are_spoken_with_the_receiver_through_the_tunnel() {
+    for (protocols, expect) in [(&["h2", "http/1.1"][..], "HTTP/2.0"), (&["http/1.1"], "HTTP/1.1")] {
+        let (port, certificate) = tls::receiver("localhost", protocols).await;
+        let receiver = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let tunnels = Tunnels::start(ProxyKind::Http, receiver).await;
+        let transport = transport(Policy::default(), Vec::new());
+        let ca = Connection { ca: Some(tls::pem(&certificate).into()), ..Connection::default() };
+        let route = tunnels.route_with(ProxyKind::Http, "pass word", ca);
+        let target = url("https://localhost/");
+        for _ in 0..3 {
+            let outcome = send_by(&transport, Some(&route), (&target, WebhookSource::Toml), 5000).await;
+            let Outcome::Responded { status: 200, body, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!(body, expect);
+        }
+        assert_eq!(tunnels.asked(), ["CONNECT localhost:443 HTTP/1.1"]);
+        let probed =
+            transport.probe(&target, WebhookSource::Toml, Some(&route), Duration::from_secs(5)).await;
+        assert_eq!(probed, Ok(None));
+        let untrusting = tunnels.route(ProxyKind::Http, "pass word");
+        let outcome = send_by(&transport, Some(&untrusting), (&target, WebhookSource::Toml), 5000).await;
+        assert!(matches!(outcome, Outcome::Unreachable { by: UnreachableBy::Tls, .. }), "{outcome:?}");
+        assert!(outcome.describe().contains("(setting: tls.ca"), "{outcome:?}");
+    }
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ impl axum::serve::Listener for TlsListener {
 }
 
 /// A receiver that answers with the HTTP version it was spoken to in; its port and the certificate to trust.
-async fn receiver(name: &str, protocols: &[&str]) -> (u16, CertificateDer<'static>) {
+pub(super) async fn receiver(name: &str, protocols: &[&str]) -> (u16, CertificateDer<'static>) {
     receiver_of(name, protocols, rustls::ALL_VERSIONS, None).await
 }
 
@@ -147,7 +147,7 @@ async fn https_to_a_plain_http_port_is_a_tls_failure() {
     assert!(reason.contains("plain http"), "{reason}");
 }
 
-fn pem(certificate: &CertificateDer<'_>) -> String {
+pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
     armoured("CERTIFICATE", certificate)
 }
 
