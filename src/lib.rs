@@ -31,7 +31,7 @@
 //! 2. A change meets the webhooks that want it: [`matcher::Interest::owed`], in [`intake::Intake::run`].
 //! 3. What of the row may leave is written once, [`render::write_data`], and made into each body,
 //!    [`render::Renderer::render`]. Its ids come from where it stands: [`domain::DeliveryId::of`].
-//! 4. The delivery waits for its lane and is sent: [`dispatcher::Dispatcher::run`], [`sign::Signer::headers`],
+//! 4. The delivery waits for its lane and is sent: [`dispatcher::Dispatcher::run`], [`sign::Signer::sign`],
 //!    [`transport::Transport::send`].
 //! 5. How it went is judged: [`domain::judge`].
 //! 6. Its row is written, [`ledger::writer::Writer::run`], and that settles what it owed:

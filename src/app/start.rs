@@ -54,6 +54,7 @@ pub(super) async fn prepare(config: &Config, lost: Option<&'static str>) -> Resu
     let known = source::tables(&session, &config.database.schema).await?;
     let of_file = catalog::compile_file(config).map_err(ControlError::Compile)?;
     fit::insist(&of_file, config, &known)?;
+    catalog::unverified(&of_file).for_each(|webhook| catalog::tell_unverified(&webhook.name));
     places.ledger.migrate().await?;
     let ledger = places.ledger.session("walhook start").await?;
     let rows = catalog::load(&ledger.client).await?;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Compiled, Invalid, Rows, Snapshot};
-use crate::config::{Checks, Complaint, Config, webhook_from_row};
-use crate::domain::{Webhook, limits};
+use crate::clock::Clock;
+use crate::config::{Checks, Complaint, Config, Part, webhook_from_row};
+use crate::domain::{Auth, Verification, Webhook, limits};
 use crate::matcher::{Condition, Matcher};
 use crate::render::{self, Templates};
-use crate::sign::Signer;
+use crate::sign::{self, JwtSigner, Signer};
+use crate::transport::{self, Policy, Route};
 
 /// Compiles snapshots; remembers the rows it has checked, so that one change among many costs one check.
 #[derive(Default)]
@@ -37,6 +39,23 @@ pub fn template_complaint(source: &str) -> Result<(), Complaint> {
         line: error.position.map(|(line, _)| line),
         column: error.position.map(|(_, column)| column),
     })
+}
+
+/// Whether keys and certificates are what they should be, in the configuration's terms.
+pub fn reach_complaint(part: Part<'_>) -> Result<(), Complaint> {
+    let found = match part {
+        Part::Secrets(secrets, scheme) => sign::check(secrets, scheme).map_err(|error| error.to_string()),
+        Part::Jwt(jwt) => JwtSigner::new(jwt).map(drop).map_err(|error| error.to_string()),
+        Part::Authorities(pem) => transport::check_authorities(pem, Clock::system().now()),
+        Part::Identity(identity) => transport::check_identity(identity, Clock::system().now()),
+    };
+    found.map_err(|message| Complaint { message, line: None, column: None })
+}
+
+/// The webhooks whose receivers' certificates are not checked.
+pub fn unverified(snapshot: &Snapshot) -> impl Iterator<Item = &Webhook> {
+    let all = snapshot.webhooks().iter().map(|compiled| &*compiled.webhook);
+    all.filter(|webhook| webhook.reach.connection.verification == Verification::Skipped)
 }
 
 /// Compiles what the file alone declares.
@@ -79,9 +98,27 @@ impl Compiler {
 }
 
 fn check(row: &Map<String, Value>, config: &Config) -> Result<Arc<Webhook>, String> {
-    let checks =
-        Checks { condition: &conditions_complaint, template: &template_complaint, connection: &|_| Ok(()) };
-    webhook_from_row(row.clone(), config, &checks).map(Arc::new).map_err(|problems| problems.to_string())
+    let checks = Checks {
+        condition: &conditions_complaint,
+        template: &template_complaint,
+        connection: &|_| Ok(()),
+        reach: &reach_complaint,
+    };
+    let webhook = webhook_from_row(row.clone(), config, &checks).map_err(|problems| problems.to_string())?;
+    let policy = Policy {
+        allow_http: config.security.allow_http,
+        allow_networks: config.security.allow_networks.clone(),
+    };
+    let token_url = match &webhook.reach.auth {
+        Some(Auth::OAuth2(oauth2)) => Some(("auth.token_url", &oauth2.token_url)),
+        _ => None,
+    };
+    for (key, url) in [Some(("url", &webhook.url)), token_url].into_iter().flatten() {
+        if let Some((_, reason)) = policy.refusal(url) {
+            return Err(format!("{key}: {reason}"));
+        }
+    }
+    Ok(Arc::new(webhook))
 }
 
 fn assemble(config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>) -> Result<Snapshot, String> {
@@ -91,10 +128,19 @@ fn assemble(config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>)
         Matcher::build(&config.tables, &config.events, &webhooks).map_err(|errors| lines("", &errors))?;
     let mut compiled = Vec::with_capacity(webhooks.len());
     for webhook in webhooks {
-        let signer = Signer::new(&webhook.secrets).map_err(|error| format!("{}: {error}", webhook.name))?;
+        let reach = &webhook.reach;
+        let signer = Signer::with_scheme(&webhook.secrets, &reach.signature)
+            .map_err(|error| format!("{}: {error}", webhook.name))?;
+        let jwt = match &reach.auth {
+            Some(Auth::Jwt(jwt)) => {
+                Some(JwtSigner::new(jwt).map_err(|error| format!("{}: {error}", webhook.name))?)
+            }
+            _ => None,
+        };
+        let route = Route::of(reach);
         let no_template = || format!("{}: its template is not there", webhook.name);
         let renderer = templates.renderer(&webhook.body).ok_or_else(no_template)?;
-        compiled.push(Arc::new(Compiled { webhook, signer, renderer }));
+        compiled.push(Arc::new(Compiled { webhook, signer, jwt, route, renderer }));
     }
     let by_name = compiled.iter().enumerate().map(|(at, c)| (Arc::clone(&c.webhook.name), at)).collect();
     Ok(Snapshot { webhooks: compiled, by_name, matcher, invalid })

@@ -39,18 +39,23 @@ pub async fn load(client: &Client) -> Result<Rows, LedgerError> {
     let rows = client.query(WEBHOOKS, &[]).await;
     let rows = rows.map_err(|source| LedgerError::Statement { doing: "reading the webhooks", source })?;
     let as_map = |row: &tokio_postgres::Row| match row.get(0) {
-        Value::Object(map) => Some(with_secrets_apart(map)),
+        Value::Object(map) => Some(with_texts_apart(map)),
         _ => None,
     };
     let webhooks = rows.iter().filter_map(as_map).collect();
     Ok(Rows { version, webhooks, states: states::load(client).await? })
 }
 
-/// A secret is a column of text; several are a JSON array in it.
-fn with_secrets_apart(mut row: Map<String, Value>) -> Map<String, Value> {
+/// A secret is a column of text; several are a JSON array in it. So is a signature; one of the receiver's own is a JSON
+/// object in it.
+fn with_texts_apart(mut row: Map<String, Value>) -> Map<String, Value> {
     let several = row.get("secret").and_then(Value::as_str).filter(|text| text.trim_start().starts_with('['));
     if let Some(list @ Value::Array(_)) = several.and_then(|text| serde_json::from_str(text).ok()) {
         row.insert("secret".to_owned(), list);
+    }
+    let own = row.get("signature").and_then(Value::as_str).filter(|text| text.trim_start().starts_with('{'));
+    if let Some(own @ Value::Object(_)) = own.and_then(|text| serde_json::from_str(text).ok()) {
+        row.insert("signature".to_owned(), own);
     }
     row
 }

@@ -14,15 +14,18 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-pub use compile::{compile_file, compile_with, conditions_complaint, template_complaint};
+pub use compile::{
+    compile_file, compile_with, conditions_complaint, reach_complaint, template_complaint, unverified,
+};
 pub use load::{Rows, load};
-pub use watch::{Before, Watcher, watch};
+pub use watch::{Before, Watcher, tell_unverified, watch};
 
 use crate::domain::Webhook;
 use crate::ledger::states::WebhookState;
 use crate::matcher::Matcher;
 use crate::render::Renderer;
-use crate::sign::Signer;
+use crate::sign::{JwtSigner, Signer};
+use crate::transport::Route;
 
 /// A webhook, ready to be sent to.
 #[derive(Debug)]
@@ -31,6 +34,10 @@ pub struct Compiled {
     pub webhook: Arc<Webhook>,
     /// Signs its requests.
     pub signer: Signer,
+    /// Makes its tokens, where it has any of its own.
+    pub jwt: Option<JwtSigner>,
+    /// The way to its receiver, where it has one of its own.
+    pub route: Option<Route>,
     /// Makes its bodies.
     pub renderer: Renderer,
 }

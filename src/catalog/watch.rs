@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_postgres::Notification;
 use tokio_util::sync::CancellationToken;
 
-use super::compile::Compiler;
+use super::compile::{Compiler, unverified};
 use super::load::{Rows, load, version};
 use super::{Published, Snapshot};
 use crate::config::Config;
@@ -127,12 +127,26 @@ async fn publish(watcher: &Watcher, compiler: &mut Compiler, rows: &Rows) {
     }
 }
 
+/// Says loudly whose receiver's certificate is not checked.
+pub fn tell_unverified(webhook: &str) {
+    tracing::warn!(
+        webhook,
+        "tls.insecure_skip_verify is set: the receiver's certificate is not checked, and whoever stands between can read \
+         and change every request"
+    );
+}
+
 /// Tells what is new: how many there are, and which of the database are set aside.
 fn report(new: &Snapshot, old: &Snapshot) {
     for invalid in &new.invalid {
         if !old.invalid.contains(invalid) {
             let (webhook, reason) = (&invalid.webhook, &invalid.reason);
             tracing::warn!(webhook, reason, "a webhook of the database cannot be used");
+        }
+    }
+    for webhook in unverified(new) {
+        if !unverified(old).any(|known| known.name == webhook.name) {
+            tell_unverified(&webhook.name);
         }
     }
     tracing::info!(webhooks = new.webhooks().len(), "the catalog is up to date");

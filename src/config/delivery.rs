@@ -1,10 +1,12 @@
 //! `[delivery]`: the defaults of every webhook, and how much walhook itself may use.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection;
 use super::node::Table;
 use super::retry;
-use crate::domain::{Coding, Compression, Ordering, RetryPolicy, limits};
+use crate::domain::{Coding, Compression, Connection, Ordering, RetryPolicy, limits};
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -30,6 +32,8 @@ pub struct Delivery {
     pub retry: RetryPolicy,
     /// How bodies are compressed.
     pub compression: Compression,
+    /// TLS and proxy.
+    pub connection: Arc<Connection>,
     /// How old a delivery gets in memory before it goes to the ledger unfinished.
     pub handover_after: Duration,
     /// How long what is in flight may take at a shutdown.
@@ -48,6 +52,7 @@ impl Default for Delivery {
             ordering: Ordering::default(),
             retry: RetryPolicy::default(),
             compression: Compression::default(),
+            connection: Arc::default(),
             handover_after: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             memory: limits::YOUNG_BYTES,
@@ -74,6 +79,7 @@ pub(super) fn read(mut table: Table<'_>) -> Delivery {
         ordering,
         retry,
         compression,
+        connection: connection::defaults(&mut table),
         handover_after: table
             .get("handover_after", |node| node.duration(HANDOVER_MIN..=HANDOVER_MAX))
             .unwrap_or(base.handover_after),

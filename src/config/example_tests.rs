@@ -9,7 +9,7 @@ use super::toml_file;
 use super::*;
 
 /// Keys without a default: required ones, and those whose absence is a meaning of its own.
-const NO_DEFAULT: [&str; 25] = [
+const NO_DEFAULT: [&str; 54] = [
     "database.url",
     "ledger.url",
     "server.admin_token",
@@ -30,6 +30,35 @@ const NO_DEFAULT: [&str; 25] = [
     "webhooks[].filter",
     "webhooks[].headers",
     "webhooks[].template",
+    "delivery.proxy",
+    "delivery.tls.ca",
+    "webhooks[].auth.kind",
+    "webhooks[].auth.token",
+    "webhooks[].auth.username",
+    "webhooks[].auth.password",
+    "webhooks[].auth.name",
+    "webhooks[].auth.value",
+    "webhooks[].auth.algorithm",
+    "webhooks[].auth.key",
+    "webhooks[].auth.key_id",
+    "webhooks[].auth.issuer",
+    "webhooks[].auth.subject",
+    "webhooks[].auth.audience",
+    "webhooks[].auth.body_claim",
+    "webhooks[].auth.token_url",
+    "webhooks[].auth.client_id",
+    "webhooks[].auth.client_secret",
+    "webhooks[].auth.scope",
+    "webhooks[].signature.header",
+    "webhooks[].signature.prefix",
+    "webhooks[].signature.content",
+    "webhooks[].signature.timestamp_header",
+    "webhooks[].tls.ca",
+    "webhooks[].tls.pinned_ca",
+    "webhooks[].tls.certificate",
+    "webhooks[].tls.key",
+    "webhooks[].tls.insecure_skip_verify",
+    "webhooks[].proxy",
     "templates.*.body",
     "templates.*.file",
     "templates.*.version",
@@ -54,7 +83,21 @@ fn whole_example() -> String {
 fn load_text(text: &str) -> Result<(Config, BTreeSet<String>), Problems> {
     let folder = Folder::with(text);
     std::fs::write(folder.file("receipt.hbs"), "{{id}}").unwrap();
-    let variables = ["DATABASE_URL", "LEDGER_URL", "WALHOOK_ADMIN_TOKEN", "CRM_SECRET", "MASK_KEY"];
+    let variables = [
+        "DATABASE_URL",
+        "LEDGER_URL",
+        "WALHOOK_ADMIN_TOKEN",
+        "CRM_SECRET",
+        "CRM_TOKEN",
+        "BANK_SECRET",
+        "PARTNER_CLIENT_SECRET",
+        "OLD_PASSWORD",
+        "CHAT_KEY",
+        "MASK_KEY",
+    ];
+    for name in ["bank-jwt.pem", "partner-ca.pem", "walhook.pem", "walhook-key.pem", "company-ca.pem"] {
+        std::fs::write(folder.file(name), name).unwrap();
+    }
     let token = ["\nadmin_token", "[server.admin_token]"].iter().any(|key| text.contains(key));
     let named = |name: &&str| token || *name != "WALHOOK_ADMIN_TOKEN";
     let variables: Vec<_> =
@@ -65,12 +108,18 @@ fn load_text(text: &str) -> Result<(Config, BTreeSet<String>), Problems> {
     })
 }
 
+/// Whether it says where a value is. A template's `file` is a key.
+fn is_elsewhere(map: &Map<String, Value>, pattern: &str) -> bool {
+    map.contains_key("env")
+        || (map.len() == 1 && map.contains_key("file") && !pattern.starts_with("templates"))
+}
+
 /// The path of every key in a tree, as a JSON pointer and as the readers call it.
 fn keys(value: &Value, pointer: &str, pattern: &str, out: &mut Vec<(String, String)>) {
     let named = ["tables", "templates", "templates.*.versions"].contains(&pattern);
     let free = ["mask", "headers"].contains(&pattern.rsplit('.').next().unwrap());
     match value {
-        Value::Object(map) if !free && !map.contains_key("env") => {
+        Value::Object(map) if !free && !is_elsewhere(map, pattern) => {
             for (key, value) in map {
                 let inner = format!("{pattern}.{}", if named { "*" } else { key });
                 let inner = inner.trim_start_matches('.').to_owned();
@@ -92,7 +141,7 @@ fn keys(value: &Value, pointer: &str, pattern: &str, out: &mut Vec<(String, Stri
 fn the_example_loads_as_it_is_and_with_every_key_switched_on() {
     load_text(&example()).unwrap_or_else(|problems| panic!("{problems}"));
     let (config, _) = load_text(&whole_example()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (2, 5, 2));
+    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (5, 5, 2));
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(super) fn read(node: Node<'_>) -> Option<HeaderMap> {
     Some(headers)
 }
 
-fn header_name(text: &str) -> Result<HeaderName, Fault> {
+pub(super) fn header_name(text: &str) -> Result<HeaderName, Fault> {
     let name: HeaderName = text.parse().map_err(|_| {
         Fault::new("not a valid name of a header")
             .detail("A name has letters, digits and ! # $ % & ' * + - . ^ _ ` | ~")
@@ -65,7 +65,7 @@ fn header_name(text: &str) -> Result<HeaderName, Fault> {
     Ok(name)
 }
 
-fn header_value(text: &str) -> Result<HeaderValue, Fault> {
+pub(super) fn header_value(text: &str) -> Result<HeaderValue, Fault> {
     let mut value = HeaderValue::from_str(text).map_err(|_| {
         Fault::new("not a valid value of a header: it holds a line end or another control character")
     })?;

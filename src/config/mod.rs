@@ -18,6 +18,8 @@
 //! Absent on purpose: defaults from anywhere but the code, a way to set one entry of a list from the environment,
 //! and any text of a secret in a problem (invariant I12).
 
+mod auth;
+mod connection;
 mod database;
 mod delivery;
 mod document;
@@ -34,6 +36,7 @@ mod row;
 mod secret;
 mod security;
 mod server;
+mod signature;
 mod sources;
 mod tables;
 mod templates;
@@ -44,6 +47,8 @@ mod webhooks;
 #[cfg(test)]
 mod example_tests;
 #[cfg(test)]
+mod reach_tests;
+#[cfg(test)]
 mod shape_tests;
 #[cfg(test)]
 mod tests;
@@ -53,6 +58,7 @@ use std::path::PathBuf;
 
 use figment::Figment;
 use figment::providers::Serialized;
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 pub use database::{Database, OnSlotLost, OnTimelineChange};
@@ -64,7 +70,7 @@ pub use security::Security;
 pub use server::Server;
 pub use sources::Sources;
 
-use crate::domain::{NamedEvent, TableRule, TemplateSource, Webhook};
+use crate::domain::{Identity, Jwt, NamedEvent, SignatureScheme, TableRule, TemplateSource, Webhook};
 use document::{Document, Origin};
 use node::Table;
 use path::Path;
@@ -105,6 +111,21 @@ pub struct Checks<'a> {
     pub template: &'a dyn Fn(&str) -> Result<(), Complaint>,
     /// Whether a text is a connection string. Its complaint may not show the text.
     pub connection: &'a dyn Fn(&str) -> Result<(), Complaint>,
+    /// Whether keys and certificates are what they should be. Its complaint may not show a secret.
+    pub reach: &'a dyn Fn(Part<'_>) -> Result<(), Complaint>,
+}
+
+/// What is looked at with more than the eyes of a reader.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// A webhook's secrets, and the signature that is made with them.
+    Secrets(&'a [SecretString], &'a SignatureScheme),
+    /// What tokens are signed with.
+    Jwt(&'a Jwt),
+    /// Certificates to trust, in PEM.
+    Authorities(&'a str),
+    /// A client certificate and its key, in PEM.
+    Identity(&'a Identity),
 }
 
 /// What a check has against a text.
@@ -164,7 +185,11 @@ fn read(mut root: Table<'_>, path: PathBuf) -> Option<Config> {
     let events = root.get("events", events::read);
     let (templates, named) = root.section("templates", templates::read).unwrap_or_default();
     let defaults = delivery.clone().unwrap_or_default();
-    let around = Surroundings { defaults: &defaults, templates: named.iter().map(String::as_str).collect() };
+    let around = Surroundings {
+        defaults: &defaults,
+        templates: named.iter().map(String::as_str).collect(),
+        allow_http: true,
+    };
     let webhooks = root.get("webhooks", |node| webhooks::read(node, &around));
     root.finish();
     Some(Config {

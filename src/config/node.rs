@@ -174,6 +174,11 @@ impl<'d> Table<'d> {
         Self { doc, path, entries, asked: Vec::new() }
     }
 
+    /// Whether a key is there that nobody has read yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// Reads a key, where it is there.
     pub fn get<T>(&mut self, key: &'static str, read: impl FnOnce(Node<'d>) -> Option<T>) -> Option<T> {
         self.take(key).and_then(read)

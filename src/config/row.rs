@@ -27,6 +27,7 @@ pub fn webhook_from_row(
     let around = Surroundings {
         defaults: &config.delivery,
         templates: config.templates.iter().map(|template| &*template.name).collect(),
+        allow_http: config.security.allow_http,
     };
     let mut table = Table::new(&document, Path::default(), row);
     let webhook = webhook(&mut table, &around, WebhookSource::Database);

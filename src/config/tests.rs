@@ -12,7 +12,7 @@ use crate::domain::{BodyShape, Format, Mask, Operation, Ordering};
 pub(super) const DATABASE: &str = "[database]\nurl = 'postgres://db/app'\n";
 
 pub(super) const ACCEPT_ALL: Checks<'static> =
-    Checks { condition: &|_| Ok(()), template: &|_| Ok(()), connection: &|_| Ok(()) };
+    Checks { condition: &|_| Ok(()), template: &|_| Ok(()), connection: &|_| Ok(()), reach: &|_| Ok(()) };
 
 /// A folder with a `walhook.toml` in it, gone with its value.
 pub(super) struct Folder(tempfile::TempDir);
@@ -227,7 +227,7 @@ walhook.toml:4:1: ledger.store_bodies: expected one of "all", "failed", "none", 
   hint: Perhaps you meant "failed".
 walhook.toml:5:1: ledger.capture_response: expected a size such as "64KiB", found a number
 walhook.toml:7:1: delivery.timout: unknown key
-  detail: The keys here are timeout, concurrency, ordering, retry, compression, compression_threshold, handover_after, shutdown_grace, memory, max_body.
+  detail: The keys here are timeout, concurrency, ordering, retry, compression, compression_threshold, tls, proxy, handover_after, shutdown_grace, memory, max_body.
   hint: Perhaps you meant "timeout".
 walhook.toml:8:1: delivery.concurrency: expected a whole number from 1 to 1000, found 0
 walhook.toml:9:1: delivery.compression: expected one of "none", "gzip", "zstd", found "gzp"
@@ -238,7 +238,7 @@ walhook.toml:11:23: delivery.retry.schedule[0]: expected a duration, found "5 se
   detail: A duration is whole numbers with units: "250ms", "5s", "1m", "2h", "7d", "1h30m".
 walhook.toml:11:33: delivery.retry.jitter: expected a number from 0 to 1, found 2.0
 walhook.toml:14:1: webhooks[0].url: the URL holds a user name or a password
-  hint: Put it into headers: { Authorization = { env = "NAME" } }, with "Basic …" as its value.
+  hint: Write auth = { kind = "basic", username = "…", password = { env = "NAME" } } beside it.
 walhook.toml:15:1: webhooks[0].secret: the environment variable CRM_SECRET is not set
   hint: Set CRM_SECRET for walhook's process, or write { file = "…" } instead.
 walhook.toml:16:1: webhooks[0].events: expected at least one event type, found none
@@ -390,7 +390,8 @@ fn a_complaint_of_another_module_stands_where_its_text_does() {
     let template = |_: &str| Err(complaint(2, 3));
     let condition = |_: &str| Err(complaint(1, 4));
     let connection = |_: &str| Err(Complaint { message: "no host".to_owned(), line: None, column: None });
-    let checks = Checks { condition: &condition, template: &template, connection: &connection };
+    let checks =
+        Checks { condition: &condition, template: &template, connection: &connection, reach: &|_| Ok(()) };
     let folder = Folder::with(
         "[database]\nurl = 'x'\n[[webhooks]]\nname = 'a'\nurl = 'http://a'\nevents = ['*']\nfilter = 'record.x'\n\
          [templates.a]\nbody = '''\n{\n{{x}}'''\n[templates.b]\nfile = 'b.hbs'\n",

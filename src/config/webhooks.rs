@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use http::HeaderMap;
 use secrecy::SecretString;
 use url::Url;
 
+use super::auth::{self, Proof};
+use super::connection;
 use super::delivery::{Delivery, Manner, manner};
 use super::events::condition;
 use super::headers;
 use super::names;
 use super::node::{Node, Table};
 use super::problem::Fault;
-use crate::domain::{BodyShape, Format, Webhook, WebhookSource, limits};
+use super::signature;
+use crate::domain::{BodyShape, Format, Reach, SignatureScheme, Webhook, WebhookSource, limits};
 
 const SECRETS: usize = 10;
 const EVENTS: usize = 1000;
@@ -26,6 +30,8 @@ pub(super) struct Surroundings<'s> {
     pub defaults: &'s Delivery,
     /// The names of the templates.
     pub templates: Vec<&'s str>,
+    /// Whether a webhook that the operator did not write may use plain http.
+    pub allow_http: bool,
 }
 
 pub(super) fn read(node: Node<'_>, around: &Surroundings<'_>) -> Option<Vec<Webhook>> {
@@ -63,7 +69,8 @@ pub(super) fn webhook(
     let secrets = table.get("secret", secrets);
     let events = table.require("events", "the event types it wants, such as [\"orders.*\"]", events);
     let filter = table.get("filter", condition);
-    let headers = table.get("headers", headers::read);
+    let mut headers = table.get("headers", headers::read).unwrap_or_default();
+    let reach = reach(table, around, source, (secrets.as_deref(), &mut headers));
     let body = body(table, around);
     let Manner { timeout, concurrency, ordering, retry, compression } = manner(table, around.defaults);
     Some(Webhook {
@@ -73,13 +80,14 @@ pub(super) fn webhook(
         secrets: secrets.unwrap_or_default(),
         events: events?,
         filter,
-        headers: headers.unwrap_or_default(),
+        headers,
         body,
         compression,
         timeout,
         concurrency,
         ordering,
         retry,
+        reach,
     })
 }
 
@@ -96,8 +104,53 @@ fn url(node: Node<'_>) -> Option<Url> {
     url
 }
 
+/// Reads how the receiver is reached, and how walhook proves itself. What it proves itself with at every attempt alike
+/// becomes one of the headers.
+fn reach(
+    table: &mut Table<'_>,
+    around: &Surroundings<'_>,
+    source: WebhookSource,
+    (secrets, headers): (Option<&[SecretString]>, &mut HeaderMap),
+) -> Reach {
+    let signature = table.get("signature", signature::read).unwrap_or_default();
+    match secrets {
+        Some([]) => {}
+        Some(secrets) => auth::check_secrets(table.doc, &table.path.key("secret"), secrets, &signature),
+        None if signature != SignatureScheme::Standard => {
+            let fault = Fault::new("a signature needs a secret").hint("Set secret beside it.");
+            table.doc.report(&table.path.key("signature"), fault);
+        }
+        None => {}
+    }
+    let proof = table.get("auth", |node| auth::read(node, source, around.allow_http));
+    if let Some(name) = proof.as_ref().map(Proof::header)
+        && headers.contains_key(name)
+    {
+        let fault = Fault::new(format!("headers sets {name} too")).hint("Leave one of them out.");
+        table.doc.report(&table.path.key("auth"), fault);
+    }
+    let auth = match proof {
+        Some(Proof::Header(name, value)) => {
+            headers.insert(name, value);
+            None
+        }
+        Some(Proof::Made(auth)) => Some(auth),
+        None => None,
+    };
+    if let SignatureScheme::Custom(custom) = &signature
+        && let Some(name) = [Some(&custom.header), custom.timestamp_header.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|name| headers.contains_key(*name))
+    {
+        let fault = Fault::new(format!("headers or auth sets {name} too"));
+        table.doc.report(&table.path.key("signature"), fault);
+    }
+    Reach { auth, signature, connection: connection::own(table, &around.defaults.connection, source) }
+}
+
 /// What is refused says nothing of the URL: receivers put keys into it.
-fn target(text: &str) -> Result<Url, Fault> {
+pub(super) fn target(text: &str) -> Result<Url, Fault> {
     let example = "A URL is written \"https://example.com/hooks\".";
     let url =
         Url::parse(text).map_err(|error| Fault::new(format!("not a valid URL: {error}")).detail(example))?;
@@ -116,7 +169,7 @@ fn target(text: &str) -> Result<Url, Fault> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Fault::new("the URL holds a user name or a password").hint(
-            "Put it into headers: { Authorization = { env = \"NAME\" } }, with \"Basic …\" as its value.",
+            "Write auth = { kind = \"basic\", username = \"…\", password = { env = \"NAME\" } } beside it.",
         ));
     }
     if url.fragment().is_some() {

@@ -97,6 +97,14 @@ pub enum ControlError {
         /// Why.
         reason: String,
     },
+    /// The webhook's row cannot be used.
+    #[error("webhook \"{webhook}\" cannot be used")]
+    Unusable {
+        /// The webhook.
+        webhook: String,
+        /// Every problem of its row.
+        reason: String,
+    },
     /// The data given for an event cannot be used.
     #[error("the event's data cannot be used: {problem}")]
     Data {
@@ -141,7 +149,7 @@ impl ControlError {
             Self::Backfill(error) => error.detail(),
             Self::NotSteerable { status, .. } => Some(format!("It is {status}.")),
             Self::Input { source, .. } => Some(source.to_string()),
-            Self::NotReplayable { reason, .. } => Some(reason.clone()),
+            Self::NotReplayable { reason, .. } | Self::Unusable { reason, .. } => Some(reason.clone()),
             Self::SlotBusy { pid, .. } => Some(format!("It is active for PID {pid}.")),
             Self::Data { .. } => Some(
                 "It is a JSON object with \"record\" (an object or null) and, as you like, \"old\", \"changed\", \
@@ -180,6 +188,7 @@ impl ControlError {
             Self::Key { .. } => {
                 "A row is named orders:7, by its primary key; orders alone is the last row by that key."
             }
+            Self::Unusable { .. } => "Correct its row, or the setting that the reason names.",
             Self::SlotBusy { .. } => "Stop `walhook run`, and try again. Nothing was removed.",
             _ => return None,
         };

@@ -22,6 +22,7 @@ pub fn load_config(sources: &Sources) -> Result<Config, Problems> {
         condition: &catalog::conditions_complaint,
         template: &catalog::template_complaint,
         connection: &connection,
+        reach: &catalog::reach_complaint,
     };
     crate::config::load(sources, &checks)
 }

@@ -44,6 +44,10 @@ pub async fn trigger(
 ) -> Result<Triggered, ControlError> {
     let session = ledger_session(places).await?;
     let (snapshot, rows) = declared(config, &session).await?;
+    if let Some(invalid) = snapshot.invalid.iter().find(|invalid| invalid.webhook == webhook) {
+        let (webhook, reason) = (webhook.to_owned(), invalid.reason.clone());
+        return Err(ControlError::Unusable { webhook, reason });
+    }
     let Some(compiled) = snapshot.by_name(webhook) else {
         let nearest = nearest(webhook, snapshot.webhooks().iter().map(|c| &*c.webhook.name));
         return Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest });

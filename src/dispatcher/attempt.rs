@@ -7,6 +7,7 @@ use super::meters::Meters;
 use crate::catalog::Compiled;
 use crate::clock::Clock;
 use crate::domain::{Attempt, Delivery, Outcome, RefusedBy};
+use crate::sign::Signed;
 use crate::transport::encoding::encode;
 use crate::transport::{Request, Transport};
 
@@ -50,14 +51,11 @@ pub(super) async fn attempt(
                 headers,
                 body,
                 timeout: target.webhook.timeout,
+                route: target.route.as_ref(),
             };
             transport.send(request).await
         }
-        Err(error) => {
-            let reason =
-                format!("the event type {:?} cannot stand in a header: {error}", delivery.event_type);
-            Outcome::Refused { by: RefusedBy::Request, reason }
-        }
+        Err(reason) => Outcome::Refused { by: RefusedBy::Request, reason },
     };
     fail::fail_point!("after_send", |_| std::process::abort());
     let took = begun.elapsed();
@@ -67,6 +65,26 @@ pub(super) async fn attempt(
 
 /// The headers of an attempt: those of the webhook, and ours, which win.
 fn headers(
+    target: &Compiled,
+    delivery: &Delivery,
+    number: u32,
+    unix_seconds: i64,
+) -> Result<HeaderMap, String> {
+    let mut headers = named(target, delivery, number, unix_seconds).map_err(|error| {
+        format!("the event type {:?} cannot stand in a header: {error}", delivery.event_type)
+    })?;
+    if let Some(jwt) = &target.jwt {
+        let token = jwt.token(delivery.id.as_str(), unix_seconds, &delivery.body);
+        let told = |error: &dyn std::error::Error| format!("setting auth: {error}");
+        let token = token.map_err(|error| told(&error))?;
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|error| told(&error))?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+fn named(
     target: &Compiled,
     delivery: &Delivery,
     number: u32,
@@ -87,7 +105,8 @@ fn headers(
     headers.insert(X_WEBHOOK_TIMESTAMP, timestamp);
     headers.insert(X_WEBHOOK_EVENT, HeaderValue::from_bytes(delivery.event_type.as_bytes())?);
     headers.insert(X_WEBHOOK_ATTEMPT, HeaderValue::from(number));
-    headers.extend(target.signer.headers(delivery.id.as_str(), unix_seconds, &delivery.body));
+    let (id, event_type) = (delivery.id.as_str(), &*delivery.event_type);
+    target.signer.sign(&Signed { id, event_type, unix_seconds, body: &delivery.body }, &mut headers)?;
     Ok(headers)
 }
 

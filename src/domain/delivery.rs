@@ -127,6 +127,8 @@ pub enum UnreachableBy {
     Tls,
     /// The connection broke or the answer was no HTTP.
     Protocol,
+    /// There was no access token to be had, so nothing was sent.
+    Token,
 }
 
 /// Which rule of ours stopped an attempt before anything was sent.

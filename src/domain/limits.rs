@@ -102,5 +102,17 @@ pub const CAPTURE_BYTES: usize = 64 * 1024;
 pub const RESPONSE_BYTES: usize = 256 * 1024;
 /// How long a name may take to resolve.
 pub const DNS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest answer of a token endpoint that is read.
+pub const TOKEN_ANSWER_BYTES: usize = 64 * 1024;
+/// How long a token endpoint may take, within its attempt's timeout.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an access token is used, whatever its endpoint says.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// The longest head of a proxy's answer that is read.
+pub const PROXY_HEAD_BYTES: usize = 8 * 1024;
+/// Addresses of a receiver that are tried through a proxy.
+pub const PROXY_TRIES: usize = 3;
+/// How long settings that no webhook uses any more keep their connections and tokens.
+pub const ROUTE_UNUSED: Duration = Duration::from_secs(300);
 /// Webhooks, over file and database.
 pub const WEBHOOKS: usize = 100_000;

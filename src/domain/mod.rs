@@ -11,6 +11,7 @@ pub mod limits;
 mod lineage;
 mod mask;
 mod position;
+mod reach;
 mod retry;
 mod row;
 mod rules;
@@ -25,6 +26,11 @@ pub use ids::{DeliveryId, EventId, OF_SHAPE, Origin, Place};
 pub use lineage::Lineage;
 pub use mask::MaskKey;
 pub use position::{CommitLsn, EndLsn, Lsn, ParseLsnError};
+pub use reach::{
+    Auth, ClientCredentials, Connection, CustomSignature, Encoding, Fingerprint, HashAlgorithm, Identity,
+    Jwt, JwtAlgorithm, OAuth2, Proxy, ProxyKind, Reach, SignatureScheme, SignedPart, TlsVersion,
+    Verification,
+};
 pub use retry::{FailReason, RetryPolicy, Verdict, judge};
 pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};
 pub use rules::{JsonWriter, Seen, TableRules, Treatment};

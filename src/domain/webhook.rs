@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{MaskKey, RetryPolicy};
+use super::{MaskKey, Reach, RetryPolicy};
 
 /// Who wrote a webhook, and so what it may target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,6 +179,8 @@ pub struct Webhook {
     pub ordering: Ordering,
     /// When to try again, and when to give up.
     pub retry: RetryPolicy,
+    /// How its receiver is reached, and how walhook proves itself.
+    pub reach: Reach,
 }
 
 /// What is declared of a table (`[tables.NAME]`).

@@ -24,6 +24,7 @@ fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
         concurrency: 1,
         ordering: Ordering::Row,
         retry: RetryPolicy::default(),
+        reach: crate::domain::Reach::default(),
     })
 }
 

@@ -11,24 +11,59 @@
 //! | `whsk_…` | ed25519 secret key, 32 or 64 bytes in base64 | `v1a,` ed25519 |
 //! | anything else | its UTF-8 bytes | `v1,` HMAC-SHA256 |
 //!
+//! A webhook may add the signature of another sender ([`compatible`]) and a token of its own making ([`jwt`]).
+//!
 //! Neither keys nor secrets appear in a `Debug`, an error or a log (invariant I12).
 
+mod compatible;
+#[cfg(test)]
+mod compatible_tests;
+mod jwt;
 mod key;
 mod verify;
 
 use std::fmt;
 
 use hmac::Mac;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
+use compatible::Compatible;
+pub use compatible::Signed;
+pub use jwt::{JwtError, JwtSigner};
 use key::{HmacSha256, SigningKind, hmac_over};
 pub use verify::{VerifyError, verify};
+
+use crate::domain::SignatureScheme;
 
 /// The Standard Webhooks signature header.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 /// The hex signature over the body alone.
 pub const PLAIN_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
+
+/// The shortest key of Standard Webhooks, in bytes.
+const MIN_KEY_BYTES: usize = 24;
+/// The longest key behind a `whsec_`, in bytes.
+const MAX_KEY_BYTES: usize = 64;
+
+/// Whether these secrets make the signatures of this scheme, with keys as long as Standard Webhooks wants them. For a
+/// receiver that was written for another scheme, a text without prefix may be as short as it has always been.
+pub fn check(secrets: &[SecretString], scheme: &SignatureScheme) -> Result<(), SignError> {
+    Signer::with_scheme(secrets, scheme)?;
+    for (index, secret) in secrets.iter().enumerate() {
+        let text = secret.expose_secret();
+        let is_standard = matches!(scheme, SignatureScheme::Standard | SignatureScheme::Svix);
+        let (bytes, longest) = match text.strip_prefix("whsec_") {
+            Some(encoded) => (key::decode(encoded).map_or(0, |key| key.len()), MAX_KEY_BYTES),
+            None if is_standard && !text.starts_with("whsk_") => (text.len(), usize::MAX),
+            None => continue,
+        };
+        if !(MIN_KEY_BYTES..=longest).contains(&bytes) {
+            return Err(SignError::Length { index, bytes });
+        }
+    }
+    Ok(())
+}
 
 /// A secret that cannot sign. `index` counts the webhook's secrets from 0; the secret itself is never told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,12 +94,32 @@ pub enum SignError {
         /// Which secret.
         index: usize,
     },
+    /// The key is no key of Standard Webhooks by its length.
+    #[error(
+        "secret {index} makes a key of {bytes} bytes; a key has {MIN_KEY_BYTES} to {MAX_KEY_BYTES} (whsec_ and the output of openssl rand -base64 32)"
+    )]
+    Length {
+        /// Which secret.
+        index: usize,
+        /// How many bytes its key has.
+        bytes: usize,
+    },
+    /// A scheme that signs by a shared secret met a key pair.
+    #[error("secret {index} is an ed25519 key (whsk_); this signature is an HMAC and takes a shared secret")]
+    NotSymmetric {
+        /// Which secret.
+        index: usize,
+    },
+    /// There is nothing to sign with.
+    #[error("there is no secret to sign with")]
+    NoSecret,
 }
 
 /// A webhook's secrets, ready to sign. Its `Debug` tells only how many there are.
 pub struct Signer {
     keys: Vec<SigningKind>,
     plain: Option<HmacSha256>,
+    compatible: Option<Compatible>,
 }
 
 impl fmt::Debug for Signer {
@@ -82,7 +137,25 @@ impl Signer {
             .map(|(index, secret)| SigningKind::parse(index, secret.expose_secret()))
             .collect::<Result<Vec<_>, _>>()?;
         let plain = secrets.first().map(|first| key::hmac_key(first.expose_secret().as_bytes()));
-        Ok(Self { keys, plain })
+        Ok(Self { keys, plain, compatible: None })
+    }
+
+    /// Prepares the keys of a webhook that signs as another sender does, too.
+    pub fn with_scheme(secrets: &[SecretString], scheme: &SignatureScheme) -> Result<Self, SignError> {
+        Ok(Self { compatible: Compatible::of(scheme, secrets)?, ..Self::new(secrets)? })
+    }
+
+    /// Adds every signature of one attempt. Fails where the event's type or the id cannot stand in a header.
+    pub fn sign(
+        &self,
+        signed: &Signed<'_>,
+        headers: &mut HeaderMap,
+    ) -> Result<(), http::header::InvalidHeaderValue> {
+        headers.extend(self.headers(signed.id, signed.unix_seconds, signed.body));
+        match &self.compatible {
+            None => Ok(()),
+            Some(compatible) => compatible.add(signed, headers),
+        }
     }
 
     /// The signature headers of one attempt: `unix_seconds` is what `webhook-timestamp` says, `body` the bytes before

@@ -1,8 +1,10 @@
 //! Which addresses are special, and which a policy allows all the same.
 //!
 //! The tables are the IANA special-purpose registries of IPv4 and IPv6 (RFC 6890 and what was added since), read
-//! strictly: whatever is not plainly the public internet is special. An IPv6 address that carries an IPv4 address
-//! (mapped, NAT64, 6to4) is judged by what it carries, for that is where the packets end.
+//! strictly: whatever is not plainly the public internet is special, even what the registries call globally reachable
+//! (AS112, AMT, …), for no receiver lives there. An IPv6 address that carries an IPv4 address (mapped, NAT64, 6to4, ISATAP)
+//! is judged by what it carries, for that is where the packets end; one that can carry an address nobody can read off it
+//! (Teredo, local NAT64) is special as such.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -28,8 +30,11 @@ const IPV4: &[(Ipv4Net, &str)] = &[
     (v4(172, 16, 0, 0, 12), "private"),
     (v4(192, 0, 0, 0, 24), "IETF protocol"),
     (v4(192, 0, 2, 0, 24), "documentation"),
+    (v4(192, 31, 196, 0, 24), "AS112"),
+    (v4(192, 52, 193, 0, 24), "AMT"),
     (v4(192, 88, 99, 0, 24), "6to4 relay"),
     (v4(192, 168, 0, 0, 16), "private"),
+    (v4(192, 175, 48, 0, 24), "AS112"),
     (v4(198, 18, 0, 0, 15), "benchmarking"),
     (v4(198, 51, 100, 0, 24), "documentation"),
     (v4(203, 0, 113, 0, 24), "documentation"),
@@ -44,9 +49,12 @@ const IPV6: &[(Ipv6Net, &str)] = &[
     (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), "loopback"),
     (v6(0x64, 0xff9b, 1, 48), "local NAT64"),
     (v6(0x100, 0, 0, 64), "discard-only"),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0), 64), "dummy prefix"),
     (v6(0x2001, 0, 0, 32), "Teredo"),
     (v6(0x2001, 0, 0, 23), "IETF protocol"),
     (v6(0x2001, 0xdb8, 0, 32), "documentation"),
+    (v6(0x2620, 0x4f, 0x8000, 48), "AS112"),
+    (v6(0x5f00, 0, 0, 16), "segment routing"),
     (v6(0x3fff, 0, 0, 20), "documentation"),
     (v6(0xfc00, 0, 0, 7), "unique local"),
     (v6(0xfe80, 0, 0, 10), "link-local"),
@@ -63,8 +71,9 @@ pub(super) fn class_of(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => IPV4.iter().find(|(net, _)| net.contains(&address)).map(|(_, name)| *name),
         IpAddr::V6(address) => {
-            if let Some(inner) = carried(address) {
-                return class_of(IpAddr::V4(inner));
+            let inside = carried(address).map(|inner| class_of(IpAddr::V4(inner)));
+            if let Some(class) = inside.filter(|class| class.is_some() || is_envelope(address)) {
+                return class;
             }
             let known = IPV6.iter().find(|(net, _)| net.contains(&address)).map(|(_, name)| *name);
             known.or_else(|| (!GLOBAL_UNICAST.contains(&address)).then_some("reserved"))
@@ -72,17 +81,25 @@ pub(super) fn class_of(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for.
+/// Whether it is nothing but the IPv4 address that it carries. An ISATAP address has a network of its own beside that.
+fn is_envelope(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some() || NAT64.contains(&address) || SIX_TO_FOUR.contains(&address)
+}
+
+/// The IPv4 address that an IPv6 address stands for, or that its interface id names.
 fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
     if let Some(inner) = address.to_ipv4_mapped() {
         return Some(inner);
     }
-    let [_, _, _, _, _, _, g, h] = address.segments();
+    let [_, first, second, _, kind, mark, high, low] = address.segments();
     if NAT64.contains(&address) {
-        return Some(joined(g, h));
+        return Some(joined(high, low));
     }
-    let [_, b, c, ..] = address.segments();
-    SIX_TO_FOUR.contains(&address).then(|| joined(b, c))
+    if SIX_TO_FOUR.contains(&address) {
+        return Some(joined(first, second));
+    }
+    // ISATAP (RFC 5214, section 6.1): an interface id of 0000:5efe or 0200:5efe, and the address behind it.
+    (mark == 0x5efe && matches!(kind, 0 | 0x200)).then(|| joined(high, low))
 }
 
 fn joined(high: u16, low: u16) -> Ipv4Addr {
@@ -95,7 +112,7 @@ impl Policy {
     pub(super) fn forbids(&self, address: IpAddr) -> Option<&'static str> {
         let class = class_of(address)?;
         let inner = match address {
-            IpAddr::V6(address) => carried(address).map(IpAddr::V4),
+            IpAddr::V6(address) => carried(address).filter(|_| is_envelope(address)).map(IpAddr::V4),
             IpAddr::V4(_) => None,
         };
         let allowed = |net: &IpNet| net.contains(&address) || inner.is_some_and(|inner| net.contains(&inner));
@@ -111,84 +128,102 @@ mod tests {
         assert_eq!(class_of(address.parse().unwrap()), expect, "{address}");
     }
 
+    /// The registries, each range with its first and its last address, and the public ones before and behind it: `-` where
+    /// the neighbour is special too.
+    const RANGES: &str = "
+        -                0.0.0.0         0.255.255.255    1.0.0.0          \"this network\"
+        9.255.255.255    10.0.0.0        10.255.255.255   11.0.0.0         private
+        100.63.255.255   100.64.0.0      100.127.255.255  100.128.0.0      shared address space
+        126.255.255.255  127.0.0.0       127.255.255.255  128.0.0.0        loopback
+        168.63.129.15    168.63.129.16   168.63.129.16    168.63.129.17    cloud platform
+        169.253.255.255  169.254.0.0     169.254.255.255  169.255.0.0      link-local
+        172.15.255.255   172.16.0.0      172.31.255.255   172.32.0.0       private
+        191.255.255.255  192.0.0.0       192.0.0.255      192.0.1.0        IETF protocol
+        192.0.1.255      192.0.2.0       192.0.2.255      192.0.3.0        documentation
+        192.31.195.255   192.31.196.0    192.31.196.255   192.31.197.0     AS112
+        192.52.192.255   192.52.193.0    192.52.193.255   192.52.194.0     AMT
+        192.88.98.255    192.88.99.0     192.88.99.255    192.88.100.0     6to4 relay
+        192.167.255.255  192.168.0.0     192.168.255.255  192.169.0.0      private
+        192.175.47.255   192.175.48.0    192.175.48.255   192.175.49.0     AS112
+        198.17.255.255   198.18.0.0      198.19.255.255   198.20.0.0       benchmarking
+        198.51.99.255    198.51.100.0    198.51.100.255   198.51.101.0     documentation
+        203.0.112.255    203.0.113.0     203.0.113.255    203.0.114.0      documentation
+        223.255.255.255  224.0.0.0       239.255.255.255  -                multicast
+        -                240.0.0.0       255.255.255.254  -                reserved
+        -                255.255.255.255 255.255.255.255  -                broadcast
+        -  ::          ::               -                unspecified
+        -  ::1         ::1              -                loopback
+        -  ::2         ::fffe:ffff:ffff -                reserved
+        -  ::ffff:10.0.0.0  ::ffff:10.255.255.255  ::ffff:11.0.0.0  private
+        -  ::1:0:0:0   64:ff9a:ffff:ffff:ffff:ffff:ffff:ffff  -  reserved
+        64:ff9b::9.255.255.255 64:ff9b::10.0.0.0 64:ff9b::10.255.255.255 64:ff9b::11.0.0.0 private
+        -  64:ff9b:0:0:0:1::  64:ff9b:0:ffff:ffff:ffff:ffff:ffff  -  reserved
+        -  64:ff9b:1:: 64:ff9b:1:ffff:ffff:ffff:ffff:ffff   -  local NAT64
+        -  100::       100::ffff:ffff:ffff:ffff     -  discard-only
+        -  100:0:0:1:: 100:0:0:1:ffff:ffff:ffff:ffff  -  dummy prefix
+        -  100:0:0:2:: 1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff  2000::  reserved
+        2000:ffff:ffff:ffff:ffff:ffff:ffff:ffff  2001::  2001:0:ffff:ffff:ffff:ffff:ffff:ffff  -  Teredo
+        -  2001:1::    2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff  2001:200::  IETF protocol
+        2001:db7:ffff:ffff:ffff:ffff:ffff:ffff  2001:db8::  2001:db8:ffff:ffff:ffff:ffff:ffff:ffff  2001:db9::  documentation
+        2002:9ff:ffff:ffff:ffff:ffff:ffff:ffff  2002:a00::  2002:aff:ffff:ffff:ffff:ffff:ffff:ffff  2002:b00::  private
+        2620:4f:7fff:ffff:ffff:ffff:ffff:ffff  2620:4f:8000::  2620:4f:8000:ffff:ffff:ffff:ffff:ffff  2620:4f:8001::  AS112
+        3ffe:ffff:ffff:ffff:ffff:ffff:ffff:ffff  3fff::  3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff  3fff:1000::  documentation
+        3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff  4000::  5eff:ffff:ffff:ffff:ffff:ffff:ffff:ffff  -  reserved
+        -  5f00::      5f00:ffff:ffff:ffff:ffff:ffff:ffff:ffff  -  segment routing
+        -  5f01::      fbff:ffff:ffff:ffff:ffff:ffff:ffff:ffff  -  reserved
+        -  fc00::      fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff  -  unique local
+        -  fe00::      fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff  -  reserved
+        -  fe80::      febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff  -  link-local
+        -  fec0::      feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff  -  site-local
+        -  ff00::      ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff  -  multicast
+    ";
+
     #[test]
-    fn every_special_range_is_known_by_its_first_and_last_address() {
-        for (ends, class) in [
-            (["0.0.0.0", "0.255.255.255"], "\"this network\""),
-            (["10.0.0.0", "10.255.255.255"], "private"),
-            (["100.64.0.0", "100.127.255.255"], "shared address space"),
-            (["127.0.0.1", "127.255.255.255"], "loopback"),
-            (["168.63.129.16", "168.63.129.16"], "cloud platform"),
-            (["169.254.0.0", "169.254.169.254"], "link-local"),
-            (["172.16.0.0", "172.31.255.255"], "private"),
-            (["192.0.0.0", "192.0.0.255"], "IETF protocol"),
-            (["192.0.2.0", "192.0.2.255"], "documentation"),
-            (["192.88.99.0", "192.88.99.255"], "6to4 relay"),
-            (["192.168.0.0", "192.168.255.255"], "private"),
-            (["198.18.0.0", "198.19.255.255"], "benchmarking"),
-            (["198.51.100.0", "198.51.100.255"], "documentation"),
-            (["203.0.113.0", "203.0.113.255"], "documentation"),
-            (["224.0.0.0", "239.255.255.255"], "multicast"),
-            (["240.0.0.0", "255.255.255.254"], "reserved"),
-            (["255.255.255.255", "::ffff:255.255.255.255"], "broadcast"),
-            (["::", "::"], "unspecified"),
-            (["::1", "::ffff:127.0.0.1"], "loopback"),
-            (["::2", "::7f00:1"], "reserved"),
-            (["64:ff9b::10.0.0.1", "64:ff9b::192.168.1.1"], "private"),
-            (["64:ff9b:1::", "64:ff9b:1:ffff::1"], "local NAT64"),
-            (["100::", "100::ffff"], "discard-only"),
-            (["2001::", "2001:0:ffff::1"], "Teredo"),
-            (["2001:1::1", "2001:1ff:ffff::"], "IETF protocol"),
-            (["2001:db8::", "2001:db8:ffff::1"], "documentation"),
-            (["2002:a00:1::", "2002:c0a8:101::1"], "private"),
-            (["2002:a9fe:a9fe::", "::ffff:169.254.169.254"], "link-local"),
-            (["3fff::", "3fff:fff::1"], "documentation"),
-            (["4000::", "5f00::1"], "reserved"),
-            (["fc00::", "fdff::1"], "unique local"),
-            (["fe80::", "febf::1"], "link-local"),
-            (["fec0::", "feff::1"], "site-local"),
-            (["ff00::", "ffff::1"], "multicast"),
-        ] {
-            for address in ends {
-                check(address, Some(class));
+    fn every_special_range_is_known_by_its_first_and_last_address_and_its_neighbours_are_not() {
+        let mut ranges = 0;
+        for line in RANGES.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let mut words = line.split_whitespace();
+            let [before, first, last, behind] = std::array::from_fn(|_| words.next().unwrap());
+            let class = words.collect::<Vec<_>>().join(" ");
+            check(first, Some(&class));
+            check(last, Some(&class));
+            for neighbour in [before, behind].into_iter().filter(|word| *word != "-") {
+                check(neighbour, None);
             }
+            ranges += 1;
         }
+        assert_eq!(ranges, 45);
+        // Every range of the tables is among them.
+        let names: Vec<&str> =
+            IPV4.iter().map(|(_, name)| *name).chain(IPV6.iter().map(|(_, name)| *name)).collect();
+        assert!(names.iter().all(|name| RANGES.contains(name)), "{names:?}");
     }
 
     #[test]
-    fn neighbours_of_special_ranges_are_public() {
-        for address in [
-            "1.0.0.0",
-            "9.255.255.255",
-            "11.0.0.0",
-            "100.63.255.255",
-            "100.128.0.0",
-            "126.255.255.255",
-            "128.0.0.0",
-            "169.253.255.255",
-            "169.255.0.0",
-            "172.15.255.255",
-            "172.32.0.0",
-            "192.0.1.0",
-            "192.0.3.0",
-            "192.167.255.255",
-            "192.169.0.0",
-            "198.17.255.255",
-            "198.20.0.0",
-            "203.0.112.255",
-            "203.0.114.0",
-            "223.255.255.255",
-            "8.8.8.8",
-            "2000::1",
-            "2001:200::1",
-            "2001:db7:ffff::",
-            "2606:4700::1111",
-            "2a00::1",
-            "64:ff9b::8.8.8.8",
-            "2002:808:808::1",
-            "::ffff:8.8.8.8",
+    fn an_address_is_judged_by_the_one_it_carries() {
+        for (address, expect) in [
+            ("::ffff:127.0.0.1", Some("loopback")),
+            ("::ffff:169.254.169.254", Some("link-local")),
+            ("::ffff:8.8.8.8", None),
+            ("::127.0.0.1", Some("reserved")),
+            ("::8.8.8.8", Some("reserved")),
+            ("64:ff9b::192.168.1.1", Some("private")),
+            ("64:ff9b::8.8.8.8", None),
+            ("64:ff9b:1::8.8.8.8", Some("local NAT64")),
+            ("2002:c0a8:101::1", Some("private")),
+            ("2002:a9fe:a9fe::", Some("link-local")),
+            ("2002:808:808::1", None),
+            ("2001:0:808:808::", Some("Teredo")),
+            ("2606:4700::5efe:10.0.0.1", Some("private")),
+            ("2606:4700::200:5efe:127.0.0.1", Some("loopback")),
+            ("2606:4700::5efe:8.8.8.8", None),
+            ("fe80::5efe:8.8.8.8", Some("link-local")),
+            ("fd00::200:5efe:8.8.8.8", Some("unique local")),
+            ("8.8.8.8", None),
+            ("2606:4700::1111", None),
+            ("2a00::1", None),
         ] {
-            check(address, None);
+            check(address, expect);
         }
     }
 
@@ -205,6 +240,8 @@ mod tests {
             ("fd00::1", None),
             ("fc00::1", Some("unique local")),
             ("127.0.0.1", Some("loopback")),
+            ("2606:4700::5efe:10.1.2.3", Some("private")),
+            ("fc00::5efe:10.1.2.3", Some("private")),
             ("8.8.8.8", None),
         ] {
             assert_eq!(policy.forbids(address.parse().unwrap()), expect, "{address}");

@@ -7,9 +7,12 @@
 use std::error::Error;
 use std::io;
 
+use rustls::CertificateError;
 use url::Url;
 
+use super::door::SendError;
 use super::progress::Progress;
+use super::proxy::ProxyError;
 use super::resolve::ResolveError;
 use crate::domain::{Outcome, RefusedBy, UnreachableBy};
 
@@ -20,16 +23,16 @@ const CAUSE_CHARACTERS: usize = 200;
 /// How far a chain of causes is followed.
 const CHAIN_LENGTH: usize = 32;
 
-/// The outcome of a request that reqwest could not carry out.
-pub(super) fn outcome(error: &reqwest::Error, url: &Url, progress: &Progress) -> Outcome {
+/// The outcome of a request that could not be carried out.
+pub(super) fn outcome(error: &SendError, url: &Url, progress: &Progress) -> Outcome {
     if error.is_builder() {
-        let reason = format!("the delivery cannot be made into a request: {}", root_cause(error));
+        let reason = format!("the delivery cannot be made into a request: {}", root_cause(error.cause()));
         return Outcome::Refused { by: RefusedBy::Request, reason };
     }
-    if let Some(resolve) = find::<ResolveError>(error) {
+    if let Some(resolve) = find::<ResolveError>(error.cause()) {
         return unresolved(resolve);
     }
-    let (by, reason) = told(error, error.is_connect(), url, &place(url, progress));
+    let (by, reason) = told(error.cause(), error.is_connect(), url, &place(url, progress));
     Outcome::Unreachable { by, reason }
 }
 
@@ -53,13 +56,17 @@ pub(super) fn told(
     if let Some(tls) = find::<rustls::Error>(error) {
         return (UnreachableBy::Tls, tls_reason(tls, place));
     }
+    if let Some(proxy) = find::<ProxyError>(error) {
+        return (UnreachableBy::Connect, proxy.to_string());
+    }
     let kind = find::<io::Error>(error).map(io::Error::kind);
     if !connecting {
-        let reason = match kind {
-            Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-                format!("{place} broke the connection before it had answered")
-            }
-            _ => format!("no HTTP answer from {place}: {}", root_cause(error)),
+        let reason = if let Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) = kind {
+            format!("{place} broke the connection before it had answered")
+        } else {
+            let cause = root_cause(error);
+            let hint = hint_of_alert(&cause);
+            format!("no HTTP answer from {place}: {cause}{hint}")
         };
         return (UnreachableBy::Protocol, reason);
     }
@@ -78,11 +85,21 @@ pub(super) fn told(
 }
 
 fn tls_reason(error: &rustls::Error, place: &str) -> String {
+    let text = error.to_string();
     let hint = match error {
         rustls::Error::InvalidMessage(_) => " (is it a plain http port?)",
-        _ => "",
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            " (setting: tls.ca, for an authority of your own)"
+        }
+        _ => hint_of_alert(&text),
     };
-    format!("TLS with {place} failed: {}{hint}", shortened(&error.to_string()))
+    format!("TLS with {place} failed: {}{hint}", shortened(&text))
+}
+
+/// With TLS 1.3 a receiver says what it thinks of the client's certificate after the handshake. HTTP/2 passes that on as
+/// a text, which nothing but this hint goes by.
+fn hint_of_alert(text: &str) -> &'static str {
+    if text.contains("received fatal alert: Certificate") { " (setting: tls.certificate)" } else { "" }
 }
 
 /// `host:port`, with the addresses of the host where it is a name.

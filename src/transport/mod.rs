@@ -10,21 +10,30 @@
 //! - addresses in the URL are checked here, however they are spelled (the URL parser has made `0x7f.1` an address);
 //! - names are resolved by [`resolve`], which lets only allowed addresses through, and those are the ones dialled.
 //!
-//! Neither follows redirects, uses a proxy, or decompresses; what goes compressed is [`encoding`]'s. Absent on purpose: cookies, caches, retries; trying
-//! again is the dispatcher's, where it is recorded. One exception is no second try: what the receiver's HTTP/2 layer
-//! hands back unprocessed (a stream refused, a connection going away) is sent on another connection.
+//! A webhook with TLS settings, a proxy or access tokens has a [`Route`], and a client of its own kind, again one for each
+//! of the two origins: [`route`] has what webhooks share, [`proxy`] the way through one, [`token`] the tokens.
+//!
+//! None follows redirects, uses a proxy that the configuration does not name, or decompresses; what goes compressed is
+//! [`encoding`]'s. Absent on purpose: cookies,
+//! caches, retries; trying again is the dispatcher's, where it is recorded. Two exceptions are no second try: what the
+//! receiver's HTTP/2 layer hands back unprocessed (a stream refused, a connection going away) is sent on another
+//! connection, and what was answered 401 under an access token from before is sent once more under a new one.
 
 mod address;
 mod answer;
+mod door;
 pub mod encoding;
 mod failure;
 mod probe;
 mod progress;
+mod proxy;
 mod resolve;
 mod retry_after;
+mod route;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,18 +47,14 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 use url::{Host, Url};
 
+use self::door::Door;
 use self::progress::Progress;
-use self::resolve::Resolver;
+pub use self::route::Route;
+use self::route::{Routes, Way};
+pub use self::tls::{check_authorities, check_identity, expiry};
+use self::token::Tokens;
 use crate::clock::Clock;
-use crate::domain::{Outcome, RefusedBy, WebhookSource, limits};
-
-/// How long an idle connection is kept: less than the five seconds after which common servers close theirs, so
-/// that a delivery hardly ever meets a connection that is just going away.
-const IDLE: Duration = Duration::from_secs(4);
-/// What HTTP/2 receivers may send ahead of our reading, per answer.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// The same over all answers of a connection.
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+use crate::domain::{Connection, Outcome, RefusedBy, TimeoutStage, WebhookSource, limits};
 
 /// What webhooks of the database may target (`[security]`).
 #[derive(Debug, Clone, Default)]
@@ -86,6 +91,8 @@ pub struct Request<'a> {
     pub body: Bytes,
     /// How long the whole attempt may take.
     pub timeout: Duration,
+    /// The webhook's own way, where it has one.
+    pub route: Option<&'a Route>,
 }
 
 /// Why no [`Transport`] could be made.
@@ -94,6 +101,13 @@ pub enum TransportError {
     /// The system's root certificates could not be had (is `ca-certificates` installed?), or an extra one is broken.
     #[error("the trusted root certificates cannot be loaded (is the package ca-certificates installed?)")]
     Roots {
+        /// What rustls says.
+        #[source]
+        source: rustls::Error,
+    },
+    /// A client's TLS settings cannot be used.
+    #[error("the settings in tls cannot be used")]
+    Tls {
         /// What rustls says.
         #[source]
         source: rustls::Error,
@@ -115,32 +129,26 @@ pub struct Transport {
 
 #[derive(Debug)]
 struct Shared {
-    trusted: Door,
-    guarded: Door,
+    trusted: Arc<Door>,
+    guarded: Arc<Door>,
+    routes: Routes,
     policy: Arc<Policy>,
-    tls: Arc<rustls::ClientConfig>,
     capture_bytes: usize,
     clock: Clock,
-}
-
-/// One client and the resolver inside it.
-#[derive(Debug)]
-struct Door {
-    client: reqwest::Client,
-    resolver: Resolver,
 }
 
 impl Transport {
     /// Loads the root certificates and makes both clients; opens no connection.
     pub fn new(options: TransportOptions) -> Result<Self, TransportError> {
         let TransportOptions { policy, capture_bytes, clock, extra_roots } = options;
-        let tls = tls::client_config(extra_roots)?;
         let policy = Arc::new(policy);
+        let routes = Routes::new(tls::Verifiers::new(extra_roots)?, Arc::clone(&policy));
+        let ordinary = Connection::default();
         let shared = Shared {
-            trusted: Door::new(&tls, Resolver::new(None))?,
-            guarded: Door::new(&tls, Resolver::new(Some(Arc::clone(&policy))))?,
+            trusted: routes.door(&ordinary, WebhookSource::Toml)?,
+            guarded: routes.door(&ordinary, WebhookSource::Database)?,
+            routes,
             policy,
-            tls: Arc::new(tls),
             capture_bytes: capture_bytes.min(limits::CAPTURE_BYTES),
             clock,
         };
@@ -149,18 +157,29 @@ impl Transport {
 
     /// Makes one attempt and says how it ended, within its timeout.
     pub async fn send(&self, request: Request<'_>) -> Outcome {
-        let Request { url, source, headers, body, timeout } = request;
-        if let Some(refused) = self.refusal(url, source) {
+        if let Some(refused) = self.refusal(request.url, request.source) {
             return refused;
         }
+        match request.route {
+            None => self.post(self.door(request.source), request).await,
+            // Apart, so that the ordinary attempt does not carry the size of this one.
+            Some(route) => Box::pin(self.send_by(route, request)).await,
+        }
+    }
+
+    async fn send_by(&self, route: &Route, request: Request<'_>) -> Outcome {
+        match route.way(&self.shared.routes, request.source) {
+            Ok(Way { door, tokens: None }) => self.post(&door, request).await,
+            Ok(Way { door, tokens: Some(tokens) }) => self.post_with_token(&door, &tokens, request).await,
+            Err(error) => unusable(&error),
+        }
+    }
+
+    async fn post(&self, door: &Door, request: Request<'_>) -> Outcome {
+        let Request { url, headers, body, timeout, .. } = request;
         let started = Instant::now();
         let progress = Arc::new(Progress::default());
-        let client = &self.door(source).client;
-        let post = match client.post(url.clone()).body(body).build() {
-            Ok(post) => with_headers(post, headers),
-            Err(error) => return failure::outcome(&error, url, &progress),
-        };
-        let sending = progress::noting(Arc::clone(&progress), client.execute(post));
+        let sending = progress::noting(Arc::clone(&progress), door.post(url, headers, body.into()));
         match tokio::time::timeout(timeout, sending).await {
             Err(_) => Outcome::TimedOut { stage: progress.stage() },
             Ok(Err(error)) => failure::outcome(&error, url, &progress),
@@ -169,6 +188,36 @@ impl Transport {
                 let now = self.shared.clock.now();
                 answer::outcome(response, self.shared.capture_bytes, time_left, now, (url, &progress)).await
             }
+        }
+    }
+
+    /// One attempt under an access token. A 401 to a token from before has it renewed, once, and the request sent again.
+    async fn post_with_token(&self, door: &Door, tokens: &Tokens, request: Request<'_>) -> Outcome {
+        if let Some(refused) = self.refusal(tokens.url(), tokens.source) {
+            let Outcome::Refused { by, reason } = refused else { return refused };
+            return Outcome::Refused { by, reason: format!("auth.token_url: {reason}") };
+        }
+        let deadline = Instant::now() + request.timeout;
+        let mut refused = None;
+        loop {
+            let (token, is_old) = match tokio::time::timeout_at(deadline, tokens.get(refused.as_ref())).await
+            {
+                Ok(Ok(token)) => token,
+                Ok(Err(outcome)) => return outcome,
+                Err(_) => return token::no_token(tokens.url(), "the attempt's time ran out"),
+            };
+            let mut headers = request.headers.clone();
+            headers.insert(AUTHORIZATION, token.value.clone());
+            let time_left = deadline.saturating_duration_since(Instant::now());
+            if time_left.is_zero() {
+                return Outcome::TimedOut { stage: TimeoutStage::Connect };
+            }
+            let again = Request { headers, body: request.body.clone(), timeout: time_left, ..request };
+            let outcome = self.post(door, again).await;
+            if outcome.status() != Some(401) || !is_old || refused.is_some() {
+                return outcome;
+            }
+            refused = Some(token);
         }
     }
 
@@ -181,54 +230,47 @@ impl Transport {
 
     /// What the rules say before anything is looked up or sent.
     fn refusal(&self, url: &Url, source: WebhookSource) -> Option<Outcome> {
-        let (by, reason) = match (url.scheme(), source) {
-            ("https" | "http", WebhookSource::Toml) => return None,
-            ("http", WebhookSource::Database) if !self.shared.policy.allow_http => (
-                RefusedBy::PlainHttp,
-                "plain http is not allowed for this webhook unless security.allow_http is true".to_owned(),
-            ),
-            ("https" | "http", WebhookSource::Database) => {
-                let address: IpAddr = match url.host()? {
-                    Host::Ipv4(address) => address.into(),
-                    Host::Ipv6(address) => address.into(),
-                    Host::Domain(_) => return None,
-                };
-                let class = self.shared.policy.forbids(address)?;
-                (RefusedBy::Address, resolve::refusal(&address.to_string(), address, class))
-            }
-            (scheme, _) => (RefusedBy::Request, format!("{scheme} is neither https nor http")),
+        let (by, reason) = match source {
+            WebhookSource::Database => self.shared.policy.refusal(url)?,
+            WebhookSource::Toml if matches!(url.scheme(), "https" | "http") => return None,
+            WebhookSource::Toml => foreign(url),
         };
         Some(Outcome::Refused { by, reason })
     }
 }
 
-/// The map is taken over, not copied; of what the URL's userinfo made, the webhook's own header wins.
-fn with_headers(mut post: reqwest::Request, headers: HeaderMap) -> reqwest::Request {
-    let from_url = std::mem::replace(post.headers_mut(), headers);
-    if let Some(basic) = from_url.get(AUTHORIZATION) {
-        post.headers_mut().entry(AUTHORIZATION).or_insert_with(|| basic.clone());
+impl Policy {
+    /// Why nothing may be sent to this URL, as far as it can be told from the URL alone. What a name resolves to is seen
+    /// when it is dialled.
+    pub fn refusal(&self, url: &Url) -> Option<(RefusedBy, String)> {
+        match url.scheme() {
+            "http" if !self.allow_http => Some((
+                RefusedBy::PlainHttp,
+                "plain http is not allowed for this webhook unless security.allow_http is true".to_owned(),
+            )),
+            "https" | "http" => {
+                let address: IpAddr = match url.host()? {
+                    Host::Ipv4(address) => address.into(),
+                    Host::Ipv6(address) => address.into(),
+                    Host::Domain(_) => return None,
+                };
+                let class = self.forbids(address)?;
+                Some((RefusedBy::Address, resolve::refusal(&address.to_string(), address, class)))
+            }
+            _ => Some(foreign(url)),
+        }
     }
-    post
 }
 
-impl Door {
-    #[expect(clippy::disallowed_methods, reason = "the one home of the HTTP client")]
-    fn new(tls: &rustls::ClientConfig, resolver: Resolver) -> Result<Self, TransportError> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.clone())
-            .dns_resolver(resolver.clone())
-            .connector_layer(progress::NoteConnects)
-            .user_agent(concat!("walhook/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .tcp_nodelay(true)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(limits::IN_FLIGHT)
-            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .build()
-            .map_err(|source| TransportError::Client { source })?;
-        Ok(Self { client, resolver })
+fn foreign(url: &Url) -> (RefusedBy, String) {
+    (RefusedBy::Request, format!("{} is neither https nor http", url.scheme()))
+}
+
+/// The outcome of a webhook whose client cannot be made.
+fn unusable(error: &TransportError) -> Outcome {
+    let mut reason = error.to_string();
+    if let Some(source) = std::error::Error::source(error) {
+        reason = format!("{reason}: {source}");
     }
+    Outcome::Refused { by: RefusedBy::Request, reason }
 }

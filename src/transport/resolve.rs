@@ -63,6 +63,11 @@ impl Resolver {
         Self { policy, lookups: Arc::new(Semaphore::new(LOOKUPS)) }
     }
 
+    /// Whether a policy is applied.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.policy.is_some()
+    }
+
     /// The addresses of `host` that may be dialled, at least one; their port is 0.
     pub(super) async fn lookup(&self, host: &str) -> Result<Vec<SocketAddr>, ResolveError> {
         let found = tokio::time::timeout(limits::DNS_TIMEOUT, self.ask(host.to_owned())).await;

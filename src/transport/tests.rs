@@ -2,5 +2,7 @@
 
 mod answers;
 mod guard;
+mod proxy;
 mod rig;
 mod tls;
+mod token;

@@ -71,6 +71,7 @@ fn webhook(name: &str, filter: String) -> Arc<Webhook> {
         concurrency: 1,
         ordering: Ordering::Row,
         retry: RetryPolicy::default(),
+        reach: walhook::domain::Reach::default(),
     })
 }
 
@@ -128,8 +129,12 @@ pub fn condition(text: &str) {
 pub fn config(file: &Path, text: &str, secrets: &[&str]) {
     std::fs::write(file, text).expect("a file");
     let sources = Sources { path: Some(file.to_owned()), environment: Vec::new() };
-    let checks =
-        Checks { condition: &conditions_complaint, template: &template_complaint, connection: &|_| Ok(()) };
+    let checks = Checks {
+        condition: &conditions_complaint,
+        template: &template_complaint,
+        connection: &|_| Ok(()),
+        reach: &walhook::catalog::reach_complaint,
+    };
     let Err(problems) = load(&sources, &checks) else { return };
     assert!(!problems.0.is_empty(), "refused without a reason");
     let lines = text.split('\n').count();

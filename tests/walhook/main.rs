@@ -59,6 +59,8 @@ mod partitions;
 #[cfg(test)]
 mod privacy;
 #[cfg(test)]
+mod proof;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod record;

@@ -2,6 +2,7 @@
 //! with the hex check that people write themselves.
 //!
 //! The scripts in `tests/signatures/` read one request and say by their exit code whether it verifies.
+//! What those libraries do not do (tokens, ed25519) is verified with Node's own cryptography.
 //! `tests/signatures/install.sh`, which `./test` calls, puts the libraries into a cache outside the tree. A missing
 //! library is a failure here, never a skipped test.
 
@@ -13,7 +14,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 use walhook::clock::Clock;
-use walhook::sign::Signer;
+use walhook::domain::{Jwt, JwtAlgorithm};
+use walhook::sign::{JwtSigner, Signer};
 
 const PREFIXED: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const PLAIN: &str = "a secret as people type it, with ünïcode";
@@ -78,12 +80,17 @@ fn go() -> Command {
 }
 
 /// Whether a script verifies; fails the test where it cannot be run.
-fn verifies(mut command: Command, secret: &str, scheme: &str, signed: &Signed) -> bool {
+fn verifies(command: Command, secret: &str, scheme: &str, signed: &Signed) -> bool {
     let headers: serde_json::Map<_, _> =
         signed.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
     let request = serde_json::json!({
         "secret": secret, "scheme": scheme, "headers": headers, "body": STANDARD.encode(&signed.body),
     });
+    says_yes(command, &request)
+}
+
+/// Whether a script that is given this exits with 0; fails the test where it cannot be run.
+fn says_yes(mut command: Command, request: &serde_json::Value) -> bool {
     let named = format!("{command:?}");
     let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let why = spawned.as_ref().err().map(ToString::to_string).unwrap_or_default();
@@ -152,5 +159,69 @@ fn the_rust_library_verifies() {
         assert!(verify(secret, &signed(&[PLAIN, PREFIXED])), "{secret} of two");
         assert!(!verify(secret, &tampered(&[secret])), "{secret}, tampered");
         assert!(!verify(secret, &signed(&["another"])), "{secret}, another's");
+    }
+}
+
+fn node_crypto(request: &serde_json::Value) -> bool {
+    let mut command = Command::new("node");
+    command.arg(script("node_crypto.mjs"));
+    says_yes(command, request)
+}
+
+#[test]
+fn nodes_cryptography_verifies_tokens_of_every_algorithm() {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sign/testdata");
+    let pem = |name: &str| std::fs::read_to_string(keys.join(name)).expect("a key");
+    for (algorithm, key) in [
+        (JwtAlgorithm::Hs256, "a shared secret of at least 32 bytes".to_owned()),
+        (JwtAlgorithm::Rs256, pem("rs256.pem")),
+        (JwtAlgorithm::Es256, pem("es256.pem")),
+        (JwtAlgorithm::EdDsa, pem("eddsa.pem")),
+    ] {
+        let jwt = Jwt {
+            algorithm,
+            key: SecretString::from(key.as_str()),
+            key_id: None,
+            issuer: Some("walhook".to_owned()),
+            subject: None,
+            audience: Vec::new(),
+            lifetime: std::time::Duration::from_secs(60),
+            body_claim: Some("body_sha256".to_owned()),
+        };
+        let signer = JwtSigner::new(&jwt).expect("a good key");
+        let token = signer.token(ID, 1_700_000_000, BODY.as_bytes()).expect("a token");
+        let other = signer.token(ID, 1_700_000_001, BODY.as_bytes()).expect("a token");
+        let ask = |token: &str| {
+            let scheme = algorithm.as_str();
+            node_crypto(&serde_json::json!({ "scheme": scheme, "key": key, "token": token }))
+        };
+        assert!(ask(&token), "{algorithm:?}");
+        let (claims, tail) =
+            (token.rsplit_once('.').expect("three parts").0, other.rsplit_once('.').expect("three").1);
+        assert!(!ask(&format!("{claims}.{tail}")), "{algorithm:?}, another token's signature");
+    }
+}
+
+#[test]
+fn nodes_cryptography_verifies_ed25519_signatures() {
+    let pair = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    let public = STANDARD.encode(pair.verifying_key().to_bytes());
+    for secret in [pair.to_bytes().to_vec(), pair.to_keypair_bytes().to_vec()] {
+        let secret = format!("whsk_{}", STANDARD.encode(secret));
+        let signed = signed(&[&secret]);
+        let header = |name: &str| {
+            let found = signed.headers.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| value.clone()).expect("the header")
+        };
+        let signature = header("webhook-signature");
+        let signature = signature.strip_prefix("v1a,").expect("an ed25519 signature");
+        let ask = |body: &str| {
+            let content = format!("{ID}.{}.{body}", header("webhook-timestamp"));
+            let request = serde_json::json!({
+                "scheme": "ed25519", "key": public, "signature": signature, "content": content,
+            });
+            node_crypto(&request)
+        };
+        assert!(ask(BODY) && !ask("{}"));
     }
 }

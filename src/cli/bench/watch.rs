@@ -175,6 +175,7 @@ impl Bare {
             headers: self.sample.headers.clone(),
             body: self.sample.body.clone(),
             timeout: REQUEST,
+            route: None,
         };
         match self.transport.send(request).await {
             Outcome::Responded { status: 200, .. } => Ok(()),

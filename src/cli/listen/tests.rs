@@ -83,7 +83,10 @@ impl Rig {
         }
         let url = format!("http://{}/any/path", self.address).parse().unwrap();
         let (source, timeout) = (WebhookSource::Toml, Duration::from_secs(5));
-        let outcome = self.transport.send(Request { url: &url, source, headers, body: sent, timeout }).await;
+        let outcome = self
+            .transport
+            .send(Request { url: &url, source, headers, body: sent, timeout, route: None })
+            .await;
         match outcome {
             Outcome::Responded { status, .. } => status,
             other => panic!("{other:?}"),

@@ -143,3 +143,54 @@ async fn what_is_no_http_is_unreachable_by_protocol() {
     let head = Script::Repeat(b"HTTP/1.1 200 OK\r\nx: ", &[b'a'; 16 * 1024], Duration::ZERO);
     check_unreachable(head, UnreachableBy::Protocol, "no HTTP answer from 127.0.0.1:").await;
 }
+
+/// The first bytes of a gzip stream that unpacks to as many zeros as anybody has patience for.
+const BOMB: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 18\r\n\r\n\x1f\x8b\x08\0\0\0\0\0\x02\x03\xed\xc1\x01\x01\0\0\0\x80";
+
+#[tokio::test]
+async fn a_compressed_answer_is_kept_as_it_came() {
+    let outcome = outcome_of(Script::Answer(BOMB)).await;
+    let Outcome::Responded { status: 200, body, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(body.starts_with(b"\x1f\x8b") && body.len() == 16, "{body:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_announces_more_than_it_sends_or_anybody_holds_reserves_nothing() {
+    let huge = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000000000\r\n\r\nx";
+    assert_eq!(outcome_of(Script::Hang(huge)).await, Outcome::TimedOut { stage: TimeoutStage::Body });
+    let too_long = Script::Hang(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\nx");
+    check_unreachable(too_long, UnreachableBy::Protocol, "no HTTP answer from 127.0.0.1:").await;
+    let chunk = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\nx";
+    assert_eq!(outcome_of(Script::Hang(chunk)).await, Outcome::TimedOut { stage: TimeoutStage::Body });
+}
+
+#[tokio::test]
+async fn garbage_where_a_chunk_should_be_is_no_success() {
+    let garbage = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
+    check_unreachable(Script::Hang(garbage), UnreachableBy::Protocol, "HTTP 200, then ").await;
+    let two = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok";
+    check_unreachable(Script::Hang(two), UnreachableBy::Protocol, "no HTTP answer from").await;
+}
+
+#[tokio::test]
+async fn a_head_that_drips_or_never_ends_ends_with_the_time_or_a_bound() {
+    let drip = Script::Repeat(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n", Duration::from_millis(20));
+    assert_eq!(outcome_of(drip).await, Outcome::TimedOut { stage: TimeoutStage::Response });
+    let many = format!("HTTP/1.1 200 OK\r\n{}", "x: y\r\n".repeat(1000)).leak();
+    check_unreachable(
+        Script::Hang(many.as_bytes()),
+        UnreachableBy::Protocol,
+        "no HTTP answer from 127.0.0.1:",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_stops_sending_but_keeps_its_end_open_ends_at_once() {
+    check_unreachable(Script::HalfClose(b""), UnreachableBy::Protocol, "no HTTP answer from 127.0.0.1:")
+        .await;
+    let half = Script::HalfClose(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf");
+    check_unreachable(half, UnreachableBy::Protocol, "HTTP 200, then ").await;
+    let until_the_end = Script::HalfClose(b"HTTP/1.1 200 OK\r\n\r\nall");
+    assert_eq!(outcome_of(until_the_end).await, responded(200, None, "all"));
+}

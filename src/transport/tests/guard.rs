@@ -32,6 +32,18 @@ async fn loopback_is_refused_in_every_spelling_and_nothing_is_sent() {
         "[::]",
         "１２７.0.0.1",
         "[64:ff9b::7f00:1]",
+        "[::127.0.0.1]",
+        "[2002:7f00:1::]",
+        "[2606:4700::5efe:7f00:1]",
+        "017700000001",
+        "0x7F000001",
+        "127.0.1",
+        "127%2E0%2E0%2E1",
+        "%31%32%37.0.0.1",
+        "127。0。0。1",
+        "①②⑦.0.0.1",
+        "%6cocalhost",
+        "ⓛocalhost",
     ] {
         let url = format!("http://{host}:{}/", receiver.address.port()).parse().unwrap();
         match send(&transport, &url, WebhookSource::Database, 3000).await {
@@ -40,10 +52,27 @@ async fn loopback_is_refused_in_every_spelling_and_nothing_is_sent() {
             }
             other => panic!("{host}: {other:?}"),
         }
-        let probed = transport.probe(&url, WebhookSource::Database, Duration::from_secs(3)).await;
+        let probed = transport.probe(&url, WebhookSource::Database, None, Duration::from_secs(3)).await;
         assert!(matches!(probed, Err(Outcome::Refused { .. })), "{host}: {probed:?}");
     }
     assert_eq!(receiver.connections(), 0);
+}
+
+#[test]
+fn what_is_no_host_is_no_url() {
+    for host in [
+        "[fe80::1%25lo]",
+        "[fe80::1%lo]",
+        "127.0.0.1%00",
+        "256.0.0.1",
+        "0x100000000",
+        "1.2.3.4.5",
+        "[::1",
+        "a b",
+    ] {
+        let parsed = format!("http://{host}/").parse::<url::Url>();
+        assert!(parsed.is_err(), "{host}: {parsed:?}");
+    }
 }
 
 #[tokio::test]
@@ -69,8 +98,9 @@ async fn an_allowed_network_is_reached_by_address_and_by_name() {
         let outcome = send(&transport, &url, WebhookSource::Database, 3000).await;
         assert!(outcome.is_success(), "{host}: {outcome:?}");
     }
-    let probed = transport.probe(&receiver.url("/"), WebhookSource::Database, Duration::from_secs(3)).await;
-    assert_eq!(probed, Ok(receiver.address));
+    let probed =
+        transport.probe(&receiver.url("/"), WebhookSource::Database, None, Duration::from_secs(3)).await;
+    assert_eq!(probed, Ok(Some(receiver.address)));
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 
-use super::super::{Policy, Request, Transport, TransportOptions};
+use super::super::{Policy, Request, Route, Transport, TransportOptions};
 use crate::clock::Clock;
-use crate::domain::{Outcome, WebhookSource};
+use crate::domain::{Auth, Connection, Outcome, Reach, WebhookSource};
 use crate::tasks::{Role, Tasks};
 
 /// What the receiver does once it has read a request.
@@ -24,6 +24,8 @@ pub enum Script {
     Answer(&'static [u8]),
     /// Sends these bytes and closes.
     Close(&'static [u8]),
+    /// Sends these bytes, says that it sends no more, and goes on reading.
+    HalfClose(&'static [u8]),
     /// Sends these bytes and stays silent.
     Hang(&'static [u8]),
     /// Sends the first bytes, then the second again and again, with a pause between.
@@ -81,6 +83,11 @@ async fn converse(mut stream: TcpStream, script: Script, requests: &AtomicUsize)
                 stream.write_all(bytes).await?;
                 return stream.shutdown().await;
             }
+            Script::HalfClose(bytes) => {
+                stream.write_all(bytes).await?;
+                stream.shutdown().await?;
+                std::future::pending::<()>().await;
+            }
             Script::Hang(bytes) => {
                 stream.write_all(bytes).await?;
                 std::future::pending::<()>().await;
@@ -121,9 +128,25 @@ pub fn transport(policy: Policy, extra_roots: Vec<CertificateDer<'static>>) -> T
     Transport::new(TransportOptions { policy, capture_bytes: 16, clock, extra_roots }).unwrap()
 }
 
+/// A route by these settings.
+pub fn route(auth: Option<Auth>, connection: Connection) -> Route {
+    let reach = Reach { auth, connection: Arc::new(connection), ..Reach::default() };
+    Route::of(&reach).expect("it is no ordinary one")
+}
+
 /// Sends a small body with a timeout in milliseconds.
 pub async fn send(transport: &Transport, url: &Url, source: WebhookSource, timeout_ms: u64) -> Outcome {
+    send_by(transport, None, (url, source), timeout_ms).await
+}
+
+/// The same by a way of its own.
+pub async fn send_by(
+    transport: &Transport,
+    route: Option<&Route>,
+    (url, source): (&Url, WebhookSource),
+    timeout_ms: u64,
+) -> Outcome {
     let body = Bytes::from_static(b"{\"hello\":1}");
     let timeout = Duration::from_millis(timeout_ms);
-    transport.send(Request { url, source, headers: HeaderMap::new(), body, timeout }).await
+    transport.send(Request { url, source, headers: HeaderMap::new(), body, timeout, route }).await
 }

@@ -8,15 +8,18 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::post;
+use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use url::Url;
 
 use super::super::Policy;
-use super::rig::{send, transport};
-use crate::domain::{Outcome, UnreachableBy, WebhookSource};
+use super::super::{Transport, check_authorities, check_identity};
+use super::rig::{route, send, send_by, transport};
+use crate::domain::{Connection, Identity, Outcome, TlsVersion, UnreachableBy, Verification, WebhookSource};
 use crate::tasks::{Role, Tasks};
 
 struct TlsListener {
@@ -44,15 +47,34 @@ impl axum::serve::Listener for TlsListener {
 }
 
 /// A receiver that answers with the HTTP version it was spoken to in; its port and the certificate to trust.
-async fn receiver(name: &str, protocols: &[&str]) -> (u16, CertificateDer<'static>) {
+pub(super) async fn receiver(name: &str, protocols: &[&str]) -> (u16, CertificateDer<'static>) {
+    receiver_of(name, protocols, rustls::ALL_VERSIONS, None).await
+}
+
+/// The same, which speaks these versions, and with `clients` only to those whose certificate this one issued.
+async fn receiver_of(
+    name: &str,
+    protocols: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    clients: Option<&CertificateDer<'static>>,
+) -> (u16, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let certificate = made.cert.der().clone();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = match clients {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.clone()).unwrap();
+            let provider = Arc::clone(&provider);
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap()
+        }
+    };
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(vec![certificate.clone()], key)
         .unwrap();
     config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
@@ -81,8 +103,8 @@ async fn check_version(protocols: &[&str], expect: &str) {
             other => panic!("{other:?}"),
         }
     }
-    let probed = transport.probe(&at(port), WebhookSource::Toml, Duration::from_secs(3)).await;
-    assert_eq!(probed.map(|address| address.port()), Ok(port));
+    let probed = transport.probe(&at(port), WebhookSource::Toml, None, Duration::from_secs(3)).await;
+    assert_eq!(probed.map(|address| address.map(|address| address.port())), Ok(Some(port)));
 }
 
 #[tokio::test]
@@ -101,7 +123,7 @@ async fn a_certificate_of_another_name_or_an_unknown_issuer_is_refused() {
         let Outcome::Unreachable { by: UnreachableBy::Tls, reason } = outcome else { panic!("{outcome:?}") };
         assert!(reason.starts_with(&format!("TLS with localhost:{port}")), "{reason}");
         assert!(reason.contains(words), "{reason}");
-        let probed = transport.probe(&at(port), WebhookSource::Toml, Duration::from_secs(3)).await;
+        let probed = transport.probe(&at(port), WebhookSource::Toml, None, Duration::from_secs(3)).await;
         assert!(matches!(probed, Err(Outcome::Unreachable { by: UnreachableBy::Tls, .. })), "{probed:?}");
     }
 }
@@ -123,4 +145,127 @@ async fn https_to_a_plain_http_port_is_a_tls_failure() {
     let outcome = send(&transport, &at(port), WebhookSource::Toml, 3000).await;
     let Outcome::Unreachable { by: UnreachableBy::Tls, reason } = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("plain http"), "{reason}");
+}
+
+pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
+    armoured("CERTIFICATE", certificate)
+}
+
+fn key_pem(key: &rcgen::KeyPair) -> secrecy::SecretString {
+    armoured("PRIVATE KEY", &key.serialize_der()).into()
+}
+
+fn armoured(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::prelude::BASE64_STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+}
+
+/// How an attempt by these settings ends: the HTTP version that the receiver saw, or the reason.
+async fn outcome_by(transport: &Transport, port: u16, connection: Connection) -> Result<String, String> {
+    let route = route(None, connection);
+    match send_by(transport, Some(&route), (&at(port), WebhookSource::Toml), 3000).await {
+        Outcome::Responded { status: 200, body, .. } => Ok(String::from_utf8(body.to_vec()).unwrap()),
+        other => Err(other.describe()),
+    }
+}
+
+#[tokio::test]
+async fn an_authority_of_the_configurations_is_trusted_beside_the_systems_or_instead() {
+    let (port, certificate) = receiver("localhost", &["h2"]).await;
+    let (_, stranger) = receiver("localhost", &["h2"]).await;
+    let transport = transport(Policy::default(), Vec::new());
+    let ca = |certificate| Connection { ca: Some(pem(certificate).into()), ..Connection::default() };
+    let pinned =
+        |certificate| Connection { pinned_ca: Some(pem(certificate).into()), ..Connection::default() };
+    assert_eq!(outcome_by(&transport, port, ca(&certificate)).await, Ok("HTTP/2.0".to_owned()));
+    assert_eq!(outcome_by(&transport, port, pinned(&certificate)).await, Ok("HTTP/2.0".to_owned()));
+    for wrong in [ca(&stranger), pinned(&stranger)] {
+        let reason = outcome_by(&transport, port, wrong).await.unwrap_err();
+        assert!(reason.starts_with(&format!("TLS with localhost:{port}")), "{reason}");
+    }
+    let both = Connection { ca: Some(pem(&certificate).into()), ..pinned(&stranger) };
+    assert!(outcome_by(&transport, port, both).await.is_err(), "a pinned authority is the only one");
+}
+
+#[tokio::test]
+async fn verification_that_is_switched_off_takes_any_certificate() {
+    let (port, _) = receiver("elsewhere.test", &["http/1.1"]).await;
+    let transport = transport(Policy::default(), Vec::new());
+    let any = Connection { verification: Verification::Skipped, ..Connection::default() };
+    assert_eq!(outcome_by(&transport, port, any).await, Ok("HTTP/1.1".to_owned()));
+    assert!(!send(&transport, &at(port), WebhookSource::Toml, 3000).await.is_success());
+}
+
+#[tokio::test]
+async fn a_receiver_below_the_oldest_version_is_refused() {
+    let old = &[&rustls::version::TLS12];
+    let (port, certificate) = receiver_of("localhost", &[], old, None).await;
+    let transport = transport(Policy::default(), vec![certificate.clone()]);
+    let from =
+        |min_version| Connection { min_version, ca: Some(pem(&certificate).into()), ..Connection::default() };
+    assert!(outcome_by(&transport, port, from(TlsVersion::Tls12)).await.is_ok());
+    let reason = outcome_by(&transport, port, from(TlsVersion::Tls13)).await.unwrap_err();
+    assert!(reason.contains("TLS with localhost"), "{reason}");
+}
+
+#[tokio::test]
+async fn mutual_tls_shows_the_webhooks_own_certificate() {
+    let client = rcgen::generate_simple_self_signed(["walhook".to_owned()]).unwrap();
+    let (port, certificate) =
+        receiver_of("localhost", &["h2"], rustls::ALL_VERSIONS, Some(client.cert.der())).await;
+    let transport = transport(Policy::default(), vec![certificate]);
+    let identity = Identity { certificate: pem(client.cert.der()).into(), key: key_pem(&client.signing_key) };
+    let with = Connection { identity: Some(identity.clone()), ..Connection::default() };
+    assert_eq!(outcome_by(&transport, port, with).await, Ok("HTTP/2.0".to_owned()));
+    let without = send(&transport, &at(port), WebhookSource::Toml, 3000).await;
+    assert!(without.describe().ends_with("CertificateRequired (setting: tls.certificate)"), "{without:?}");
+
+    let now = crate::clock::Clock::system().now();
+    assert_eq!(check_identity(&identity, now), Ok(()));
+    let other = rcgen::generate_simple_self_signed(["walhook".to_owned()]).unwrap();
+    let mixed = Identity { key: key_pem(&other.signing_key), ..identity };
+    assert_eq!(check_identity(&mixed, now), Err("the key is not the certificate's".to_owned()));
+}
+
+#[test]
+fn what_has_expired_and_what_is_no_certificate_is_told() {
+    let now = crate::clock::Clock::system().now();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = |year: i32| {
+        let mut params = rcgen::CertificateParams::new(["walhook".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        pem(params.self_signed(&key).unwrap().der())
+    };
+    let expired = check_authorities(&made(2002), now);
+    assert_eq!(expired, Err("the certificates have expired; the last at 2002-01-01T00:00:00Z".to_owned()));
+    assert_eq!(check_authorities(&format!("{}{}", made(2002), made(2090)), now), Ok(()));
+    let identity = Identity { certificate: made(2002).into(), key: key_pem(&key) };
+    let expired = check_identity(&identity, now);
+    assert_eq!(expired, Err("the client certificate has expired at 2002-01-01T00:00:00Z".to_owned()));
+    assert!(check_authorities("hunter2", now).unwrap_err().starts_with("there is no certificate in PEM"));
+    let no_key = Identity { certificate: made(2090).into(), key: "hunter2".into() };
+    assert!(check_identity(&no_key, now).unwrap_err().starts_with("the key is no private key in PEM"));
+}
+
+#[tokio::test]
+async fn ten_thousand_webhooks_of_equal_settings_share_one_client() {
+    let (port, certificate) = receiver("localhost", &["h2"]).await;
+    let transport = transport(Policy::default(), Vec::new());
+    let ordinary = transport.shared.routes.doors();
+    let text: Arc<str> = pem(&certificate).into();
+    let routes: Vec<_> = (0..10_000)
+        .map(|_| route(None, Connection { ca: Some(Arc::clone(&text)), ..Connection::default() }))
+        .collect();
+    for route in &routes {
+        route.way(&transport.shared.routes, WebhookSource::Toml).unwrap();
+    }
+    assert_eq!(transport.shared.routes.doors(), ordinary + 1);
+    let outcome = send_by(&transport, routes.last(), (&at(port), WebhookSource::Toml), 3000).await;
+    assert!(outcome.is_success(), "{outcome:?}");
+    routes[0].way(&transport.shared.routes, WebhookSource::Toml).unwrap();
+    let guarded = route(None, Connection { ca: Some(text), ..Connection::default() });
+    guarded.way(&transport.shared.routes, WebhookSource::Database).unwrap();
+    assert_eq!(transport.shared.routes.doors(), ordinary + 2, "the guarded never share with the trusted");
 }

@@ -24,6 +24,8 @@ pub enum Answer {
     Status(u16),
     /// Answers with a status and a header.
     With(u16, &'static str, String),
+    /// Answers with a status and a body.
+    Body(u16, String),
     /// Waits, then answers with a status.
     Late(Duration, u16),
     /// Never answers.
@@ -265,6 +267,11 @@ async fn converse(mut stream: TcpStream, book: &Mutex<Book>, arrived: &Notify) -
             Answer::With(status, name, value) => {
                 respond(&mut stream, status, &format!("{name}: {value}\r\n")).await?;
             }
+            Answer::Body(status, body) => {
+                let length = body.len();
+                let text = format!("HTTP/1.1 {status} Scripted\r\ncontent-length: {length}\r\n\r\n{body}");
+                stream.write_all(text.as_bytes()).await?;
+            }
             Answer::Late(wait, status) => {
                 tokio::time::sleep(wait).await;
                 respond(&mut stream, status, "").await?;
@@ -298,8 +305,13 @@ fn record(book: &Mutex<Book>, path: String, headers: HeaderMap, body: Bytes) -> 
         Some(script) => script(&request),
         None => Answer::Status(200),
     };
-    request.accepted =
-        matches!(answer, Answer::Status(200..300) | Answer::With(200..300, ..) | Answer::Late(_, 200..300));
+    request.accepted = matches!(
+        answer,
+        Answer::Status(200..300)
+            | Answer::With(200..300, ..)
+            | Answer::Body(200..300, _)
+            | Answer::Late(_, 200..300)
+    );
     book.requests.entry(request.path.clone()).or_default().push(request);
     answer
 }
