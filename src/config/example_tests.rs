@@ -101,7 +101,7 @@ fn load_text(text: &str) -> Result<(Config, BTreeSet<String>), Problems> {
     let token = ["\nadmin_token", "[server.admin_token]"].iter().any(|key| text.contains(key));
     let named = |name: &&str| token || *name != "WALHOOK_ADMIN_TOKEN";
     let variables: Vec<_> =
-        variables.into_iter().filter(named).map(|name| (name, "given for the example")).collect();
+        variables.into_iter().filter(named).map(|name| (name, "given-for-the-example")).collect();
     load_and_tell(&folder.sources(&variables), &ACCEPT_ALL).map(|(mut config, known)| {
         config.path = PathBuf::new();
         (config, known)
