@@ -64,8 +64,9 @@ pub const BACKFILL_RECENT: usize = 16_384;
 
 /// Bytes of rendered deliveries that are in memory and not yet in the ledger.
 pub const YOUNG_BYTES: usize = 16 * 1024 * 1024;
-/// What a delivery costs beside its body, for the sum above.
-pub const DELIVERY_OVERHEAD_BYTES: usize = 1536;
+/// What a delivery costs beside its body, for the sum above: in the queues, in the batches of the ledger, and in what the
+/// allocator does not give back.
+pub const DELIVERY_OVERHEAD_BYTES: usize = 4096;
 /// Deliveries that wait in memory for one webhook before they go to the ledger instead.
 pub const YOUNG_PER_WEBHOOK: usize = 1024;
 /// Lanes of one webhook that are remembered as blocked; with more, all its deliveries go by the ledger.
