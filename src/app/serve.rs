@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -30,6 +31,9 @@ pub struct Pages {
     pub gaps: watch::Receiver<Vec<Gap>>,
 }
 
+/// How often measured durations are summed up.
+const SUM_UP_EVERY: Duration = Duration::from_secs(2);
+
 /// The port, which stays open from one life to the next.
 pub struct Door {
     address: SocketAddr,
@@ -57,14 +61,28 @@ impl Door {
 
 /// Serves until asked to stop.
 pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) {
+    let metrics = pages.metrics.clone();
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(numbers))
         .with_state(pages);
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = serving.await {
-        tracing::error!(%error, "the pages can no longer be served");
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::error!(%error, "the pages can no longer be served");
+        },
+        () = sum_up(metrics) => {}
+    }
+}
+
+/// Every measured duration is kept by itself until somebody reads the page or asks for the sums: where nobody ever reads it,
+/// memory would grow with each delivery.
+async fn sum_up(metrics: Option<PrometheusHandle>) {
+    let Some(metrics) = metrics else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(SUM_UP_EVERY).await;
+        metrics.run_upkeep();
     }
 }
 
