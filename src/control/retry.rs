@@ -50,11 +50,6 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// Whatever of it has failed.
-    pub fn failed(target: Target) -> Self {
-        Self { target, ended: Vec::new(), event: None, since: None, until: None, cause: None }
-    }
-
     fn which(&self) -> Which {
         let (id, webhook) = match &self.target {
             Target::Delivery(id) => (Some(id.clone()), None),

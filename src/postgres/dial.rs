@@ -40,7 +40,11 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Lets bytes gather unnoticed until the next read or write. Only a hint: where it fails, that read tells.
+    /// Lets bytes gather unnoticed until the next read or write.
+    ///
+    /// # Errors
+    ///
+    /// Where the poller will not let go of it; the stream is then lost.
     pub fn leave_alone(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.leave_alone(),
