@@ -71,6 +71,8 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Young deliveries that went to the ledger unfinished",
     ),
     ("walhook_deliveries_in_flight", Kind::Gauge, "Requests under way"),
+    ("walhook_webhooks_failing", Kind::Gauge, "Webhooks whose circuit breaker is open"),
+    ("walhook_breakers_opened_total", Kind::Counter, "Times that a webhook's circuit breaker opened"),
     ("walhook_attempts_total", Kind::Counter, "Attempts, by outcome"),
     ("walhook_attempt_duration_seconds", Kind::Histogram, "How long attempts took"),
     ("walhook_delivery_age_seconds", Kind::Histogram, "From commit to the receiver's acceptance"),

@@ -1,6 +1,6 @@
 //! The order in which things begin.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::OnSlotLost;
 use crate::control::{ControlError, fit, manage};
 use crate::intake::{Intake, Recovery, Shapes};
+use crate::ledger::health;
 use crate::ledger::overview::Gap;
 use crate::ledger::own::{Fork, Identity, Ownership};
 use crate::ledger::prune::Retention;
@@ -217,7 +218,10 @@ impl Body {
         let recovery = Recovery::begin(ledger.clone(), &own).await?;
         let open_at_start = recovery.open_webhooks().await?;
         // Standing by may have taken long: what is declared now counts, from the first change on.
-        let rows = catalog::load(&ledger.session("walhook start").await?.client).await?;
+        let session = ledger.session("walhook start").await?;
+        let rows = catalog::load(&session.client).await?;
+        let ill = health::load(&session.client).await?;
+        drop(session);
         let declared = Arc::clone(&config_out.borrow());
         let snapshot = Arc::new(catalog::compile_with(&declared, &rows).map_err(ControlError::Compile)?);
         let rows = Rows { version: 0, ..rows };
@@ -233,6 +237,7 @@ impl Body {
             settlement,
             health,
             open_at_start,
+            ill,
             recovery,
             drained,
             end,
@@ -267,6 +272,7 @@ struct Flow {
     settlement: Settlement,
     health: watch::Sender<Health>,
     open_at_start: HashSet<Arc<str>>,
+    ill: HashMap<Arc<str>, health::Health>,
     recovery: Recovery,
     /// Done when everything in memory has its row.
     drained: CancellationToken,
@@ -275,11 +281,14 @@ struct Flow {
 }
 
 impl Workers {
-    /// Intake → dispatcher → writer.
-    fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>) {
-        let Flow { items, catalog, pokes, settlement, health, open_at_start, recovery, drained, end } = flow;
-        let pages = Pages::default();
-        let backfills = Backfills {
+    fn backfills(
+        &self,
+        catalog: &watch::Receiver<Published>,
+        pages: &Pages,
+        settlement: &Settlement,
+        pokes: &watch::Receiver<u64>,
+    ) -> Backfills {
+        Backfills {
             server: self.places.database.clone(),
             ledger: self.places.ledger.clone(),
             own: self.own.clone(),
@@ -288,7 +297,15 @@ impl Workers {
             confirmed: settlement.confirmed(),
             pokes: pokes.clone(),
             publications: PublicationNames::of(&self.config.database.publication),
-        };
+        }
+    }
+
+    /// Intake → dispatcher → writer.
+    fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>) {
+        let Flow { items, catalog, pokes, settlement, health, open_at_start, ill, recovery, drained, end } =
+            flow;
+        let pages = Pages::default();
+        let backfills = self.backfills(&catalog, &pages, &settlement, &pokes);
         tasks.spawn("backfills", Role::Essential, backfills.run(tasks.stopping()));
         let (offers_in, offers) = dispatcher::offers();
         let (commands, written) = mpsc::unbounded_channel();
@@ -315,6 +332,7 @@ impl Workers {
             ledger: self.places.ledger.clone(),
             epoch: self.own.epoch,
             open_at_start,
+            health: ill,
             handover_after: self.config.delivery.handover_after,
             shutdown_grace: self.config.delivery.shutdown_grace,
             memory: Arc::clone(&memory),
@@ -367,7 +385,8 @@ impl Workers {
         let retention = Retention { delivered: config.retention, failed: config.failed_retention };
         let retain = chores::keep_retention(ledger.clone(), retention, stop.clone());
         tasks.spawn("retention", Role::Essential, retain);
-        let holds = chores::keep_holds(ledger.clone(), catalog.clone(), pokes, stop.clone());
+        let holds =
+            chores::keep_holds(ledger.clone(), catalog.clone(), pokes, config.store_bodies, stop.clone());
         tasks.spawn("holds", Role::Essential, holds);
         tasks.spawn("upkeep", Role::Essential, chores::keep_publications(upkeep, catalog.clone(), stop));
     }

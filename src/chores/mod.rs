@@ -11,9 +11,11 @@ pub mod upkeep;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Published;
+use crate::domain::StoreBodies;
 use crate::ledger::Ledger;
 use crate::ledger::prune::Retention;
 
@@ -21,6 +23,8 @@ use crate::ledger::prune::Retention;
 const RETAIN_EVERY: Duration = Duration::from_secs(15 * 60);
 /// How often held and released deliveries are looked after without being woken.
 const ROUND_EVERY: Duration = Duration::from_secs(30);
+/// How often what is too old is looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How soon a new table that a pattern means is published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(15);
 /// How often the slot and the gaps are looked at.
@@ -37,16 +41,23 @@ pub async fn keep_retention(ledger: Ledger, retention: Retention, stop: Cancella
     }
 }
 
-/// Holds and releases deliveries as the webhooks' states say, at each change and every half minute.
+/// Holds and releases deliveries as the webhooks' states say, at each change and every half minute; ends what is too old,
+/// now and every five minutes.
 pub async fn keep_holds(
     ledger: Ledger,
     mut catalog: watch::Receiver<Published>,
     pokes: watch::Sender<u64>,
+    store: StoreBodies,
     stop: CancellationToken,
 ) {
+    let mut expire_at = Instant::now();
     loop {
         let published = catalog.borrow_and_update().clone();
         hold::activate(&ledger, &published, &pokes, &stop).await;
+        if Instant::now() >= expire_at {
+            expire_at = Instant::now() + EXPIRE_EVERY;
+            hold::expire(&ledger, &published, store, &pokes, &stop).await;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = catalog.changed() => if changed.is_err() { return },

@@ -35,7 +35,10 @@ pub(super) enum Operate {
     #[command(after_help = "Example:\n  walhook retry crm --dry-run\n  walhook retry crm")]
     Retry(retry::RetryArgs),
     /// Send to a webhook again, first what is held
-    #[command(after_help = "Example:\n  walhook enable crm")]
+    #[command(
+        visible_alias = "resume",
+        after_help = "Example:\n  walhook enable crm\n  walhook resume crm --cancel-held"
+    )]
     Enable(states::EnableArgs),
     /// Hold a webhook's deliveries for a while
     #[command(after_help = "Example:\n  walhook pause crm --reason 'maintenance until noon'")]

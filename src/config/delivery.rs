@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use super::connection;
 use super::node::Table;
-use super::retry;
-use crate::domain::{Coding, Compression, Connection, Ordering, RetryPolicy, limits};
+use super::{flow, retry};
+use crate::domain::{Coding, Compression, Connection, Flow, Ordering, RetryPolicy, limits};
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
-const CONCURRENCY_MAX: u32 = 1000;
 const HANDOVER_MIN: Duration = Duration::from_millis(10);
 const HANDOVER_MAX: Duration = Duration::from_secs(60);
 const GRACE_MAX: Duration = Duration::from_secs(600);
@@ -34,6 +33,8 @@ pub struct Delivery {
     pub compression: Compression,
     /// TLS and proxy.
     pub connection: Arc<Connection>,
+    /// How much may leave, and when a webhook is left alone.
+    pub flow: Flow,
     /// How old a delivery gets in memory before it goes to the ledger unfinished.
     pub handover_after: Duration,
     /// How long what is in flight may take at a shutdown.
@@ -53,6 +54,7 @@ impl Default for Delivery {
             retry: RetryPolicy::default(),
             compression: Compression::default(),
             connection: Arc::default(),
+            flow: Flow::default(),
             handover_after: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             memory: limits::YOUNG_BYTES,
@@ -68,11 +70,12 @@ pub(super) struct Manner {
     pub ordering: Ordering,
     pub retry: RetryPolicy,
     pub compression: Compression,
+    pub flow: Flow,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Delivery {
     let base = Delivery::default();
-    let Manner { timeout, concurrency, ordering, retry, compression } = manner(&mut table, &base);
+    let Manner { timeout, concurrency, ordering, retry, compression, flow } = manner(&mut table, &base);
     let delivery = Delivery {
         timeout,
         concurrency,
@@ -80,6 +83,7 @@ pub(super) fn read(mut table: Table<'_>) -> Delivery {
         retry,
         compression,
         connection: connection::defaults(&mut table),
+        flow,
         handover_after: table
             .get("handover_after", |node| node.duration(HANDOVER_MIN..=HANDOVER_MAX))
             .unwrap_or(base.handover_after),
@@ -100,22 +104,24 @@ pub(super) fn read(mut table: Table<'_>) -> Delivery {
 pub(super) fn manner(table: &mut Table<'_>, base: &Delivery) -> Manner {
     let orders = [("row", Ordering::Row), ("none", Ordering::None), ("strict", Ordering::Strict)];
     let timeout = table.get("timeout", |node| node.duration(TIMEOUT_MIN..=TIMEOUT_MAX));
-    let concurrency = table.get("concurrency", |node| node.integer(1..=CONCURRENCY_MAX));
+    let concurrency = table.get("concurrency", flow::concurrency);
     let ordering = table.get("ordering", |node| node.word(&orders));
     let retry = table.section("retry", |section| retry::read(section, &base.retry));
     let codings = [("none", None), ("gzip", Some(Coding::Gzip)), ("zstd", Some(Coding::Zstd))];
     let coding = table.get("compression", |node| node.word(&codings));
     let threshold = table.get("compression_threshold", |node| node.size(0..=BODY_MAX));
-    table.refuse_unavailable("rate_limit");
     table.refuse_unavailable("batch");
+    let flow = flow::read(table, &base.flow);
+    let (concurrency, adaptive) = concurrency.unwrap_or((base.concurrency, base.flow.adaptive));
     Manner {
         timeout: timeout.unwrap_or(base.timeout),
-        concurrency: concurrency.unwrap_or(base.concurrency),
+        concurrency,
         ordering: ordering.unwrap_or(base.ordering),
         retry: retry.unwrap_or_else(|| base.retry.clone()),
         compression: Compression {
             coding: coding.unwrap_or(base.compression.coding),
             threshold: threshold.unwrap_or(base.compression.threshold),
         },
+        flow: Flow { adaptive, ..flow },
     }
 }

@@ -57,6 +57,11 @@ impl<'d> Document<'d> {
         self.problems.borrow_mut().push(problem);
     }
 
+    /// Whether a row of the database is being read.
+    pub fn is_row(&self) -> bool {
+        matches!(self.origin, Origin::Row(_))
+    }
+
     /// Whether this very key was set by an environment variable: then its text may stand for any type.
     pub fn is_variable(&self, path: &Path) -> bool {
         self.variables.iter().any(|(set, _)| set == path)

@@ -9,11 +9,13 @@ use super::toml_file;
 use super::*;
 
 /// Keys without a default: required ones, and those whose absence is a meaning of its own.
-const NO_DEFAULT: [&str; 54] = [
+const NO_DEFAULT: [&str; 57] = [
     "database.url",
     "ledger.url",
     "server.admin_token",
     "security.mask_key",
+    "delivery.rate_limit",
+    "delivery.retry.max_age",
     "tables.*.event",
     "tables.*.exclude",
     "tables.*.mask",
@@ -59,6 +61,7 @@ const NO_DEFAULT: [&str; 54] = [
     "webhooks[].tls.key",
     "webhooks[].tls.insecure_skip_verify",
     "webhooks[].proxy",
+    "webhooks[].retry.max_attempts",
     "templates.*.body",
     "templates.*.file",
     "templates.*.version",
@@ -117,7 +120,7 @@ fn is_elsewhere(map: &Map<String, Value>, pattern: &str) -> bool {
 /// The path of every key in a tree, as a JSON pointer and as the readers call it.
 fn keys(value: &Value, pointer: &str, pattern: &str, out: &mut Vec<(String, String)>) {
     let named = ["tables", "templates", "templates.*.versions"].contains(&pattern);
-    let free = ["mask", "headers"].contains(&pattern.rsplit('.').next().unwrap());
+    let free = ["mask", "headers", "wait_on"].contains(&pattern.rsplit('.').next().unwrap());
     match value {
         Value::Object(map) if !free && !is_elsewhere(map, pattern) => {
             for (key, value) in map {

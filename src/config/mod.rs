@@ -7,7 +7,7 @@
 //!    from variables; figment lays one over the other.
 //! 3. A `document` holds what is known of where values came from, and collects problems. `node` has the readers: a
 //!    value with its path, and a table that knows which keys it was asked for. They never stop at a problem.
-//! 4. One file a section (`database`, `ledger`, `server`, `security`, `delivery` with `retry`, `tables`, `events`,
+//! 4. One file a section (`database`, `ledger`, `server`, `security`, `delivery` with `retry` and `flow`, `tables`, `events`,
 //!    `webhooks` with `headers`, `templates`) says what is valid there and what is the default.
 //! 5. With no problem reported, the sections are the [`Config`]. There is nothing left to validate behind it.
 //!
@@ -25,6 +25,7 @@ mod delivery;
 mod document;
 mod environment;
 mod events;
+mod flow;
 mod headers;
 mod ledger;
 mod names;
@@ -46,6 +47,8 @@ mod webhooks;
 
 #[cfg(test)]
 mod example_tests;
+#[cfg(test)]
+mod flow_tests;
 #[cfg(test)]
 mod reach_tests;
 #[cfg(test)]

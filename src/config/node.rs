@@ -150,6 +150,12 @@ impl<'d> Node<'d> {
         if self.value.is_array() { self.list(limit) } else { Some(vec![self]) }
     }
 
+    /// Whether a variable's text is that of a list or a table.
+    pub fn holds_list(&self) -> bool {
+        let text = self.value.as_str().unwrap_or_default().trim_start();
+        self.doc.is_variable(&self.path) && text.starts_with(['[', '{'])
+    }
+
     /// A table. A variable holds it as TOML or JSON writes it.
     pub fn table(mut self) -> Option<Table<'d>> {
         self.unfold();
@@ -174,9 +180,22 @@ impl<'d> Table<'d> {
         Self { doc, path, entries, asked: Vec::new() }
     }
 
+    /// Names keys that could be here, for who has mistyped one.
+    pub fn mention(&mut self, keys: &[&'static str]) {
+        self.asked.extend(keys);
+    }
+
     /// Whether a key is there that nobody has read yet.
     pub fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
+    }
+
+    /// Takes a key that says `false`; a variable and a row of the database say it as text.
+    pub fn take_false(&mut self, key: &'static str) -> bool {
+        let says_so = self.entries.get(key).is_some_and(|value| {
+            *value == Value::Bool(false) || value.as_str().is_some_and(|text| text.trim() == "false")
+        });
+        says_so && self.take(key).is_some()
     }
 
     /// Reads a key, where it is there.

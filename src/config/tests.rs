@@ -195,8 +195,10 @@ capture_response = 4096
 timout = "5s"
 concurrency = 0
 compression = "gzp"
-rate_limit = "100/s"
-retry = { schedule = ["5 sec"], jitter = 2.0 }
+rate_limit = "100/d"
+disable_after = "never"
+breaker = { failure_rat = 0.5, probe_after = "1h" }
+retry = { schedule = ["5 sec"], jitter = 2.0, wait_on = { 200 = "1m" }, initial = "1s" }
 [[webhooks]]
 name = "crm"
 url = "https://user:hunter2@crm.example.com"
@@ -227,33 +229,43 @@ walhook.toml:4:1: ledger.store_bodies: expected one of "all", "failed", "none", 
   hint: Perhaps you meant "failed".
 walhook.toml:5:1: ledger.capture_response: expected a size such as "64KiB", found a number
 walhook.toml:7:1: delivery.timout: unknown key
-  detail: The keys here are timeout, concurrency, ordering, retry, compression, compression_threshold, tls, proxy, handover_after, shutdown_grace, memory, max_body.
+  detail: The keys here are timeout, concurrency, ordering, retry, compression, compression_threshold, disable_after, rate_limit, breaker, held_for, tls, proxy, handover_after, shutdown_grace, memory, max_body.
   hint: Perhaps you meant "timeout".
 walhook.toml:8:1: delivery.concurrency: expected a whole number from 1 to 1000, found 0
 walhook.toml:9:1: delivery.compression: expected one of "none", "gzip", "zstd", found "gzp"
   hint: Perhaps you meant "gzip".
-walhook.toml:10:1: delivery.rate_limit: not available in this version of walhook
-  hint: Leave the key out.
-walhook.toml:11:23: delivery.retry.schedule[0]: expected a duration, found "5 sec"
+walhook.toml:10:1: delivery.rate_limit: expected a rate, found "100/d"
+  detail: A rate is a whole number from 1 to 100000 for each second, minute or hour: "100/s", "600/m", "1000/h".
+walhook.toml:11:1: delivery.disable_after: expected a duration, found "never"
   detail: A duration is whole numbers with units: "250ms", "5s", "1m", "2h", "7d", "1h30m".
-walhook.toml:11:33: delivery.retry.jitter: expected a number from 0 to 1, found 2.0
-walhook.toml:14:1: webhooks[0].url: the URL holds a user name or a password
+walhook.toml:12:1: delivery.breaker: probe_after is longer than probe_max
+walhook.toml:12:13: delivery.breaker.failure_rat: unknown key
+  detail: The keys here are failure_rate, min_attempts, window, probe_after, probe_max.
+  hint: Perhaps you meant "failure_rate".
+walhook.toml:13:11: delivery.retry.schedule: a schedule and "initial" say the same thing twice
+  hint: Write either schedule, or initial, factor and max.
+walhook.toml:13:23: delivery.retry.schedule[0]: expected a duration, found "5 sec"
+  detail: A duration is whole numbers with units: "250ms", "5s", "1m", "2h", "7d", "1h30m".
+walhook.toml:13:33: delivery.retry.jitter: expected a number from 0 to 1, found 2.0
+walhook.toml:13:59: delivery.retry.wait_on.200: "200" is no status to wait on
+  detail: Statuses are 400 to 599.
+walhook.toml:16:1: webhooks[0].url: the URL holds a user name or a password
   hint: Write auth = { kind = "basic", username = "…", password = { env = "NAME" } } beside it.
-walhook.toml:15:1: webhooks[0].secret: the environment variable CRM_SECRET is not set
+walhook.toml:17:1: webhooks[0].secret: the environment variable CRM_SECRET is not set
   hint: Set CRM_SECRET for walhook's process, or write { file = "…" } instead.
-walhook.toml:16:1: webhooks[0].events: expected at least one event type, found none
+walhook.toml:18:1: webhooks[0].events: expected at least one event type, found none
   hint: ["*"] takes every event.
-walhook.toml:17:1: webhooks[0].template: there is no template named "slak"
+walhook.toml:19:1: webhooks[0].template: there is no template named "slak"
   detail: The templates are slack.
   hint: Perhaps you meant "slack".
-walhook.toml:18:13: webhooks[0].headers.Host: this header is set by walhook itself
-walhook.toml:18:25: webhooks[0].headers.content-type: content-type comes with the body
+walhook.toml:20:13: webhooks[0].headers.Host: this header is set by walhook itself
+walhook.toml:20:25: webhooks[0].headers.content-type: content-type comes with the body
   hint: For another one, use a template and set its content_type.
-walhook.toml:20:1: webhooks[1].name: another webhook is named "crm" too
+walhook.toml:22:1: webhooks[1].name: another webhook is named "crm" too
   detail: Ids and the ledger go by a webhook's name.
-walhook.toml:21:1: webhooks[1].url: expected a URL of http or https, found one of "ftp"
+walhook.toml:23:1: webhooks[1].url: expected a URL of http or https, found one of "ftp"
   detail: A URL is written "https://example.com/hooks".
-walhook.toml:22:11: webhooks[1].events[0]: "a, b" is not an event type
+walhook.toml:24:11: webhooks[1].events[0]: "a, b" is not an event type
   detail: An event type has 1 to 200 bytes: letters, digits and _ . - : / $, such as "orders.created".
   hint: Write several types as a list: ["orders.created", "orders.updated"].
 "#,
@@ -460,8 +472,8 @@ fn a_row_may_not_point_to_secrets_nor_use_plain_http() {
         format!(
             "row \"t1\" of walhook.webhooks: secret: expected the value itself, as a string\n{file_only}\n\
              row \"t1\" of walhook.webhooks: headers.X-A: expected the value itself, as a string\n{file_only}\n\
-             row \"t1\" of walhook.webhooks: retry.jiter: unknown key\n  detail: The keys here are schedule, jitter, \
-             give_up_on, retry_after_max.\n  hint: Perhaps you meant \"jitter\".\n\
+             row \"t1\" of walhook.webhooks: retry.jiter: unknown key\n  detail: The keys here are schedule, initial, \
+             factor, max, jitter, give_up_on, retry_after_max, wait_on, max_age, max_attempts.\n  hint: Perhaps you meant \"jitter\".\n\
              row \"t1\" of walhook.webhooks: url: plain http is not allowed to webhooks from the database\n  hint: Use \
              https, or have the operator set security.allow_http = true."
         )

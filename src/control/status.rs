@@ -12,6 +12,7 @@ use crate::clock::{Clock, since};
 use crate::config::Config;
 use crate::domain::WebhookSource;
 use crate::ledger::backfills::{self, Backfill};
+use crate::ledger::health::{self, Health};
 use crate::ledger::overview::{self, Gap, Holder};
 use crate::ledger::query::{Backlog, backlog};
 use crate::ledger::states::WebhookState;
@@ -67,7 +68,7 @@ pub struct WebhookStatus {
     pub name: String,
     /// Where it is declared: `file`, `database`, or `nowhere` any more.
     pub declared: &'static str,
-    /// `active`, `paused`, `disabled`, or `unusable` where its row has mistakes.
+    /// `active`, `failing` (its circuit breaker is open), `paused`, `disabled`, or `unusable` where its row has mistakes.
     pub state: &'static str,
     /// Why it is not active.
     pub reason: Option<String>,
@@ -122,12 +123,13 @@ pub async fn status(config: &Config, places: &Places, clock: &Clock) -> Result<S
         names.extend(declared_names(&snapshot));
         names.extend(rows.states.keys().cloned());
         let backlogs = backlogs(&ledger.client, &names).await?;
-        let about = About { snapshot: &snapshot, states: &rows.states, now: clock.now() };
+        let health = health::load(&ledger.client).await?;
+        let about = About { snapshot: &snapshot, states: &rows.states, health: &health, now: clock.now() };
         names.iter().map(|name| about.webhook(name, backlogs.get(name))).collect()
     } else {
         let snapshot = catalog::compile_file(config).map_err(ControlError::Compile)?;
-        let states = HashMap::new();
-        let about = About { snapshot: &snapshot, states: &states, now: clock.now() };
+        let (states, health) = (HashMap::new(), HashMap::new());
+        let about = About { snapshot: &snapshot, states: &states, health: &health, now: clock.now() };
         declared_names(&snapshot).iter().map(|name| about.webhook(name, None)).collect()
     };
     let mut status = Status {
@@ -167,6 +169,7 @@ async fn backlogs(
 struct About<'a> {
     snapshot: &'a Snapshot,
     states: &'a HashMap<Arc<str>, WebhookState>,
+    health: &'a HashMap<Arc<str>, Health>,
     now: Timestamp,
 }
 
@@ -183,7 +186,12 @@ impl About<'_> {
             (None, Some(invalid)) if declared == "database" => {
                 ("unusable", Some(invalid.reason.clone()), None)
             }
-            (None, _) => ("active", None, None),
+            (None, _) => match self.health.get(name).and_then(|health| Some((health, health.open?))) {
+                Some((health, (opened, _))) if declared != "nowhere" => {
+                    ("failing", Some(health.reason.clone()), Some(opened))
+                }
+                _ => ("active", None, None),
+            },
         };
         let count = |of: fn(&Backlog) -> i64| backlog.map_or(0, of);
         WebhookStatus {
@@ -234,6 +242,9 @@ impl Status {
                 "paused" | "disabled" if webhook.declared != "nowhere" => {
                     all.push(format!("`walhook enable {name}` sends to it again, what is held first."));
                 }
+                "failing" => all.push(format!(
+                    "{name} is probed now and then, and goes on by itself when its receiver does."
+                )),
                 "unusable" => {
                     all.push(format!("Correct the row of {name}: `walhook check` lists its mistakes."));
                 }

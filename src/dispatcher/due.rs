@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::claims::{Answer, Ask};
 use super::queue::Queue;
 use super::run::State;
+use super::slot::Wish;
 use crate::domain::limits;
 use crate::ledger::claim::{Claims, Room};
 
@@ -69,25 +70,28 @@ impl State {
 
     fn claim(&mut self) -> Option<Ask> {
         let (mut left, bytes) = self.claimable()?;
+        let (at, now) = (Instant::now(), self.with.clock.now());
         let mut rooms = Vec::new();
-        for webhook in self.slots.due_at(self.with.clock.now(), limits::CLAIM_BATCH) {
+        for webhook in self.slots.due_at(now, limits::CLAIM_BATCH) {
             if left == 0 {
                 // The others stay due: their turn comes when this claim has been answered.
                 break;
             }
             let Some(slot) = self.slots.get_mut(&webhook) else { continue };
-            let count = slot.queue.room().min(left);
-            slot.more_due = count == 0;
-            if count > 0 {
-                left -= count;
-                let timeout = slot.queue.rules().timeout;
-                rooms.push(Room {
-                    webhook: Arc::clone(&webhook),
-                    count,
-                    lease: timeout * limits::LEASE_TIMEOUTS + limits::LEASE_MARGIN,
-                });
+            let (wish, timeout) = (slot.wish(at, &self.load, left), slot.queue.rules().timeout);
+            slot.more_due = wish == Wish::Later;
+            let mut due = None;
+            match wish {
+                Wish::Claim(count) => {
+                    left = left.saturating_sub(count);
+                    let lease = timeout * limits::LEASE_TIMEOUTS + limits::LEASE_MARGIN;
+                    rooms.push(Room { webhook: Arc::clone(&webhook), count, lease });
+                }
+                Wish::At(until) => due = now.checked_add(until.saturating_duration_since(at)).ok(),
+                Wish::Crowded => self.crowd.push_back(Arc::clone(&webhook)),
+                Wish::Later => {}
             }
-            self.slots.set_due(&webhook, None);
+            self.slots.set_due(&webhook, due);
         }
         (!rooms.is_empty()).then(|| Ask::Claim { rooms, token: self.tokens.take(), bytes })
     }
@@ -118,6 +122,9 @@ impl State {
                     self.slot(&webhook);
                     if poked {
                         self.with_queue(&webhook, Queue::by_ledger);
+                        if let Some(slot) = self.slots.get_mut(&webhook) {
+                            slot.pace.hurry(Instant::now());
+                        }
                     }
                     self.slots.due_by(&webhook, now);
                 }

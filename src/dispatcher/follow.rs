@@ -1,8 +1,11 @@
 //! Following what others say: the ledger's writer, and the catalog.
 
+use tokio::time::Instant;
+
+use super::pace::Note;
 use super::queue::Queue;
 use super::run::State;
-use super::slot::rules_of;
+use super::slot::{flow_of, rules_of};
 use crate::catalog::Published;
 use crate::ledger::writer::Ack;
 
@@ -41,13 +44,17 @@ impl State {
     /// The catalog has changed: targets, rules, suspensions.
     pub(super) fn take_catalog(&mut self) {
         let Published { snapshot, states } = self.catalog.clone();
-        let now = self.with.clock.now();
+        let (at, now) = (Instant::now(), self.with.clock.now());
         for webhook in self.slots.names() {
             let target = snapshot.by_name(&webhook).cloned();
             let rules = rules_of(target.as_deref());
             self.with_queue(&webhook, |queue, turn| queue.set_rules(rules, turn));
-            if let Some(slot) = self.slots.get_mut(&webhook) {
-                slot.target = target;
+            let Some(slot) = self.slots.get_mut(&webhook) else { continue };
+            let closed = slot.pace.set(flow_of(target.as_deref()), rules.concurrency, at);
+            slot.target = target;
+            if closed {
+                self.close(&webhook);
+                self.note(&webhook, Note::Forget);
             }
         }
         for compiled in snapshot.webhooks() {
@@ -60,7 +67,13 @@ impl State {
             if suspended && !before {
                 self.with_queue(&webhook, Queue::suspend);
             } else if before && !suspended {
+                let was_open = slot.pace.is_open();
+                slot.pace.resume(at);
                 self.with_queue(&webhook, Queue::resume);
+                if was_open {
+                    self.close(&webhook);
+                }
+                self.note(&webhook, Note::Forget);
             }
             self.slots.due_by(&webhook, now);
             self.touch(&webhook);

@@ -11,6 +11,9 @@
 //!                     └────────────┘ ◀───acks─────
 //! ```
 //!
+//! How fast a webhook may be sent to is its [`pace`]: a circuit breaker, a rate, a concurrency. Over all webhooks,
+//! [`share`] divides what may be in flight, so that none starves another.
+//!
 //! Back-pressure: a full queue lets intake wait only while its webhook is keeping up ([`limits::QUEUE_PATIENCE`]) and
 //! the stream is near the present ([`limits::LAG_PATIENCE`]); otherwise its deliveries go to the ledger.
 
@@ -19,15 +22,20 @@ mod attempt;
 mod begin;
 mod claims;
 mod due;
+mod fare;
 mod follow;
 mod meters;
+mod pace;
 mod queue;
 mod run;
+mod share;
+#[cfg(test)]
+mod simulation;
 mod slot;
 mod tell;
 mod turn;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +48,7 @@ use crate::catalog::Published;
 use crate::clock::Clock;
 use crate::domain::{FailReason, limits};
 use crate::ledger::Ledger;
+use crate::ledger::health::Health;
 use crate::ledger::writer::{Ack, Command};
 use crate::tasks::Tasks;
 use crate::transport::Transport;
@@ -74,6 +83,8 @@ pub struct Dispatcher {
     pub shutdown_grace: Duration,
     /// The webhooks that had open deliveries in the ledger when this process took it over.
     pub open_at_start: HashSet<Arc<str>>,
+    /// What is known of the webhooks that failed when this process took the ledger over.
+    pub health: HashMap<Arc<str>, Health>,
     /// Bytes of young deliveries that may still come into memory.
     pub memory: Arc<Semaphore>,
     /// The size of all of it.

@@ -20,6 +20,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::share::Class;
 use super::turn::Turn;
 use crate::domain::{Attempt, Delivery, FailReason, Lane, Ordering, Verdict, limits};
 use crate::ledger::claim::Claimed;
@@ -81,6 +82,11 @@ pub(super) struct Queue {
     waiting: usize,
     in_flight: usize,
     claimed_next: bool,
+    /// Claimed deliveries here, waiting or in flight.
+    loaded: usize,
+    class: Class,
+    /// Whether its receiver fails, so that everything goes to the ledger.
+    diverted: bool,
     /// A count of the lanes that is under way, and whether its answer will still be true.
     counting: Option<bool>,
 }
@@ -133,6 +139,9 @@ impl Queue {
             waiting: 0,
             in_flight: 0,
             claimed_next: false,
+            loaded: 0,
+            class: Class::default(),
+            diverted: false,
             counting: None,
         }
     }
@@ -161,20 +170,16 @@ impl Queue {
         self.suspended
     }
 
-    /// Whether nothing is in memory for this webhook.
-    pub fn is_empty(&self) -> bool {
-        self.waiting == 0 && self.in_flight == 0 && self.claimed.is_empty()
+    /// Whether anything is in memory that may have to be handed over.
+    pub fn has_young(&self) -> bool {
+        let is_young = |flying: &Flying| matches!(flying.debt, Debt::Young(..));
+        self.waiting > 0 || self.lanes.values().any(|lane| lane.flying.as_ref().is_some_and(is_young))
     }
 
-    /// How many claimed deliveries would be welcome: enough to keep all attempts busy while the next claim runs.
-    /// None where there is room for a few only: a claim costs the same for one delivery as for many.
-    pub fn room(&self) -> usize {
-        if self.suspended {
-            return 0;
-        }
-        let wanted = self.rules.concurrency.saturating_mul(limits::CLAIM_WAVES).min(limits::CLAIM_BATCH);
-        let room = wanted.saturating_sub(self.in_flight).saturating_sub(self.claimed.len());
-        if room >= wanted / 4 { room } else { 0 }
+    /// Whether nothing is in memory for this webhook.
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.waiting == 0 && self.in_flight == 0 && self.claimed.is_empty()
     }
 
     /// Whether as many wait here as may.
@@ -200,7 +205,10 @@ impl Queue {
         let lane = young.delivery.lane;
         if self.suspended {
             self.record(young.delivery, State::Held, None, Some((young.owed, young.permit)), turn);
-        } else if (self.mode == Mode::Ledger && self.tracks_lanes()) || self.blocked.contains_key(&lane) {
+        } else if (self.mode == Mode::Ledger && self.tracks_lanes())
+            || self.diverted
+            || self.blocked.contains_key(&lane)
+        {
             self.record(young.delivery, State::Pending, None, Some((young.owed, young.permit)), turn);
         } else {
             let there = self.lanes.entry(lane).or_default();
@@ -258,9 +266,7 @@ impl Queue {
     pub fn suspend(&mut self, turn: &mut Turn<'_>) {
         self.suspended = true;
         self.hand_over_all(turn);
-        for claimed in std::mem::take(&mut self.claimed) {
-            Self::end_claimed(claimed, State::Held, None, turn);
-        }
+        self.give_back(&State::Held, turn);
     }
 
     /// The webhook is sent to again. What was held comes back by the ledger.
@@ -272,9 +278,7 @@ impl Queue {
     /// The process stops: everything that has no row gets one, what was claimed and not begun is given back.
     pub fn put_away(&mut self, turn: &mut Turn<'_>) {
         self.by_ledger(turn);
-        for claimed in std::mem::take(&mut self.claimed) {
-            Self::end_claimed(claimed, State::Pending, None, turn);
-        }
+        self.give_back(&State::Pending, turn);
     }
 
     /// Hands over the lanes that have waited for too long, behind others or in flight.
@@ -335,18 +339,6 @@ impl Queue {
             .retain(|lane| lanes.get(lane).is_some_and(|l| !l.waiting.is_empty() && l.flying.is_none()));
     }
 
-    /// Claimed deliveries have arrived.
-    pub fn take_claimed(&mut self, claimed: Claimed, turn: &mut Turn<'_>) {
-        turn.load.add(&claimed);
-        if self.suspended {
-            Self::end_claimed(claimed, State::Held, None, turn);
-        } else if self.rules.concurrency == 0 {
-            Self::end_claimed(claimed, State::Pending, None, turn);
-        } else {
-            self.claimed.push_back(claimed);
-        }
-    }
-
     /// The next attempt, if the webhook may have one more in flight. Young and claimed ones take turns.
     pub fn start(&mut self, at: Instant) -> Option<Start> {
         if self.suspended || self.in_flight >= self.rules.concurrency {
@@ -385,12 +377,14 @@ impl Queue {
         let state = self.state_after(verdict, turn);
         let stays_open = !state.is_ended();
         match flying.debt {
-            Debt::HandedOver(lease) => Self::finish(flying.delivery, lease, state, Some(attempt), turn),
+            Debt::HandedOver(lease) => {
+                Self::finish(flying.delivery, lease, state, (Some(attempt), false), turn);
+            }
             Debt::Young(owed, permit) => {
                 self.record(flying.delivery, state, Some(attempt), Some((owed, permit)), turn);
             }
         }
-        if stays_open || self.mode == Mode::Ledger {
+        if stays_open || self.mode == Mode::Ledger || self.diverted {
             self.hand_over(lane, turn);
         }
         if self.suspended {
@@ -400,22 +394,6 @@ impl Queue {
             Some(there) if there.waiting.is_empty() => drop(self.lanes.remove(&lane)),
             Some(_) => self.ready.push_back(lane),
             None => {}
-        }
-    }
-
-    /// A claimed delivery's attempt has ended.
-    pub fn claimed_ended(
-        &mut self,
-        claimed: Claimed,
-        attempt: Attempt,
-        verdict: Verdict,
-        turn: &mut Turn<'_>,
-    ) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let state = self.state_after(verdict, turn);
-        Self::end_claimed(claimed, state, Some(attempt), turn);
-        if self.suspended {
-            self.suspend(turn);
         }
     }
 
@@ -466,17 +444,6 @@ impl Queue {
         turn.commands.push(Command::Insert(Box::new(row), permit));
     }
 
-    fn end_claimed(claimed: Claimed, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {
-        turn.load.remove(&claimed);
-        Self::finish(claimed.delivery, claimed.lease, state, attempt, turn);
-    }
-
-    fn finish(delivery: Delivery, lease: Lease, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {
-        let Delivery { id, webhook, lane, .. } = delivery;
-        let finish = Finish { lease, id, webhook, lane, state, attempt };
-        turn.commands.push(Command::Finish(Box::new(finish)));
-    }
-
     /// A young delivery's row is there. Answers whether too many lanes are blocked to remember.
     pub fn inserted(&mut self, lane: Lane, open: bool) -> bool {
         if open {
@@ -493,6 +460,7 @@ impl Queue {
     }
 }
 
+mod claimed;
 mod put_by;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The dispatcher's loop: each turn takes one piece of news, lets the queues decide, and acts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,15 @@ use super::begin::Ended;
 use super::claims::{self, Ask};
 use super::due::{Asking, SURVEY_EVERY};
 use super::meters::Meters;
+#[cfg(test)]
+use super::queue::Start;
 use super::queue::{Mode, Queue};
+use super::share::Share;
 use super::slot::{Slot, Slots, rules_of};
 use super::turn::{Load, Tokens, Turn};
 use super::{Dispatcher, Doors, Offer};
+#[cfg(test)]
+use crate::catalog::Compiled;
 use crate::catalog::Published;
 use crate::clock::since;
 use crate::domain::limits;
@@ -37,9 +42,16 @@ pub(super) struct State {
     /// The questions to the ledger.
     pub asking: Asking,
     tick_at: Instant,
-    /// Whether anything waits that a tick must look at.
-    restless: bool,
-    pub in_flight: usize,
+    /// Webhooks that a tick must look at.
+    watched: Vec<Arc<str>>,
+    /// Who may have how many requests in flight.
+    pub share: Share,
+    /// Webhooks whose rate is used up, and when it is no more.
+    pub paced: BTreeSet<(Instant, Arc<str>)>,
+    /// Webhooks with something due that found no room in memory.
+    pub crowd: VecDeque<Arc<str>>,
+    /// How many webhooks' breakers are open.
+    pub open: usize,
     pub meters: Arc<Meters>,
     /// The claimed deliveries in memory.
     pub load: Load,
@@ -47,6 +59,9 @@ pub(super) struct State {
     pub touched: Vec<Arc<str>>,
     /// When to leave what is in flight to its lease; set while stopping.
     give_up_at: Option<Instant>,
+    /// Where attempts go in a simulation, in the place of their receivers.
+    #[cfg(test)]
+    pub launched: Option<Vec<(Arc<Compiled>, Start, bool)>>,
 }
 
 impl Dispatcher {
@@ -96,7 +111,7 @@ impl Dispatcher {
 }
 
 impl State {
-    fn new(
+    pub(super) fn new(
         with: Dispatcher,
         catalog: Published,
         out: mpsc::UnboundedSender<Command>,
@@ -115,17 +130,22 @@ impl State {
             ended,
             asking: Asking::by(asks),
             tick_at: Instant::now(),
-            restless: true,
-            in_flight: 0,
+            watched: Vec::new(),
+            share: Share::default(),
+            paced: BTreeSet::new(),
+            crowd: VecDeque::new(),
+            open: 0,
             meters: Arc::default(),
             load: Load::default(),
             touched: Vec::new(),
             give_up_at: None,
+            #[cfg(test)]
+            launched: None,
         }
     }
 
     /// Accepts, starts, asks and writes whatever can be.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         if Instant::now() >= self.tick_at {
             self.tick();
         }
@@ -137,15 +157,17 @@ impl State {
                 tracing::debug!("the ledger's writer has ended");
             }
         }
-        self.meters.in_flight(self.in_flight);
+        self.meters.in_flight(self.share.all);
     }
 
     pub(super) fn touch(&mut self, webhook: &Arc<str>) {
-        self.restless = true;
-        if let Some(slot) = self.slots.get_mut(webhook)
-            && !std::mem::replace(&mut slot.touched, true)
-        {
+        let Some(slot) = self.slots.get_mut(webhook) else { return };
+        if !std::mem::replace(&mut slot.touched, true) {
             self.touched.push(Arc::clone(webhook));
+        }
+        if !slot.watched && slot.is_restless() {
+            slot.watched = true;
+            self.watched.push(Arc::clone(webhook));
         }
     }
 
@@ -159,7 +181,12 @@ impl State {
         let (at, tokens, load) = (Instant::now(), &mut self.tokens, &mut self.load);
         let mut turn = Turn { at, now, tokens, load, commands: &mut self.commands };
         let slot = self.slots.get_mut(webhook)?;
-        Some(decide(&mut slot.queue, &mut turn))
+        let decided = decide(&mut slot.queue, &mut turn);
+        if !slot.watched && slot.is_restless() {
+            slot.watched = true;
+            self.watched.push(webhook.into());
+        }
+        Some(decided)
     }
 
     /// The webhook's slot, made where there is none; an undeclared one sends nothing. What the ledger held of it when
@@ -169,7 +196,18 @@ impl State {
             let target = self.catalog.snapshot.by_name(webhook).cloned();
             let rules = rules_of(target.as_deref());
             let mode = if self.with.open_at_start.contains(webhook) { Mode::Ledger } else { Mode::Memory };
-            self.slots.insert(Arc::clone(webhook), Slot::new(webhook, target, rules, mode));
+            let known = self.with.health.remove(webhook);
+            let mut slot = Slot::new(webhook, target, (rules, mode), known.as_ref(), Instant::now());
+            let is_open = slot.pace.is_open();
+            if is_open {
+                slot.queue.begin_diverted();
+            }
+            slot.watched = slot.is_restless();
+            self.watched.extend(slot.watched.then(|| Arc::clone(webhook)));
+            self.slots.insert(Arc::clone(webhook), slot);
+            if is_open {
+                self.count_open(self.open + 1);
+            }
         }
         self.slots.get_mut(webhook)
     }
@@ -179,7 +217,6 @@ impl State {
         let at = Instant::now();
         let now = self.with.clock.now();
         self.tick_at = at + TICK;
-        self.restless = false;
         let free = self.with.memory.available_permits();
         metrics::gauge!("walhook_memory_young_bytes")
             .set(f64::from(u32::try_from(self.with.memory_bytes.saturating_sub(free)).unwrap_or(u32::MAX)));
@@ -188,20 +225,24 @@ impl State {
         let limit = if is_short { limits::QUEUE_PATIENCE } else { self.with.handover_after };
         let (tokens, load) = (&mut self.tokens, &mut self.load);
         let mut turn = Turn { at, now, tokens, load, commands: &mut self.commands };
-        for slot in self.slots.iter_mut() {
-            if !slot.queue.is_empty() {
+        let slots = &mut self.slots;
+        self.watched.retain(|webhook| {
+            let Some(slot) = slots.get_mut(webhook) else { return false };
+            if slot.queue.has_young() {
                 slot.queue.hand_over_aged(limit, &mut turn);
             }
             if slot.wants_recount(at) {
                 slot.queue.count(&mut turn);
             }
-            self.restless |= slot.is_restless();
-        }
+            slot.watched = slot.is_restless();
+            slot.watched
+        });
     }
 
-    fn wake_at(&self) -> Instant {
+    pub(super) fn wake_at(&self) -> Instant {
         let at = Instant::now();
-        let busy = self.restless || self.in_flight > 0 || !self.offered.is_empty() || self.is_stopping();
+        // What is claimed needs no looking after: its attempt's end will wake us.
+        let busy = !self.watched.is_empty() || !self.offered.is_empty() || self.is_stopping();
         let tick = if busy { self.tick_at } else { at + SURVEY_EVERY };
         if self.asking.under_way || self.is_stopping() {
             return tick;
@@ -209,7 +250,8 @@ impl State {
         // Without room for more there is nothing to do about it: an attempt's end will wake us.
         let next = self.claimable().and_then(|_| self.slots.next_due());
         let due = next.map(|due| at + since(due, self.with.clock.now()));
-        tick.min(self.asking.survey_at).min(due.unwrap_or(tick))
+        let paced = self.paced.first().map_or(tick, |(until, _)| *until);
+        tick.min(self.asking.survey_at).min(due.unwrap_or(tick)).min(paced)
     }
 
     /// The process stops: everything gets a row; what is in flight may still end.
@@ -226,6 +268,6 @@ impl State {
     }
 
     fn has_ended(&self) -> bool {
-        self.give_up_at.is_some_and(|at| self.in_flight == 0 || Instant::now() >= at)
+        self.give_up_at.is_some_and(|at| self.share.all == 0 || Instant::now() >= at)
     }
 }

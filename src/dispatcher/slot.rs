@@ -8,18 +8,30 @@ use jiff::Timestamp;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::queue::{Mode, Queue, Rules};
+use super::pace::Pace;
+use super::queue::{Mode, Queue, Rules, Start};
+use super::share::{May, Share};
 use super::tell::Told;
+use super::turn::Load;
 use crate::catalog::Compiled;
-use crate::domain::Ordering;
+use crate::domain::{Flow, Ordering};
+use crate::ledger::health::Health;
 
 /// The longest wait between two counts of a webhook's lanes.
 const RECOUNT_MAX: Duration = Duration::from_secs(16);
+/// Under a rate limit, as much is claimed as may leave within this time.
+const RATE_AHEAD: Duration = Duration::from_secs(1);
 
 /// One webhook.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether it is in a list, and they are independent"
+)]
 pub(super) struct Slot {
     pub queue: Queue,
+    /// How fast it may be sent to, and how it fares.
+    pub pace: Pace,
     /// `None` once it is no longer declared: its deliveries wait in the ledger.
     pub target: Option<Arc<Compiled>>,
     /// Whether the catalog said that it is suspended, when it last spoke.
@@ -32,8 +44,39 @@ pub(super) struct Slot {
     pub more_due: bool,
     /// Whether it is among those that may have something to start.
     pub touched: bool,
+    /// Whether it stands in line for a request in flight.
+    pub standing: bool,
+    /// Whether it is among those that are looked through now and then.
+    pub watched: bool,
     /// When to count its lanes next, and how long after that.
     recount: Option<(Instant, Duration)>,
+}
+
+/// What a webhook may begin.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is answered and taken apart at once, never kept")]
+pub(super) enum Begin {
+    /// This attempt; and whether it is a probe of a receiver that fails.
+    Start(Start, bool),
+    /// Nothing before this time: its rate is used up.
+    Paced(Instant),
+    /// Nothing before it is called from the line.
+    Stand,
+    /// Nothing: there is none, or the end of one of its own attempts asks again.
+    Nothing,
+}
+
+/// What a webhook wants of the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// So many.
+    Claim(usize),
+    /// Nothing before this time.
+    At(Instant),
+    /// Nothing before one of its own attempts has ended.
+    Later,
+    /// Nothing before others have made room.
+    Crowded,
 }
 
 /// All webhooks, with an index of what is due.
@@ -55,31 +98,117 @@ pub(super) fn rules_of(target: Option<&Compiled>) -> Rules {
     }
 }
 
+/// The flow of a webhook; of one that is not declared, the usual one.
+pub(super) fn flow_of(target: Option<&Compiled>) -> Flow {
+    target.map(|compiled| compiled.webhook.flow).unwrap_or_default()
+}
+
 impl Slot {
-    pub fn new(name: &Arc<str>, target: Option<Arc<Compiled>>, rules: Rules, mode: Mode) -> Self {
+    pub fn new(
+        name: &Arc<str>,
+        target: Option<Arc<Compiled>>,
+        (rules, mode): (Rules, Mode),
+        known: Option<&Health>,
+        at: Instant,
+    ) -> Self {
         let queue = Queue::new(Arc::clone(name), rules, mode);
+        let pace = Pace::new(flow_of(target.as_deref()), rules.concurrency, known, at);
         Self {
             queue,
+            pace,
             target,
             catalog_suspended: false,
             told: Told::default(),
             due: None,
             more_due: false,
             touched: false,
+            standing: false,
+            watched: false,
             recount: None,
         }
     }
 
     /// Whether it must be looked at soon.
     pub fn is_restless(&self) -> bool {
-        let recounts =
-            self.queue.mode() == Mode::Ledger && !self.queue.is_suspended() && self.target.is_some();
-        !self.queue.is_empty() || recounts
+        self.queue.has_young() || self.recounts()
+    }
+
+    /// Whether its lanes are to be counted, sooner or later.
+    fn recounts(&self) -> bool {
+        self.queue.mode() == Mode::Ledger
+            && !self.queue.is_suspended()
+            && !self.queue.is_diverted()
+            && self.target.is_some()
+    }
+
+    /// What it may begin now. `called`: from its place in line.
+    pub fn start(&mut self, at: Instant, share: &mut Share, called: bool) -> Begin {
+        if !self.queue.may_have_more() || self.target.is_none() {
+            return Begin::Nothing;
+        }
+        let (own, class) = (self.queue.in_flight(), self.queue.class());
+        // Attempts from before it failed keep no probe back.
+        let others = if self.pace.is_open() { 0 } else { own };
+        if others >= self.pace.allows(at) {
+            return Begin::Nothing;
+        }
+        if let Some(until) = self.pace.wait(at) {
+            return Begin::Paced(until);
+        }
+        match share.may(own, class, called) {
+            May::Go => {}
+            May::Later => return Begin::Nothing,
+            May::Stand => return Begin::Stand,
+        }
+        match self.queue.start(at) {
+            Some(start) => {
+                share.begin(class);
+                Begin::Start(start, self.pace.begin(at))
+            }
+            None => Begin::Nothing,
+        }
+    }
+
+    /// How many claimed deliveries would be welcome.
+    pub fn room(&self, at: Instant) -> usize {
+        self.queue.room(self.pace.allows(at))
+    }
+
+    /// What it wants of the ledger, where something of it is due; `left` deliveries are left for this claim.
+    pub fn wish(&self, at: Instant, load: &Load, left: usize) -> Wish {
+        if self.pace.is_open() {
+            return match self.pace.probe_at() {
+                Some(until) if until > at => Wish::At(until),
+                Some(_) if self.queue.claimed_waiting() == 0 && !self.queue.is_suspended() => Wish::Claim(1),
+                _ => Wish::Later,
+            };
+        }
+        let mut wanted = self.room(at);
+        if let Some(within) = self.pace.within(at, RATE_AHEAD)
+            && wanted > 0
+        {
+            wanted = wanted.min(within.saturating_sub(self.queue.claimed_waiting()));
+            if wanted == 0 {
+                let none_here = self.queue.claimed_waiting() == 0 && self.queue.in_flight() == 0;
+                return match self.pace.wait(at) {
+                    Some(until) if none_here => Wish::At(until),
+                    _ => Wish::Later,
+                };
+            }
+        }
+        if wanted == 0 {
+            return Wish::Later;
+        }
+        match load.fair(wanted, self.queue.loaded(), self.queue.class(), left) {
+            0 if self.queue.loaded() > 0 => Wish::Later,
+            0 => Wish::Crowded,
+            count => Wish::Claim(count),
+        }
     }
 
     /// Whether it is time to count the lanes; asks again later and later.
     pub fn wants_recount(&mut self, at: Instant) -> bool {
-        if self.queue.mode() == Mode::Memory || self.queue.is_suspended() || self.target.is_none() {
+        if !self.recounts() {
             self.recount = None;
             return false;
         }
@@ -97,10 +226,6 @@ impl Slots {
 
     pub fn insert(&mut self, name: Arc<str>, slot: Slot) {
         self.by_name.insert(name, slot);
-    }
-
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.by_name.values_mut()
     }
 
     pub fn names(&self) -> Vec<Arc<str>> {

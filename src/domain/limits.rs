@@ -73,6 +73,12 @@ pub const YOUNG_PER_WEBHOOK: usize = 1024;
 pub const BLOCKED_LANES_PER_WEBHOOK: usize = 4096;
 /// Requests in flight over all webhooks.
 pub const IN_FLIGHT: usize = 1024;
+/// Requests in flight to webhooks whose receivers are slow, over all of them; the others have the rest to themselves.
+pub const IN_FLIGHT_SLOW: usize = IN_FLIGHT / 2;
+/// A receiver is slow when its attempts take longer than this, on a moving average.
+pub const SLOW: Duration = Duration::from_secs(1);
+/// The most requests in flight to a webhook whose concurrency follows the receiver.
+pub const CONCURRENCY_AUTO: u32 = 128;
 /// Deliveries written to the ledger in one transaction.
 pub const LEDGER_BATCH: usize = 500;
 /// Deliveries claimed from the ledger at once.

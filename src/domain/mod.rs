@@ -6,6 +6,7 @@
 
 mod delivery;
 mod event;
+mod flow;
 mod ids;
 pub mod limits;
 mod lineage;
@@ -22,6 +23,7 @@ pub use delivery::{
     Attempt, Delivery, DeliveryStatus, Lane, Outcome, RefusedBy, TimeoutStage, UnreachableBy, lane_of,
 };
 pub use event::{Event, MARK_PREFIX, MESSAGE_PREFIX, Operation, Transaction};
+pub use flow::{BreakerPolicy, Flow, RateLimit};
 pub use ids::{DeliveryId, EventId, OF_SHAPE, Origin, Place};
 pub use lineage::Lineage;
 pub use mask::MaskKey;
@@ -31,7 +33,7 @@ pub use reach::{
     Jwt, JwtAlgorithm, OAuth2, Proxy, ProxyKind, Reach, SignatureScheme, SignedPart, TlsVersion,
     Verification,
 };
-pub use retry::{FailReason, RetryPolicy, Verdict, judge};
+pub use retry::{FailReason, RetryPolicy, SCHEDULES, Verdict, exponential, judge};
 pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};
 pub use rules::{JsonWriter, Seen, TableRules, Treatment};
 pub use shape::{ColumnShape, IdentityShape, NameShape, Retyped, SchemaChange, TableShape, Turn, TypeShape};

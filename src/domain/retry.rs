@@ -1,7 +1,8 @@
 //! The whole retry policy, as one pure function.
 //!
 //! A schedule of `n` waits makes at most `n + 1` attempts. `Retry-After` lengthens a wait, never shortens it, and
-//! never beyond the policy's ceiling. Dice are handed in, so that a test can hold them.
+//! never beyond the policy's ceiling. A delivery that would be too old at its next attempt has none. Dice are handed
+//! in, so that a test can hold them.
 
 use std::time::Duration;
 
@@ -18,6 +19,37 @@ pub struct RetryPolicy {
     pub give_up_on: Vec<u16>,
     /// The longest wait a `Retry-After` may ask for.
     pub retry_after_max: Duration,
+    /// The wait after these statuses, in the place of the schedule's.
+    pub wait_on: Vec<(u16, Duration)>,
+    /// How old a delivery may be at an attempt, from its commit; `None`: any age.
+    pub max_age: Option<Duration>,
+}
+
+/// Schedules by name: the waits between the attempts, in seconds.
+///
+/// `standard-webhooks` is the schedule that the Standard Webhooks specification recommends: ten tries, the first at once,
+/// over some three days.
+pub const SCHEDULES: [(&str, &[u64]); 3] = [
+    ("standard-webhooks", &[5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]),
+    ("2m-4m-8m", &[120, 240, 480]),
+    ("1m-5m-30m-2h", &[60, 300, 1800, 7200]),
+];
+
+/// The waits of exponential backoff: `initial`, each further one `factor` times as long, up to `max`; one fewer than
+/// `attempts`.
+pub fn exponential(initial: Duration, factor: f64, max: Duration, attempts: u32) -> Vec<Duration> {
+    let longest = max.as_secs_f64();
+    let wait = |n: i32| Duration::from_secs_f64((initial.as_secs_f64() * factor.powi(n)).min(longest));
+    (0..i32::try_from(attempts.saturating_sub(1)).unwrap_or(0)).map(wait).collect()
+}
+
+impl RetryPolicy {
+    /// With a schedule of this many attempts: a longer one is cut, a shorter one goes on with its last wait.
+    pub fn limit_attempts(&mut self, attempts: u32) {
+        let waits = usize::try_from(attempts.saturating_sub(1)).unwrap_or(0);
+        let last = self.schedule.last().copied().unwrap_or_default();
+        self.schedule.resize(waits, last);
+    }
 }
 
 impl Default for RetryPolicy {
@@ -28,6 +60,8 @@ impl Default for RetryPolicy {
             jitter: 0.1,
             give_up_on: Vec::new(),
             retry_after_max: Duration::from_secs(24 * 3600),
+            wait_on: Vec::new(),
+            max_age: None,
         }
     }
 }
@@ -41,6 +75,8 @@ pub enum FailReason {
     GaveUpOn(u16),
     /// The receiver answered 410: it wants no more.
     Gone,
+    /// It would be older than `retry.max_age` at the next attempt.
+    TooOld,
     /// The body could not be rendered.
     NotRendered(String),
     /// The row or its body is over the limit.
@@ -65,14 +101,15 @@ impl FailReason {
             Self::AttemptsExhausted => "every attempt of the retry schedule failed".to_owned(),
             Self::GaveUpOn(status) => format!("HTTP {status} is in retry.give_up_on"),
             Self::Gone => "the receiver answered 410 Gone; the webhook is disabled".to_owned(),
+            Self::TooOld => "it is older than retry.max_age allows".to_owned(),
             Self::NotRendered(why) | Self::TooLarge(why) => why.clone(),
         }
     }
 }
 
-/// Judges attempt `number` (from 1) by how it ended. `dice` is uniform in `0.0..1.0`.
-pub fn judge(outcome: &Outcome, number: u32, policy: &RetryPolicy, dice: f64) -> Verdict {
-    let mut asked = Duration::ZERO;
+/// Judges attempt `number` (from 1) by how it ended, when the delivery was of this `age`. `dice` is uniform in `0.0..1.0`.
+pub fn judge(outcome: &Outcome, number: u32, policy: &RetryPolicy, age: Duration, dice: f64) -> Verdict {
+    let (mut asked, mut own) = (Duration::ZERO, None);
     if let Outcome::Responded { status, retry_after, .. } = outcome {
         match *status {
             200..300 => return Verdict::Delivered,
@@ -80,16 +117,21 @@ pub fn judge(outcome: &Outcome, number: u32, policy: &RetryPolicy, dice: f64) ->
             status if policy.give_up_on.contains(&status) => {
                 return Verdict::Failed(FailReason::GaveUpOn(status));
             }
-            _ => asked = retry_after.unwrap_or_default().min(policy.retry_after_max),
+            status => {
+                asked = retry_after.unwrap_or_default().min(policy.retry_after_max);
+                own = policy.wait_on.iter().find(|(on, _)| *on == status).map(|(_, wait)| *wait);
+            }
         }
     }
     let index = usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
-    match policy.schedule.get(index) {
-        None => Verdict::Failed(FailReason::AttemptsExhausted),
-        Some(wait) => {
-            let factor = 1.0 + policy.jitter * (2.0 * dice.clamp(0.0, 1.0) - 1.0);
-            Verdict::Retry(wait.mul_f64(factor.max(0.0)).max(asked))
-        }
+    let Some(wait) = policy.schedule.get(index) else {
+        return Verdict::Failed(FailReason::AttemptsExhausted);
+    };
+    let factor = 1.0 + policy.jitter * (2.0 * dice.clamp(0.0, 1.0) - 1.0);
+    let wait = own.unwrap_or(*wait).mul_f64(factor.max(0.0)).max(asked);
+    match policy.max_age {
+        Some(most) if age.saturating_add(wait) > most => Verdict::Failed(FailReason::TooOld),
+        _ => Verdict::Retry(wait),
     }
 }
 
@@ -107,24 +149,69 @@ mod tests {
     #[test]
     fn the_default_schedule_makes_six_attempts() {
         let policy = RetryPolicy::default();
-        let retries = (1..100)
-            .take_while(|n| matches!(judge(&responded(500, None), *n, &policy, 0.5), Verdict::Retry(_)));
+        let retries = (1..100).take_while(|n| {
+            matches!(judge(&responded(500, None), *n, &policy, Duration::ZERO, 0.5), Verdict::Retry(_))
+        });
         assert_eq!(retries.count() + 1, 6);
     }
 
     #[test]
     fn a_410_ends_the_delivery_and_a_give_up_status_too() {
         let policy = RetryPolicy { give_up_on: vec![400], ..RetryPolicy::default() };
-        assert_eq!(judge(&responded(410, None), 1, &policy, 0.5), Verdict::Failed(FailReason::Gone));
-        assert_eq!(judge(&responded(400, None), 1, &policy, 0.5), Verdict::Failed(FailReason::GaveUpOn(400)));
-        assert!(matches!(judge(&responded(401, None), 1, &policy, 0.5), Verdict::Retry(_)));
-        assert!(matches!(judge(&responded(302, None), 1, &policy, 0.5), Verdict::Retry(_)));
+        assert_eq!(
+            judge(&responded(410, None), 1, &policy, Duration::ZERO, 0.5),
+            Verdict::Failed(FailReason::Gone)
+        );
+        assert_eq!(
+            judge(&responded(400, None), 1, &policy, Duration::ZERO, 0.5),
+            Verdict::Failed(FailReason::GaveUpOn(400))
+        );
+        assert!(matches!(judge(&responded(401, None), 1, &policy, Duration::ZERO, 0.5), Verdict::Retry(_)));
+        assert!(matches!(judge(&responded(302, None), 1, &policy, Duration::ZERO, 0.5), Verdict::Retry(_)));
+    }
+
+    #[test]
+    fn a_schedule_by_its_name_has_the_tries_that_it_is_known_for() {
+        let named =
+            |name| SCHEDULES.iter().find(|(known, _)| *known == name).map(|(_, waits)| *waits).unwrap();
+        assert_eq!(named("standard-webhooks").len() + 1, 10);
+        assert_eq!(named("standard-webhooks").iter().sum::<u64>() / 3600, 75);
+        assert_eq!(named("2m-4m-8m"), [120, 240, 480]);
+        assert_eq!(named("1m-5m-30m-2h"), [60, 300, 1800, 7200]);
+    }
+
+    #[test]
+    fn backoff_grows_up_to_its_longest_wait() {
+        let seconds = Duration::from_secs;
+        let waits = exponential(seconds(1), 3.0, seconds(20), 6);
+        assert_eq!(waits, [1, 3, 9, 20, 20].map(seconds));
+        assert!(exponential(seconds(1), 3.0, seconds(20), 1).is_empty());
+        let mut policy = RetryPolicy { schedule: vec![seconds(1), seconds(2)], ..RetryPolicy::default() };
+        policy.limit_attempts(5);
+        assert_eq!(policy.schedule, [1, 2, 2, 2].map(seconds));
+        policy.limit_attempts(1);
+        assert!(policy.schedule.is_empty());
+    }
+
+    #[test]
+    fn a_status_may_have_its_own_wait_and_a_delivery_an_age() {
+        let policy = RetryPolicy {
+            wait_on: vec![(429, Duration::from_secs(40))],
+            max_age: Some(Duration::from_secs(100)),
+            ..RetryPolicy::default()
+        };
+        let at = |status, age| judge(&responded(status, None), 1, &policy, Duration::from_secs(age), 0.5);
+        assert_eq!(at(429, 0), Verdict::Retry(Duration::from_secs(40)));
+        assert_eq!(at(503, 0), Verdict::Retry(Duration::from_secs(5)));
+        assert_eq!(at(503, 95), Verdict::Retry(Duration::from_secs(5)));
+        assert_eq!(at(503, 96), Verdict::Failed(FailReason::TooOld));
+        assert_eq!(at(200, 1000), Verdict::Delivered);
     }
 
     proptest! {
         #[test]
         fn only_2xx_delivers(status in 100_u16..600, number in 1_u32..9, dice in 0.0..1.0) {
-            let verdict = judge(&responded(status, None), number, &RetryPolicy::default(), dice);
+            let verdict = judge(&responded(status, None), number, &RetryPolicy::default(), Duration::ZERO, dice);
             prop_assert_eq!(verdict == Verdict::Delivered, (200..300).contains(&status));
         }
 
@@ -134,7 +221,7 @@ mod tests {
         ) {
             let policy = RetryPolicy { jitter, ..RetryPolicy::default() };
             let base = policy.schedule[number as usize - 1];
-            let Verdict::Retry(wait) = judge(&responded(503, after), number, &policy, dice) else {
+            let Verdict::Retry(wait) = judge(&responded(503, after), number, &policy, Duration::ZERO, dice) else {
                 return Err(TestCaseError::fail("a retry was due"));
             };
             let asked = Duration::from_secs(after.unwrap_or(0)).min(policy.retry_after_max);

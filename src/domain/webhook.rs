@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{MaskKey, Reach, RetryPolicy};
+use super::{Flow, MaskKey, Reach, RetryPolicy};
 
 /// Who wrote a webhook, and so what it may target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -173,7 +173,7 @@ pub struct Webhook {
     pub compression: Compression,
     /// How long a whole attempt may take.
     pub timeout: Duration,
-    /// How many requests may be in flight.
+    /// How many requests may be in flight at most.
     pub concurrency: u32,
     /// Which deliveries wait for which.
     pub ordering: Ordering,
@@ -181,6 +181,8 @@ pub struct Webhook {
     pub retry: RetryPolicy,
     /// How its receiver is reached, and how walhook proves itself.
     pub reach: Reach,
+    /// How much may leave, and when it is left alone.
+    pub flow: Flow,
 }
 
 /// What is declared of a table (`[tables.NAME]`).

@@ -12,6 +12,7 @@
 pub mod backfills;
 pub mod claim;
 mod copy;
+pub mod health;
 pub mod migrate;
 pub mod overview;
 pub mod own;

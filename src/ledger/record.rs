@@ -83,6 +83,8 @@ pub struct Finish {
     pub state: State,
     /// The attempt, where there was one.
     pub attempt: Option<Attempt>,
+    /// Whether the attempt does not count for the retry schedule.
+    pub off_schedule: bool,
 }
 
 impl State {
@@ -165,8 +167,10 @@ with fence as (select 1 from sources where slot = $1 and epoch = $2 for share),
 n as (
     select n.* from fence, unnest(
         $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::text[], $8::timestamptz[],
-        $9::double precision[], $10::text[], $11::integer[], $12::text[], $13::bytea[], $14::boolean[])
-        as n(id, lease, status, due_at, fail_reason, at, took_ms, outcome, http_status, error, response, keep)),
+        $9::double precision[], $10::text[], $11::integer[], $12::text[], $13::bytea[], $14::boolean[],
+        $15::boolean[])
+        as n(id, lease, status, due_at, fail_reason, at, took_ms, outcome, http_status, error, response, keep,
+             off_schedule)),
 held as (
     select n.*, d.attempts as made, d.last_attempt_at, d.last_took_ms, d.last_outcome, d.last_http_status,
         d.last_error, d.last_response
@@ -181,6 +185,7 @@ past as (
 update deliveries d set
     status = case when h.status = 'pending' and d.attempts > 0 then 'retrying' else h.status end,
     attempts = d.attempts + case when h.at is null then 0 else 1 end,
+    retried_from = d.retried_from + case when h.off_schedule then 1 else 0 end,
     due_at = h.due_at,
     lease = null,
     finished_at = case when h.status in ('delivered', 'failed') then now() end,
@@ -339,6 +344,7 @@ impl Statements {
     ) -> Result<HashSet<(String, i64)>, LedgerError> {
         let mut columns = Columns::default();
         let mut leases = Vec::with_capacity(rows.len());
+        let off_schedule: Vec<bool> = rows.iter().map(|row| row.off_schedule).collect();
         for row in rows {
             columns.id.push(row.id.as_str());
             leases.push(row.lease.token);
@@ -346,7 +352,7 @@ impl Statements {
             columns.push_attempt(row.attempt.as_ref());
         }
         let c = &columns;
-        let parameters: [&(dyn ToSql + Sync); 14] = [
+        let parameters: [&(dyn ToSql + Sync); 15] = [
             &slot,
             &epoch,
             &c.id,
@@ -361,6 +367,7 @@ impl Statements {
             &c.error,
             &c.response,
             &c.keep,
+            &off_schedule,
         ];
         let written = client.query(&self.finish, &parameters).await.map_err(doing("recording attempts"))?;
         Ok(written.iter().map(|row| (row.get(0), row.get(1))).collect())

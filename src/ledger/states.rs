@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_postgres::Client;
 
 use super::row::time_of;
 use super::{LedgerError, doing};
+use crate::domain::StoreBodies;
 
 /// Rows moved in one statement.
 const STEP: i64 = 2000;
@@ -62,6 +64,20 @@ insert into webhook_states (webhook, status, reason) values ($1, $2, $3)
 on conflict (webhook) do update set status = excluded.status, reason = excluded.reason, since = now()";
 
 const CLEAR: &str = "delete from webhook_states where webhook = $1";
+
+/// Ends open deliveries that nobody has under way.
+const END: &str = "
+with old as (
+    select id from deliveries_open
+    where webhook = $1 and status = any($2) and lease is null
+        and committed_at <= now() - make_interval(secs => $3)
+    order by id limit $4 for update skip locked),
+ended as (
+    update deliveries d set status = $5, due_at = null, finished_at = now(), fail_reason = $6,
+        body = case when $7 then d.body end
+    where d.status in ('pending', 'retrying', 'held') and d.id = any(array(select id from old))
+    returning d.lane)
+select lane, count(*) from ended group by lane";
 
 /// Of each lane, the earliest open delivery becomes due where it is not.
 const WAKE_LANES: &str = "
@@ -128,4 +144,42 @@ pub async fn release(client: &mut Client, webhook: &str) -> Result<usize, Ledger
     transaction.execute(WAKE_LANES, &[&webhook, &lanes]).await.map_err(doing_it())?;
     transaction.commit().await.map_err(doing_it())?;
     Ok(lanes.len())
+}
+
+/// How open deliveries are ended without an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End<'a> {
+    /// Every one of at least this age, counted from its commit, fails for a reason.
+    TooOld(Duration, &'a str),
+    /// Those that are held fail, of at least this age.
+    HeldTooLong(Duration, &'a str),
+    /// Those that are held are cancelled.
+    CancelHeld,
+}
+
+/// Ends some of a webhook's open deliveries; what stood behind them in their lanes becomes due. Returns how many; zero
+/// when none is left.
+pub async fn end(
+    client: &mut Client,
+    webhook: &str,
+    end: &End<'_>,
+    store: StoreBodies,
+) -> Result<u64, LedgerError> {
+    let all: &[&str] = &["pending", "retrying", "held"];
+    let (of, age, status, reason) = match end {
+        End::TooOld(age, reason) => (all, *age, "failed", Some(*reason)),
+        End::HeldTooLong(age, reason) => (&["held"][..], *age, "failed", Some(*reason)),
+        End::CancelHeld => (&["held"][..], Duration::ZERO, "cancelled", None),
+    };
+    let (seconds, keep) = (age.as_secs_f64(), store != StoreBodies::None);
+    let doing_it = || doing("ending deliveries");
+    let transaction = client.transaction().await.map_err(doing_it())?;
+    transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
+    let ended = transaction.query(END, &[&webhook, &of, &seconds, &STEP, &status, &reason, &keep]).await;
+    let ended = ended.map_err(doing_it())?;
+    let lanes: Vec<i64> = ended.iter().map(|row| row.get(0)).collect();
+    let count: i64 = ended.iter().map(|row| row.get::<_, i64>(1)).sum();
+    transaction.execute(WAKE_LANES, &[&webhook, &lanes]).await.map_err(doing_it())?;
+    transaction.commit().await.map_err(doing_it())?;
+    Ok(u64::try_from(count).unwrap_or(0))
 }

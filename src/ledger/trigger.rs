@@ -10,9 +10,10 @@ const TRIGGER: &str = "
 insert into deliveries_open (
     id, event_id, event_type, webhook, lane, status, due_at, committed_at, schema_name, table_name, row_key,
     operation, content_type, headers, body)
-values ($1, $2, $3, $4, $5, 'pending', now(), $6, $7, $8, $9, $10, $11, $12, $13)";
+values ($1, $2, $3, $4, $5, 'pending', timestamptz 'epoch', $6, $7, $8, $9, $10, $11, $12, $13)";
 
-/// Records a delivery as pending and due. Its id must be below those of all deliveries that changes make (generation
+/// Records a delivery as pending and due before all others: somebody waits for it. Its id must be below those of all
+/// deliveries that changes make (generation
 /// zero), so that it never counts as the furthest recorded, and its lane its own.
 pub async fn insert(client: &Client, delivery: &Delivery) -> Result<(), LedgerError> {
     client

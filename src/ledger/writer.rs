@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
+use super::health::Health as WebhookHealth;
 use super::own::Ownership;
 use super::record::{Finish, NewRow, Statements};
 use super::{Ledger, LedgerError, doing, recorded};
@@ -34,6 +35,13 @@ pub enum Command {
         webhook: Arc<str>,
         /// Why.
         reason: String,
+    },
+    /// Remember how a webhook fares: that it fails, or (`None`) that it works.
+    Health {
+        /// The webhook.
+        webhook: Arc<str>,
+        /// What is known.
+        health: Option<WebhookHealth>,
     },
     /// Count the open deliveries of a webhook by lane, unless there are more than `most`.
     Lanes {
@@ -294,6 +302,11 @@ impl Writer {
                     Command::Disable { webhook, reason } => {
                         let written = client.execute(DISABLE, &[&&**webhook, reason]).await;
                         written.map_err(doing("disabling a webhook"))?;
+                        Ok(None)
+                    }
+                    Command::Health { webhook, health } => {
+                        let noted = super::health::note(client, webhook, health.as_ref()).await;
+                        noted.map_err(doing("noting a webhook's health"))?;
                         Ok(None)
                     }
                     Command::Lanes { webhook, most } => {

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::{
-    BodyShape, Cell, Change, Column, Compression, Format, Mask, OldRow, Ordering, ReplicaIdentity,
+    BodyShape, Cell, Change, Column, Compression, Flow, Format, Mask, OldRow, Ordering, ReplicaIdentity,
     RetryPolicy, Tuple, ValueKind, WebhookSource,
 };
 
@@ -25,6 +25,7 @@ fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
         ordering: Ordering::Row,
         retry: RetryPolicy::default(),
         reach: crate::domain::Reach::default(),
+        flow: Flow::default(),
     })
 }
 

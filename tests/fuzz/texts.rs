@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use walhook::catalog::{conditions_complaint, template_complaint};
 use walhook::config::{Checks, Place, Sources, load};
 use walhook::domain::{
-    BodyShape, Cell, Change, Column, Compression, Format, OldRow, Operation, Ordering, Relation,
+    BodyShape, Cell, Change, Column, Compression, Flow, Format, OldRow, Operation, Ordering, Relation,
     ReplicaIdentity, RetryPolicy, Tuple, ValueKind, Webhook, WebhookSource, limits,
 };
 use walhook::matcher::{Condition, Matcher};
@@ -72,6 +72,7 @@ fn webhook(name: &str, filter: String) -> Arc<Webhook> {
         ordering: Ordering::Row,
         retry: RetryPolicy::default(),
         reach: walhook::domain::Reach::default(),
+        flow: Flow::default(),
     })
 }
 

@@ -140,7 +140,7 @@ impl Desk {
 
     pub fn finish(&self, claimed: Claimed, state: State, attempt: Option<Attempt>) {
         let Claimed { delivery: Delivery { id, webhook, lane, .. }, lease, .. } = claimed;
-        let finish = Finish { lease, id, webhook, lane, state, attempt };
+        let finish = Finish { lease, id, webhook, lane, state, attempt, off_schedule: false };
         self.commands.send(Command::Finish(Box::new(finish))).expect("a writer");
     }
 
@@ -410,7 +410,8 @@ async fn i7_a_lane_moves_on_when_its_first_ends_also_within_one_batch() {
     desk.insert(5, 2, State::Pending, None);
     let Delivery { id, webhook, lane, .. } = desk.delivery(4, 2);
     let (lease, tried) = (Lease::with_token(token), Some(attempt(400)));
-    let finish = Finish { lease, id, webhook, lane, state: State::Failed("no".to_owned()), attempt: tried };
+    let state = State::Failed("no".to_owned());
+    let finish = Finish { lease, id, webhook, lane, state, attempt: tried, off_schedule: false };
     desk.commands.send(Command::Finish(Box::new(finish))).expect("a writer");
     desk.hear(3).await;
     assert_eq!(desk.all().await[3..], ["failed 1", "pending 0 due"]);

@@ -31,6 +31,8 @@ mod facts;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod flow;
+#[cfg(test)]
 mod formats;
 #[cfg(test)]
 mod harness;

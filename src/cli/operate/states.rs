@@ -1,4 +1,4 @@
-//! `walhook enable`, `walhook pause`, `walhook disable`.
+//! `walhook enable` (or `resume`), `walhook pause`, `walhook disable`.
 
 use std::process::ExitCode;
 
@@ -13,6 +13,9 @@ use crate::control::states::{Wish, set};
 pub(in crate::cli) struct EnableArgs {
     /// The webhook's name
     webhook: String,
+    /// Cancel what was held, instead of sending it
+    #[arg(long)]
+    cancel_held: bool,
 }
 
 #[derive(Debug, Args)]
@@ -25,8 +28,16 @@ pub(in crate::cli) struct SuspendArgs {
 }
 
 pub(super) async fn enable(args: &EnableArgs, here: &Here) -> Result<ExitCode, ControlError> {
-    let changed = set(&here.config, &here.places, &args.webhook, &Wish::Enable).await?;
-    let what = if changed { "is active again; what was held goes out" } else { "was active already" };
+    let wish = if args.cancel_held { Wish::EnableAnew } else { Wish::Enable };
+    let done = set(&here.config, &here.places, &args.webhook, &wish).await?;
+    let what = match (done.changed, args.cancel_held) {
+        (true, false) => "is active again; what was held goes out".to_owned(),
+        (true, true) => format!("is active again; {} held deliveries were cancelled", done.cancelled),
+        (false, _) if done.cancelled > 0 => {
+            format!("was active already; {} held deliveries were cancelled", done.cancelled)
+        }
+        (false, _) => "was active already".to_owned(),
+    };
     print::line(&format!("{} {what}", args.webhook));
     Ok(ExitCode::SUCCESS)
 }
@@ -45,7 +56,7 @@ async fn suspend(
     wish: &Wish,
     state: &str,
 ) -> Result<ExitCode, ControlError> {
-    let changed = set(&here.config, &here.places, &args.webhook, wish).await?;
+    let changed = set(&here.config, &here.places, &args.webhook, wish).await?.changed;
     let webhook = &args.webhook;
     let text = if changed {
         format!("{webhook} is {state}; what it is owed is held until `walhook enable {webhook}`")

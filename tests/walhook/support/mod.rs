@@ -60,13 +60,14 @@ where
 }
 
 /// What the environment may turn. The sidecar does not get to see it: it refuses a variable that it does not know.
-pub const KNOBS: [&str; 6] = [
+pub const KNOBS: [&str; 7] = [
     "WALHOOK_SEED",
     "WALHOOK_SOAK",
     "WALHOOK_KILLS",
     "WALHOOK_MILLION",
     "WALHOOK_FUZZ_SECONDS",
     "WALHOOK_PGBENCH_SECONDS",
+    "WALHOOK_SIMULATION",
 ];
 
 /// A number from the environment, or `default`.

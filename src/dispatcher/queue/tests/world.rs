@@ -35,6 +35,10 @@ pub(super) enum Step {
     /// Failed deliveries are sent again by hand.
     Replay,
     Redeclare(usize),
+    /// The receiver fails: a breaker opens.
+    Fail,
+    /// It closes.
+    Mend,
     Crash,
     Stop,
 }
@@ -67,6 +71,7 @@ enum Heard {
 enum Flight {
     Young(Lane, DeliveryId),
     Claimed(Claimed),
+    Probe(Claimed),
 }
 
 pub(super) struct World {
@@ -171,7 +176,8 @@ impl World {
 
     fn start(&mut self) {
         let at = self.at;
-        while let Some(start) = self.queue.start(at) {
+        while !(self.queue.is_diverted() && self.probes()) {
+            let Some(start) = self.queue.start(at) else { break };
             let delivery = match &start {
                 Start::Young(delivery) => delivery,
                 Start::Claimed(claimed) => &claimed.delivery,
@@ -179,10 +185,20 @@ impl World {
             self.check_order(delivery);
             self.flights.push(match start {
                 Start::Young(delivery) => Flight::Young(delivery.lane, delivery.id),
+                Start::Claimed(claimed) if self.queue.is_diverted() => Flight::Probe(claimed),
                 Start::Claimed(claimed) => Flight::Claimed(claimed),
             });
             assert!(self.flights.len() <= self.queue.rules.concurrency, "more in flight than may be");
         }
+    }
+
+    fn probes(&self) -> bool {
+        self.flights.iter().any(|flight| matches!(flight, Flight::Probe(_)))
+    }
+
+    fn room(&self) -> usize {
+        let probe = usize::from(self.queue.claimed_waiting() == 0 && !self.suspended && !self.probes());
+        if self.queue.is_diverted() { probe } else { self.queue.room(usize::MAX) }
     }
 
     /// Invariant I7: all earlier ones of the lane have ended.
@@ -209,13 +225,14 @@ impl World {
         };
         let id = match &flight {
             Flight::Young(_, id) => id.clone(),
-            Flight::Claimed(claimed) => claimed.delivery.id.clone(),
+            Flight::Claimed(claimed) | Flight::Probe(claimed) => claimed.delivery.id.clone(),
         };
         let known = self.offered.iter_mut().find(|(d, _)| d.id == id).expect("it was offered");
         known.1 |= ends != Ends::Retry;
         self.with(|queue, turn| match flight {
             Flight::Young(lane, _) => queue.young_ended(lane, attempt(), verdict, turn),
             Flight::Claimed(claimed) => queue.claimed_ended(claimed, attempt(), verdict, turn),
+            Flight::Probe(claimed) => queue.probe_ended(claimed, attempt(), verdict, turn),
         });
     }
 
@@ -243,15 +260,11 @@ impl World {
         }
     }
 
-    fn is_open(row: &Row) -> bool {
-        !row.state.is_ended()
-    }
-
     fn insert(&mut self, row: NewRow) {
         let NewRow { delivery, state, owed, .. } = row;
         let (lane, id) = (delivery.lane, delivery.id.as_str().to_owned());
         let earlier = self.rows.range(..id.clone()).map(|(_, row)| row);
-        let behind = earlier.filter(|r| Self::is_open(r)).any(|r| r.delivery.lane == lane);
+        let behind = earlier.filter(|r| !r.state.is_ended()).any(|r| r.delivery.lane == lane);
         let (due, lease) = match &state {
             State::Pending => ((!behind).then_some(self.now), None),
             State::Leased { token, until } => (Some(*until), Some(*token)),
@@ -286,7 +299,7 @@ impl World {
     /// The earliest open one of a lane becomes due.
     fn wake(&mut self, lane: Lane) {
         let now = self.now;
-        let head = self.rows.values_mut().find(|r| r.delivery.lane == lane && Self::is_open(r));
+        let head = self.rows.values_mut().find(|r| r.delivery.lane == lane && !r.state.is_ended());
         if let Some(head) = head.filter(|head| head.due.is_none() && head.state != State::Held) {
             head.due = Some(now);
         }
@@ -294,7 +307,7 @@ impl World {
 
     fn count_lanes(&mut self) {
         let mut lanes = BTreeMap::<Lane, u32>::new();
-        for row in self.rows.values().filter(|row| Self::is_open(row)) {
+        for row in self.rows.values().filter(|row| !row.state.is_ended()) {
             *lanes.entry(row.delivery.lane).or_default() += 1;
         }
         let few = lanes.values().sum::<u32>() <= 20;
@@ -321,7 +334,7 @@ impl World {
     }
 
     fn claim(&mut self) {
-        let (room, token) = (self.queue.room(), self.tokens.take());
+        let (room, token) = (self.room(), self.tokens.take());
         if !self.claimed.is_empty() || room == 0 {
             return;
         }
@@ -344,7 +357,7 @@ impl World {
 
     fn chores(&mut self) {
         let mut lanes = HashSet::new();
-        for row in self.rows.values_mut().filter(|row| Self::is_open(row) && row.lease.is_none()) {
+        for row in self.rows.values_mut().filter(|row| !row.state.is_ended() && row.lease.is_none()) {
             if self.suspended {
                 (row.state, row.due) = (State::Held, None);
             } else if row.state == State::Held {
@@ -414,7 +427,8 @@ impl World {
             Step::Claim => self.claim(),
             Step::TakeClaimed => self.take_claimed(),
             Step::Count if self.queue.mode() == Mode::Ledger => self.with(Queue::count),
-            Step::Count => {}
+            Step::Mend if self.queue.is_diverted() => self.queue.undivert(),
+            Step::Count | Step::Mend => {}
             Step::Pass(time) => {
                 (self.at, self.now) = (self.at + time, self.now + time);
                 self.with(|queue, turn| queue.hand_over_aged(Duration::from_secs(1), turn));
@@ -439,6 +453,7 @@ impl World {
                     assert!(concurrency > 0 || claimed == 0, "claimed for a webhook that is gone");
                 }
             }
+            Step::Fail => self.with(Queue::divert),
             Step::Crash => self.restart(),
             Step::Stop => {
                 self.with(Queue::put_away);
@@ -456,14 +471,15 @@ impl World {
             for step in [Step::Start, Step::End(0, Ends::Well), Step::Write(500), Step::Hear(500)] {
                 self.step(step);
             }
-            for step in [Step::Resume, Step::Chores, Step::Count, Step::Claim, Step::TakeClaimed] {
+            for step in [Step::Mend, Step::Resume, Step::Chores, Step::Count, Step::Claim, Step::TakeClaimed]
+            {
                 self.step(step);
             }
             if turn % 5 == 4 {
                 self.step(Step::Pass(Duration::from_secs(20)));
             }
             let settled = self.commands.is_empty() && self.heard.is_empty();
-            let ended = self.rows.values().all(|row| !Self::is_open(row));
+            let ended = self.rows.values().all(|row| row.state.is_ended());
             if settled && ended && self.queue.is_empty() && self.queue.mode() == Mode::Memory {
                 break;
             }

@@ -1,0 +1,151 @@
+//! What comes back from the ledger: how much is welcome, how it ends, and what happens while the webhook fails.
+
+use super::{Attempt, Claimed, Command, Delivery, Finish, Lease, Mode, Queue, State, Verdict, limits};
+use crate::dispatcher::share::Class;
+use crate::dispatcher::turn::Turn;
+
+impl Queue {
+    /// How many claimed deliveries would be welcome where so many may be in flight: enough to keep all attempts busy
+    /// while the next claim runs. None where there is room for a few only: a claim costs the same for one delivery as
+    /// for many.
+    pub fn room(&self, in_flight: usize) -> usize {
+        if self.suspended {
+            return 0;
+        }
+        // Those of a slow receiver would only lie here, in the place of others.
+        let waves = if self.class == Class::Slow { 2 } else { limits::CLAIM_WAVES };
+        let wanted = self.rules.concurrency.min(in_flight).saturating_mul(waves).min(limits::CLAIM_BATCH);
+        let room = wanted.saturating_sub(self.in_flight).saturating_sub(self.claimed.len());
+        if room >= wanted / 4 { room } else { 0 }
+    }
+
+    /// How many attempts are under way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How many claimed deliveries are here, waiting or in flight.
+    pub fn loaded(&self) -> usize {
+        self.loaded
+    }
+
+    /// How many claimed deliveries wait here.
+    pub fn claimed_waiting(&self) -> usize {
+        self.claimed.len()
+    }
+
+    /// Whether there is anything to start.
+    pub fn may_have_more(&self) -> bool {
+        !self.ready.is_empty() || !self.claimed.is_empty()
+    }
+
+    /// The receiver's class, under which the claimed ones are counted.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    pub fn set_class(&mut self, class: Class, turn: &mut Turn<'_>) {
+        if self.class != class {
+            self.class = class;
+            turn.load.reclass(self.loaded, class);
+        }
+    }
+
+    /// Claimed deliveries have arrived.
+    pub fn take_claimed(&mut self, claimed: Claimed, turn: &mut Turn<'_>) {
+        turn.load.add(&claimed, self.class);
+        self.loaded += 1;
+        if self.suspended {
+            self.end_claimed(claimed, State::Held, None, turn);
+        } else if self.rules.concurrency == 0 || (self.diverted && !self.claimed.is_empty()) {
+            self.end_claimed(claimed, State::Pending, None, turn);
+        } else {
+            self.claimed.push_back(claimed);
+        }
+    }
+
+    /// What was claimed and not begun goes back as it came.
+    pub(super) fn give_back(&mut self, state: &State, turn: &mut Turn<'_>) {
+        for claimed in std::mem::take(&mut self.claimed) {
+            self.end_claimed(claimed, state.clone(), None, turn);
+        }
+    }
+
+    /// A claimed delivery's attempt has ended.
+    pub fn claimed_ended(
+        &mut self,
+        claimed: Claimed,
+        attempt: Attempt,
+        verdict: Verdict,
+        turn: &mut Turn<'_>,
+    ) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let state = self.state_after(verdict, turn);
+        self.end_claimed(claimed, state, Some(attempt), turn);
+        if self.suspended {
+            self.suspend(turn);
+        }
+    }
+
+    /// The same for a probe: an attempt that failed is none of the retry schedule's.
+    pub fn probe_ended(&mut self, claimed: Claimed, attempt: Attempt, verdict: Verdict, turn: &mut Turn<'_>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let state = self.state_after(verdict, turn);
+        let off_schedule = !state.is_ended();
+        turn.load.remove(&claimed, self.class);
+        self.loaded = self.loaded.saturating_sub(1);
+        Self::finish(claimed.delivery, claimed.lease, state, (Some(attempt), off_schedule), turn);
+        if self.suspended {
+            self.suspend(turn);
+        }
+    }
+
+    fn end_claimed(&mut self, claimed: Claimed, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {
+        turn.load.remove(&claimed, self.class);
+        self.loaded = self.loaded.saturating_sub(1);
+        Self::finish(claimed.delivery, claimed.lease, state, (attempt, false), turn);
+    }
+
+    pub(super) fn finish(
+        delivery: Delivery,
+        lease: Lease,
+        state: State,
+        (attempt, off_schedule): (Option<Attempt>, bool),
+        turn: &mut Turn<'_>,
+    ) {
+        let Delivery { id, webhook, lane, .. } = delivery;
+        let finish = Finish { lease, id, webhook, lane, state, attempt, off_schedule };
+        turn.commands.push(Command::Finish(Box::new(finish)));
+    }
+
+    /// The webhook's receiver fails: everything goes to the ledger and waits there, but for what is claimed to probe.
+    pub fn divert(&mut self, turn: &mut Turn<'_>) {
+        self.diverted = true;
+        self.by_ledger(turn);
+        self.give_back(&State::Pending, turn);
+    }
+
+    /// It failed when this process began, and nothing is here yet.
+    pub fn begin_diverted(&mut self) {
+        (self.diverted, self.mode) = (true, Mode::Ledger);
+    }
+
+    /// The receiver works again. What waits comes back by the ledger.
+    pub fn undivert(&mut self) {
+        self.diverted = false;
+        self.mode = Mode::Ledger;
+    }
+
+    pub fn is_diverted(&self) -> bool {
+        self.diverted
+    }
+
+    /// The webhook is not sent to any more, for this reason.
+    pub fn disable(&mut self, reason: String, turn: &mut Turn<'_>) {
+        if !self.suspended {
+            let webhook = self.webhook.clone();
+            turn.commands.push(Command::Disable { webhook, reason });
+            self.suspend(turn);
+        }
+    }
+}
