@@ -78,7 +78,7 @@ pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
                 if changed.is_err() {
                     return;
                 }
-                known = 0;
+                (known, compiler) = (0, Compiler::default());
             }
             hint = hint => match hint {
                 Some(hint) if hint.payload() == "ledger" => watcher.pokes.send_modify(|n| *n += 1),
