@@ -51,7 +51,7 @@
 //! 4  catalog                                          the webhooks of file and database, compiled
 //! 3  source   ledger   transport                      the outside world, one door each
 //! 2  postgres   cluster                               how any part reaches (or makes) a Postgres server
-//! 1  pgoutput  matcher  render  sign  config  settlement  clock  tasks  telemetry     engines: no I/O
+//! 1  pgoutput  matcher  render  sign  seal  config  settlement  clock  tasks  telemetry   engines: no I/O
 //! 0  domain                                           the nouns
 //! ```
 //!
@@ -108,6 +108,7 @@ pub mod matcher;
 pub mod pgoutput;
 pub mod postgres;
 pub mod render;
+pub mod seal;
 pub mod settlement;
 pub mod sign;
 pub mod source;

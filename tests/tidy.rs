@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module uses lower floors only; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 23] = [
+const FLOORS: [(&str, u32); 24] = [
     ("domain", 0),
     ("clock", 1),
     ("tasks", 1),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u32); 23] = [
     ("matcher", 1),
     ("render", 1),
     ("sign", 1),
+    ("seal", 1),
     ("config", 1),
     ("settlement", 1),
     ("postgres", 2),

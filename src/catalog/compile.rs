@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::load::with_texts_apart;
+use super::sealed::opened;
 use super::{Compiled, Invalid, Rows, Snapshot};
 use crate::clock::Clock;
 use crate::config::{Checks, Complaint, Config, Part, webhook_from_row};
@@ -14,7 +16,8 @@ use crate::render::{self, Templates};
 use crate::sign::{self, JwtSigner, Signer};
 use crate::transport::{self, Policy, Route};
 
-/// Compiles snapshots; remembers the rows it has checked, so that one change among many costs one check.
+/// Compiles snapshots; remembers the rows it has checked, so that one change among many costs one check. One configuration
+/// has one compiler: what a row comes to depends on it.
 #[derive(Default)]
 pub(super) struct Compiler {
     checked: HashMap<String, (Map<String, Value>, Checked)>,
@@ -104,7 +107,8 @@ fn check(row: &Map<String, Value>, config: &Config) -> Result<Arc<Webhook>, Stri
         connection: &|_| Ok(()),
         reach: &reach_complaint,
     };
-    let webhook = webhook_from_row(row.clone(), config, &checks).map_err(|problems| problems.to_string())?;
+    let row = with_texts_apart(opened(row, config).map_err(|problems| problems.to_string())?);
+    let webhook = webhook_from_row(row, config, &checks).map_err(|problems| problems.to_string())?;
     let policy = Policy {
         allow_http: config.security.allow_http,
         allow_networks: config.security.allow_networks.clone(),

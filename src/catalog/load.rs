@@ -1,6 +1,7 @@
 //! Reads what the database declares: webhooks, their states, and the version of both.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -10,14 +11,22 @@ use crate::ledger::LedgerError;
 use crate::ledger::states::{self, WebhookState};
 
 /// What the database declares.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Rows {
     /// Which version this is; it grows with every change.
     pub version: i64,
-    /// The rows of `webhooks`, by name, each without its nulls.
+    /// The rows of `webhooks`, by name, each without its nulls. They hold secrets, encrypted or not.
     pub webhooks: Vec<Map<String, Value>>,
     /// The webhooks that are not active.
     pub states: HashMap<Arc<str>, WebhookState>,
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = f.debug_struct("Rows");
+        told.field("version", &self.version).field("webhooks", &self.webhooks.len());
+        told.field("states", &self.states).finish()
+    }
 }
 
 const VERSION: &str = "select version from catalog_version";
@@ -39,7 +48,7 @@ pub async fn load(client: &Client) -> Result<Rows, LedgerError> {
     let rows = client.query(WEBHOOKS, &[]).await;
     let rows = rows.map_err(|source| LedgerError::Statement { doing: "reading the webhooks", source })?;
     let as_map = |row: &tokio_postgres::Row| match row.get(0) {
-        Value::Object(map) => Some(with_texts_apart(map)),
+        Value::Object(map) => Some(map),
         _ => None,
     };
     let webhooks = rows.iter().filter_map(as_map).collect();
@@ -48,7 +57,7 @@ pub async fn load(client: &Client) -> Result<Rows, LedgerError> {
 
 /// A secret is a column of text; several are a JSON array in it. So is a signature; one of the receiver's own is a JSON
 /// object in it.
-fn with_texts_apart(mut row: Map<String, Value>) -> Map<String, Value> {
+pub(super) fn with_texts_apart(mut row: Map<String, Value>) -> Map<String, Value> {
     let several = row.get("secret").and_then(Value::as_str).filter(|text| text.trim_start().starts_with('['));
     if let Some(list @ Value::Array(_)) = several.and_then(|text| serde_json::from_str(text).ok()) {
         row.insert("secret".to_owned(), list);

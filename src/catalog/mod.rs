@@ -3,10 +3,11 @@
 //! Whoever works takes the newest snapshot at a boundary of its own (intake: a transaction's begin) and keeps it as
 //! long as it needs; nobody sees half a change. A webhook of the database that cannot be used is set aside with its
 //! reason and hurts no other (invariant I8); a file that cannot be used is refused as a whole, and the one before
-//! goes on.
+//! goes on. What is encrypted in a row is opened when the row is checked ([`sealed`]), and stays encrypted everywhere else.
 
 mod compile;
 mod load;
+mod sealed;
 mod watch;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ pub use compile::{
     compile_file, compile_with, conditions_complaint, reach_complaint, template_complaint, unverified,
 };
 pub use load::{Rows, load};
+pub use sealed::{Standing, sealed_anew, secrets_in, secrets_text, standings};
 pub use watch::{Before, Watcher, tell_unverified, watch};
 
 use crate::domain::Webhook;

@@ -5,11 +5,13 @@ mod backfill;
 mod check;
 mod render;
 mod retry;
+mod secrets;
 mod states;
 mod status;
 mod table;
 mod trigger;
 mod uninstall;
+mod webhooks;
 
 use std::io::{self, Read as _};
 use std::path::PathBuf;
@@ -46,6 +48,12 @@ pub(super) enum Operate {
     /// Hold a webhook's deliveries until further notice
     #[command(after_help = "Example:\n  walhook disable crm --reason 'contract ended'")]
     Disable(states::SuspendArgs),
+    /// Rotate or reveal what a webhook of the database signs with
+    #[command(after_help = "Example:\n  walhook webhooks rotate crm")]
+    Webhooks(webhooks::WebhooksArgs),
+    /// Make secrets, and encrypt those in the database
+    #[command(after_help = "Example:\n  walhook secrets new\n  walhook secrets encrypt")]
+    Secrets(secrets::SecretsArgs),
     /// Send a sample event, or a given one, through the real path
     #[command(after_help = "Example:\n  walhook trigger crm order.created\n  \
                       echo '{\"record\": {\"id\": 7}}' | walhook trigger crm order.created --data -")]
@@ -71,6 +79,7 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
     match verb {
         Operate::Check(args) => Ok(check::run(&args, &sources, &clock).await),
         Operate::Render(args) => render::run(&args, &sources, &clock).await,
+        Operate::Secrets(secrets::SecretsArgs { verb: secrets::Verb::New(args) }) => secrets::new(&args),
         other => {
             let config = control::load_config(&sources)?;
             let here = Here { places: Places::of(&config)?, config, clock };
@@ -80,6 +89,8 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
                 Operate::Enable(args) => states::enable(&args, &here).await,
                 Operate::Pause(args) => states::pause(&args, &here).await,
                 Operate::Disable(args) => states::disable(&args, &here).await,
+                Operate::Webhooks(args) => webhooks::run(&args, &here).await,
+                Operate::Secrets(args) => secrets::run(&args, &here).await,
                 Operate::Trigger(args) => trigger::run(&args, &here).await,
                 Operate::Backfill(args) => backfill::run(&args, &here).await,
                 Operate::Uninstall(args) => uninstall::run(&args, &here).await,

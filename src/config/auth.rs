@@ -7,14 +7,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 
 use super::Part;
 use super::headers::{header_name, header_value};
 use super::node::{Node, Table};
 use super::problem::Fault;
 use super::webhooks::target;
-use crate::domain::{Auth, ClientCredentials, Jwt, JwtAlgorithm, OAuth2, WebhookSource};
+use crate::domain::{Auth, ClientCredentials, Jwt, JwtAlgorithm, OAuth2, SigningSecret, WebhookSource};
 
 const AUDIENCES: usize = 20;
 const SCOPES: usize = 100;
@@ -223,7 +223,7 @@ fn one_word(text: &str) -> Result<&str, Fault> {
 pub(super) fn check_secrets(
     doc: &super::document::Document<'_>,
     path: &super::path::Path,
-    secrets: &[SecretString],
+    secrets: &[SigningSecret],
     scheme: &crate::domain::SignatureScheme,
 ) {
     if let Err(complaint) = (doc.checks.reach)(Part::Secrets(secrets, scheme)) {

@@ -9,11 +9,12 @@ use super::toml_file;
 use super::*;
 
 /// Keys without a default: required ones, and those whose absence is a meaning of its own.
-const NO_DEFAULT: [&str; 57] = [
+const NO_DEFAULT: [&str; 58] = [
     "database.url",
     "ledger.url",
     "server.admin_token",
     "security.mask_key",
+    "security.encryption_key",
     "delivery.rate_limit",
     "delivery.retry.max_age",
     "tables.*.event",
@@ -93,6 +94,7 @@ fn load_text(text: &str) -> Result<(Config, BTreeSet<String>), Problems> {
         "CRM_SECRET",
         "CRM_TOKEN",
         "BANK_SECRET",
+        "BANK_SECRET_OLD",
         "PARTNER_CLIENT_SECRET",
         "OLD_PASSWORD",
         "CHAT_KEY",
@@ -103,8 +105,9 @@ fn load_text(text: &str) -> Result<(Config, BTreeSet<String>), Problems> {
     }
     let token = ["\nadmin_token", "[server.admin_token]"].iter().any(|key| text.contains(key));
     let named = |name: &&str| token || *name != "WALHOOK_ADMIN_TOKEN";
-    let variables: Vec<_> =
+    let mut variables: Vec<_> =
         variables.into_iter().filter(named).map(|name| (name, "given-for-the-example")).collect();
+    variables.push(("ENCRYPTION_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="));
     load_and_tell(&folder.sources(&variables), &ACCEPT_ALL).map(|(mut config, known)| {
         config.path = PathBuf::new();
         (config, known)

@@ -38,6 +38,7 @@ mod secret;
 mod security;
 mod server;
 mod signature;
+mod signing;
 mod sources;
 mod tables;
 mod templates;
@@ -52,6 +53,8 @@ mod flow_tests;
 #[cfg(test)]
 mod reach_tests;
 #[cfg(test)]
+mod secret_tests;
+#[cfg(test)]
 mod shape_tests;
 #[cfg(test)]
 mod tests;
@@ -61,7 +64,6 @@ use std::path::PathBuf;
 
 use figment::Figment;
 use figment::providers::Serialized;
-use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 pub use database::{Database, OnSlotLost, OnTimelineChange};
@@ -73,7 +75,9 @@ pub use security::Security;
 pub use server::Server;
 pub use sources::Sources;
 
-use crate::domain::{Identity, Jwt, NamedEvent, SignatureScheme, TableRule, TemplateSource, Webhook};
+use crate::domain::{
+    Identity, Jwt, NamedEvent, SignatureScheme, SigningSecret, TableRule, TemplateSource, Webhook,
+};
 use document::{Document, Origin};
 use node::Table;
 use path::Path;
@@ -122,7 +126,7 @@ pub struct Checks<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'a> {
     /// A webhook's secrets, and the signature that is made with them.
-    Secrets(&'a [SecretString], &'a SignatureScheme),
+    Secrets(&'a [SigningSecret], &'a SignatureScheme),
     /// What tokens are signed with.
     Jwt(&'a Jwt),
     /// Certificates to trust, in PEM.

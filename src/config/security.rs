@@ -1,17 +1,23 @@
-//! `[security]`: what webhooks that the operator did not write may target, and the key of masked values.
+//! `[security]`: what webhooks that the operator did not write may target, the key of masked values, and the keys of what
+//! is secret in the database.
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
 use ipnet::IpNet;
+use secrecy::zeroize::Zeroizing;
 
 use super::node::{Node, Table};
 use super::problem::Fault;
-use crate::domain::MaskKey;
+use crate::domain::{EncryptionKey, MaskKey};
 
 const NETWORKS: usize = 1000;
 const MASK_KEY_BYTES: usize = 16;
+const ENCRYPTION_KEYS: usize = 10;
 
-/// What webhooks from the API or the database are allowed beyond public https, and what hashes are made with.
+/// What webhooks from the API or the database are allowed beyond public https, and what hashes are made with,
+/// and what secrets in the database are encrypted with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Security {
     /// Plain http.
@@ -20,6 +26,8 @@ pub struct Security {
     pub allow_networks: Vec<IpNet>,
     /// The key of columns that are masked by hash.
     pub mask_key: Option<MaskKey>,
+    /// The keys of what is secret in the database: the first encrypts, all decrypt. Empty: it stands there as text.
+    pub encryption_keys: Vec<EncryptionKey>,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Security {
@@ -31,6 +39,7 @@ pub(super) fn read(mut table: Table<'_>) -> Security {
         allow_http: table.get("allow_http", Node::boolean).unwrap_or_default(),
         allow_networks: table.get("allow_networks", networks).unwrap_or_default(),
         mask_key: table.get("mask_key", mask_key),
+        encryption_keys: table.get("encryption_key", encryption_keys).unwrap_or_default(),
     };
     table.finish();
     security
@@ -48,6 +57,48 @@ fn mask_key(node: Node<'_>) -> Option<MaskKey> {
         Ok(())
     });
     key
+}
+
+/// One key, or a list of different ones.
+fn encryption_keys(node: Node<'_>) -> Option<Vec<EncryptionKey>> {
+    let (doc, path) = (node.doc, node.path.clone());
+    let items = node.list_or_one(ENCRYPTION_KEYS)?;
+    if items.is_empty() {
+        let fault = Fault::new("expected at least one key, found none");
+        doc.report(&path, fault.hint("Leave the key out, and secrets in the database stand there as text."));
+    }
+    let mut keys: Vec<EncryptionKey> = Vec::with_capacity(items.len());
+    for node in items {
+        let mut key = None;
+        node.checked_secret(|text| {
+            let read = encryption_key(text)?;
+            if keys.iter().any(|other| other.id() == read.id()) {
+                return Err(Fault::new(format!("this key ({}) stands in the list already", read.id())));
+            }
+            key = Some(read);
+            Ok(())
+        });
+        keys.extend(key);
+    }
+    Some(keys)
+}
+
+/// 32 bytes in base64 (also that of URLs, also without padding) or hexadecimal.
+fn encryption_key(text: &str) -> Result<EncryptionKey, Fault> {
+    let text = text.trim();
+    let engines = [&BASE64_STANDARD, &BASE64_STANDARD_NO_PAD, &BASE64_URL_SAFE, &BASE64_URL_SAFE_NO_PAD];
+    let of_base64 = || engines.iter().find_map(|engine| engine.decode(text).ok());
+    let bytes = hex::decode(text).ok().or_else(of_base64).map(Zeroizing::new);
+    let wanted = "a key is 32 bytes in base64 or hexadecimal";
+    let hint = "Make one with: openssl rand -base64 32";
+    let Some(bytes) = bytes else {
+        return Err(Fault::new(format!("{wanted}, and this is neither")).hint(hint));
+    };
+    let exact: Result<[u8; EncryptionKey::BYTES], _> = bytes.as_slice().try_into();
+    let Ok(exact) = exact else {
+        return Err(Fault::new(format!("{wanted}, and this has {} bytes", bytes.len())).hint(hint));
+    };
+    Ok(EncryptionKey::new(Zeroizing::new(exact)))
 }
 
 /// A CIDR, or an address as the network of itself.

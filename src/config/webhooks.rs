@@ -3,10 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use http::HeaderMap;
-use secrecy::SecretString;
 use url::Url;
 
 use super::auth::{self, Proof};
@@ -17,10 +14,11 @@ use super::headers;
 use super::names;
 use super::node::{Node, Table};
 use super::problem::Fault;
-use super::signature;
-use crate::domain::{BodyShape, Format, Reach, SignatureScheme, Webhook, WebhookSource, limits};
+use super::{signature, signing};
+use crate::domain::{
+    BodyShape, Format, Reach, SignatureScheme, SigningSecret, Webhook, WebhookSource, limits,
+};
 
-const SECRETS: usize = 10;
 const EVENTS: usize = 1000;
 const URL_BYTES: usize = 2048;
 const FORMAT_VERSION_MAX: u32 = 1000;
@@ -66,7 +64,7 @@ pub(super) fn webhook(
         node.parse("a name, as a string", names::plain_name)
     });
     let url = table.require("url", "where its deliveries go", url);
-    let secrets = table.get("secret", secrets);
+    let secrets = table.get("secret", signing::read);
     let events = table.require("events", "the event types it wants, such as [\"orders.*\"]", events);
     let filter = table.get("filter", condition);
     let mut headers = table.get("headers", headers::read).unwrap_or_default();
@@ -111,7 +109,7 @@ fn reach(
     table: &mut Table<'_>,
     around: &Surroundings<'_>,
     source: WebhookSource,
-    (secrets, headers): (Option<&[SecretString]>, &mut HeaderMap),
+    (secrets, headers): (Option<&[SigningSecret]>, &mut HeaderMap),
 ) -> Reach {
     let signature = table.get("signature", signature::read).unwrap_or_default();
     match secrets {
@@ -177,37 +175,6 @@ pub(super) fn target(text: &str) -> Result<Url, Fault> {
         return Err(Fault::new("the URL has a fragment (#…), which is never sent"));
     }
     Ok(url)
-}
-
-fn secrets(node: Node<'_>) -> Option<Vec<SecretString>> {
-    let (doc, path) = (node.doc, node.path.clone());
-    let items = node.list_or_one(SECRETS)?;
-    if items.is_empty() {
-        doc.report(
-            &path,
-            Fault::new("expected at least one secret, found none")
-                .hint("Leave the key out for no signatures."),
-        );
-    }
-    Some(items.into_iter().filter_map(|item| item.checked_secret(signing_key)).collect())
-}
-
-/// Whether a secret can be a key (Standard Webhooks: `whsec_` and base64 for HMAC, `whsk_` and base64 for ed25519).
-fn signing_key(text: &str) -> Result<(), Fault> {
-    if text.starts_with("whpk_") {
-        return Err(Fault::new(
-            "this is a public key (whpk_…), for receivers; signing needs the private one (whsk_…)",
-        ));
-    }
-    let Some((prefix, key)) = ["whsec_", "whsk_"].iter().find_map(|p| Some((p, text.strip_prefix(p)?)))
-    else {
-        return Ok(());
-    };
-    match BASE64_STANDARD.decode(key) {
-        Ok(bytes) if !bytes.is_empty() => Ok(()),
-        _ => Err(Fault::new(format!("what follows {prefix} is not base64"))
-            .hint("Base64 comes in whole groups of four characters; see that none was lost.")),
-    }
 }
 
 fn events(node: Node<'_>) -> Option<Vec<String>> {

@@ -7,6 +7,8 @@ use crate::config::Problems;
 use crate::ledger::LedgerError;
 use crate::postgres::{ConnectError, ServerError, told};
 use crate::render::RenderError;
+use crate::seal::SealError;
+use crate::sign::MakeError;
 use crate::source::{SetupError, SourceError};
 use crate::telemetry::chain;
 use crate::transport::TransportError;
@@ -105,6 +107,33 @@ pub enum ControlError {
         /// Every problem of its row.
         reason: String,
     },
+    /// The webhook stands in the file, which is not ours to write.
+    #[error("webhook \"{webhook}\" is declared in {path}")]
+    OfFile {
+        /// The webhook.
+        webhook: String,
+        /// The file.
+        path: String,
+        /// What to do there.
+        remedy: String,
+    },
+    /// There is no room for another secret.
+    #[error("webhook \"{webhook}\" has {count} older secrets without an end")]
+    TooManySecrets {
+        /// The webhook.
+        webhook: String,
+        /// How many.
+        count: usize,
+    },
+    /// Nothing can be encrypted without a key.
+    #[error("security.encryption_key is not set")]
+    NoEncryptionKey,
+    /// A secret cannot be encrypted.
+    #[error("the secret cannot be encrypted: {0}")]
+    Seal(#[from] SealError),
+    /// A secret cannot be made.
+    #[error("a secret cannot be made: {0}")]
+    Make(#[from] MakeError),
     /// The data given for an event cannot be used.
     #[error("the event's data cannot be used: {problem}")]
     Data {
@@ -188,6 +217,16 @@ impl ControlError {
             Self::Key { .. } => {
                 "A row is named orders:7, by its primary key; orders alone is the last row by that key."
             }
+            Self::OfFile { remedy, .. } => return Some(remedy.clone()),
+            Self::TooManySecrets { .. } => {
+                "Take some of them out of the column secret, which is a JSON array; `walhook webhooks reveal` shows them."
+            }
+            Self::NoEncryptionKey => {
+                "Make a key with: openssl rand -base64 32, and write security.encryption_key = { env = \"NAME\" } or \
+                 { file = \"…\" }."
+            }
+            Self::Seal(error) => error.hint(),
+            Self::Make(_) => "See what is wrong with the system's random source, getrandom(2).",
             Self::Unusable { .. } => "Correct its row, or the setting that the reason names.",
             Self::SlotBusy { .. } => "Stop `walhook run`, and try again. Nothing was removed.",
             _ => return None,

@@ -13,6 +13,7 @@
 //! | send a test event through the real path | [`trigger()`] |
 //! | see what a format or a template makes | [`preview()`], of a real row [`given_row()`] |
 //! | deliver existing rows | [`backfill`] |
+//! | replace a webhook's secret, show it, encrypt what the database holds | [`secrets`] |
 //! | remove all traces | [`uninstall`] |
 //!
 //! Also here, because checking and starting must agree: what a configuration names ([`Places`]) and whether webhooks
@@ -28,6 +29,7 @@ pub mod preview;
 pub mod retry;
 mod row;
 mod sample;
+pub mod secrets;
 pub mod states;
 pub mod status;
 pub mod trigger;

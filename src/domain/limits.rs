@@ -40,6 +40,10 @@ pub const CONDITION_BYTES: usize = 2 * 1024;
 /// How deep a condition nests; a chain of `+` is a level each, one of `&&` is not. The interpreter takes up to 40 KiB of
 /// stack a level where it is not optimised.
 pub const CONDITION_DEPTH: usize = 20;
+/// Secrets of one webhook, those that have ended included.
+pub const SECRETS: usize = 10;
+/// Webhooks whose secrets are encrypted in one transaction.
+pub const ENCRYPTED_AT_ONCE: usize = 100;
 /// Signatures looked at in one `webhook-signature` header.
 pub const SIGNATURES: usize = 16;
 

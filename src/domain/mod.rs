@@ -16,6 +16,7 @@ mod reach;
 mod retry;
 mod row;
 mod rules;
+mod secret;
 mod shape;
 mod webhook;
 
@@ -36,6 +37,7 @@ pub use reach::{
 pub use retry::{FailReason, RetryPolicy, SCHEDULES, Verdict, exponential, judge};
 pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};
 pub use rules::{JsonWriter, Seen, TableRules, Treatment};
+pub use secret::{EncryptionKey, KeyId, SigningSecret};
 pub use shape::{ColumnShape, IdentityShape, NameShape, Retyped, SchemaChange, TableShape, Turn, TypeShape};
 pub use webhook::{
     BodyShape, Coding, Compression, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule,

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use url::Url;
 
-use super::{Flow, MaskKey, Reach, RetryPolicy};
+use super::{Flow, MaskKey, Reach, RetryPolicy, SigningSecret};
 
 /// Who wrote a webhook, and so what it may target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,8 +158,8 @@ pub struct Webhook {
     pub source: WebhookSource,
     /// Where its deliveries go; http or https, with a host.
     pub url: Url,
-    /// The keys it signs with; the first also makes `x-webhook-signature`. Empty: unsigned.
-    pub secrets: Vec<SecretString>,
+    /// What it signs with; the first also makes `x-webhook-signature`. Empty: unsigned.
+    pub secrets: Vec<SigningSecret>,
     /// The event types it wants, with `*` for any run of characters.
     pub events: Vec<String>,
     /// A CEL condition on the row.

@@ -9,6 +9,7 @@
 //! recorded without one when an earlier is open, and gets it in the transaction that ends the earlier. Both run on
 //! the writer's single connection, so neither can miss the other.
 
+pub mod audit;
 pub mod backfills;
 pub mod claim;
 mod copy;
@@ -23,6 +24,7 @@ pub mod recorded;
 pub mod replay;
 mod row;
 pub mod schema;
+pub mod secrets;
 pub mod shapes;
 pub mod states;
 pub mod trigger;
@@ -54,6 +56,16 @@ pub enum LedgerError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// A statement that carried secrets failed; what the server tells of values is left out.
+    #[error("the ledger refused a statement ({doing}): {message} ({code})")]
+    Withheld {
+        /// What was being done.
+        doing: &'static str,
+        /// The SQLSTATE.
+        code: String,
+        /// The server's primary message.
+        message: String,
+    },
     /// The server did not answer.
     #[error("the ledger's database has not answered for {seconds} s")]
     Silent {
@@ -81,11 +93,10 @@ impl LedgerError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect(error) => error.nature() == Nature::Transient,
-            Self::Statement { source, .. } => source.as_db_error().is_none_or(|db| {
-                let class = db.code().code().get(..2).unwrap_or_default();
-                // Connection, resource, operator and system trouble, serialization failures.
-                matches!(class, "08" | "53" | "57" | "58" | "40" | "55")
-            }),
+            Self::Statement { source, .. } => {
+                source.as_db_error().is_none_or(|db| is_passing(db.code().code()))
+            }
+            Self::Withheld { code, .. } => is_passing(code),
             Self::Silent { .. } => true,
             Self::Migrate(_) | Self::FencedOff | Self::Foreign { .. } => false,
         }
@@ -95,20 +106,10 @@ impl LedgerError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.hint(),
-            Self::Statement { source, .. } => source.as_db_error().and_then(|db| match db.code().code() {
-                "42501" => Some(
-                    "grant the role CREATE on the database, or create the schema for it: \
-                     CREATE SCHEMA walhook AUTHORIZATION <role>"
-                        .to_owned(),
-                ),
-                "42P01" | "3F000" => Some(
-                    "the ledger's tables were dropped, or the role may not see their schema any more (GRANT USAGE ON \
-                     SCHEMA …)"
-                        .to_owned(),
-                ),
-                "53100" => Some("the ledger's disk is full: free space, nothing is lost meanwhile".to_owned()),
-                _ => db.hint().map(str::to_owned),
+            Self::Statement { source, .. } => source.as_db_error().and_then(|db| {
+                hint_of(db.code().code()).map_or_else(|| db.hint().map(str::to_owned), |hint| Some(hint.into()))
             }),
+            Self::Withheld { code, .. } => hint_of(code).map(str::to_owned),
             Self::Silent { .. } => Some("the connection is given up and made anew".to_owned()),
             Self::Migrate(_) => Some("the role needs CREATE on the schema (GRANT CREATE ON SCHEMA …)".to_owned()),
             Self::FencedOff => Some("this process ends; the other one goes on where it stood".to_owned()),
@@ -118,6 +119,39 @@ impl LedgerError {
                     .to_owned(),
             ),
         }
+    }
+}
+
+/// Connection, resource, operator and system trouble, serialization failures.
+fn is_passing(code: &str) -> bool {
+    matches!(code.get(..2).unwrap_or_default(), "08" | "53" | "57" | "58" | "40" | "55")
+}
+
+/// What is known to help against an SQLSTATE.
+fn hint_of(code: &str) -> Option<&'static str> {
+    match code {
+        "42501" => Some(
+            "grant the role CREATE on the database, or create the schema for it: \
+             CREATE SCHEMA walhook AUTHORIZATION <role>",
+        ),
+        "42P01" | "3F000" => Some(
+            "the ledger's tables were dropped, or are those of an older walhook (`walhook run` brings them up to date), or \
+             the role may not see their schema any more (GRANT USAGE ON SCHEMA …)",
+        ),
+        "53100" => Some("the ledger's disk is full: free space, nothing is lost meanwhile"),
+        _ => None,
+    }
+}
+
+/// The same for a statement that carries secrets: the server may answer with the row (invariant I12).
+fn withheld(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> LedgerError {
+    move |source| match source.as_db_error() {
+        Some(db) => LedgerError::Withheld {
+            doing,
+            code: db.code().code().to_owned(),
+            message: db.message().to_owned(),
+        },
+        None => LedgerError::Statement { doing, source },
     }
 }
 

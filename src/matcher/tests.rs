@@ -1,7 +1,6 @@
 //! Matching from the outside: rules, events and webhooks in, deliveries out.
 
 use bytes::Bytes;
-use secrecy::SecretString;
 
 use super::*;
 use crate::domain::{
@@ -14,7 +13,7 @@ fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
         name: name.into(),
         source: WebhookSource::Toml,
         url: "http://localhost/".parse().unwrap(),
-        secrets: Vec::<SecretString>::new(),
+        secrets: Vec::new(),
         events: events.iter().map(ToString::to_string).collect(),
         filter: filter.map(str::to_owned),
         headers: http::HeaderMap::new(),

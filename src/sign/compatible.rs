@@ -11,10 +11,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::hmac;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 
-use super::{SIGNATURE, SignError};
-use crate::domain::{CustomSignature, Encoding, HashAlgorithm, SignatureScheme, SignedPart};
+use super::{SIGNATURE, SignError, Timed};
+use crate::domain::{CustomSignature, Encoding, HashAlgorithm, SignatureScheme, SignedPart, SigningSecret};
 
 const HUB_SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 const GITHUB_EVENT: HeaderName = HeaderName::from_static("x-github-event");
@@ -43,7 +43,7 @@ pub struct Signed<'a> {
 /// A scheme with its keys.
 pub(super) enum Compatible {
     Github(hmac::Key),
-    Stripe(Vec<hmac::Key>),
+    Stripe(Vec<Timed<hmac::Key>>),
     Shopify(hmac::Key),
     Svix,
     Custom(hmac::Key, Box<CustomSignature>),
@@ -51,24 +51,26 @@ pub(super) enum Compatible {
 
 impl Compatible {
     /// `None` for a webhook that signs by Standard Webhooks alone.
-    pub(super) fn of(scheme: &SignatureScheme, secrets: &[SecretString]) -> Result<Option<Self>, SignError> {
+    pub(super) fn of(scheme: &SignatureScheme, secrets: &[SigningSecret]) -> Result<Option<Self>, SignError> {
         if *scheme == SignatureScheme::Standard {
             return Ok(None);
         }
         let Some(first) = secrets.first() else { return Err(SignError::NoSecret) };
         let by_text = !matches!(scheme, SignatureScheme::Svix);
-        let is_key_pair = |secret: &SecretString| secret.expose_secret().starts_with("whsk_");
+        let is_key_pair = |secret: &SigningSecret| secret.text.expose_secret().starts_with("whsk_");
         if let Some(index) = secrets.iter().position(is_key_pair).filter(|_| by_text) {
             return Err(SignError::NotSymmetric { index });
         }
-        let key =
-            |secret: &SecretString, algorithm| hmac::Key::new(algorithm, secret.expose_secret().as_bytes());
+        let key = |secret: &SigningSecret, algorithm| {
+            hmac::Key::new(algorithm, secret.text.expose_secret().as_bytes())
+        };
         Ok(Some(match scheme {
             SignatureScheme::Standard | SignatureScheme::Svix => Self::Svix,
             SignatureScheme::Github => Self::Github(key(first, hmac::HMAC_SHA256)),
             SignatureScheme::Shopify => Self::Shopify(key(first, hmac::HMAC_SHA256)),
             SignatureScheme::Stripe => {
-                Self::Stripe(secrets.iter().map(|secret| key(secret, hmac::HMAC_SHA256)).collect())
+                let timed = |secret: &SigningSecret| Timed::new(key(secret, hmac::HMAC_SHA256), secret.until);
+                Self::Stripe(secrets.iter().map(timed).collect())
             }
             SignatureScheme::Custom(custom) => {
                 let algorithm = match custom.algorithm {
@@ -97,7 +99,7 @@ impl Compatible {
             Self::Stripe(keys) => {
                 let head = format!("{}.", signed.unix_seconds);
                 let mut value = format!("t={}", signed.unix_seconds);
-                for key in keys {
+                for key in keys.iter().filter_map(|key| key.at(signed.unix_seconds)) {
                     value.push_str(",v1=");
                     value.push_str(&text(Encoding::Hex, &mac(key, &[head.as_bytes(), signed.body])));
                 }

@@ -10,7 +10,8 @@ const SECOND: &str = "a second secret, of plain text";
 const BODY: &str = r#"{"type":"order.updated","name":"Zoë"}"#;
 
 fn signed(scheme: &SignatureScheme, secrets: &[&str]) -> HeaderMap {
-    let secrets: Vec<_> = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
+    let secrets: Vec<SigningSecret> =
+        secrets.iter().map(|secret| SecretString::from(*secret).into()).collect();
     let what = Signed {
         id: "dlv_0001",
         event_type: "order.updated",
@@ -139,7 +140,8 @@ fn a_custom_signature_has_its_own_header_hash_encoding_prefix_and_content() {
 #[test]
 fn a_scheme_needs_secrets_of_its_kind() {
     let refused = |secrets: &[&str], scheme| {
-        let secrets: Vec<_> = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
+        let secrets: Vec<SigningSecret> =
+            secrets.iter().map(|secret| SecretString::from(*secret).into()).collect();
         Signer::with_scheme(&secrets, &scheme).unwrap_err()
     };
     let pair = "whsk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";

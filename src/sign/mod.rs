@@ -11,6 +11,8 @@
 //! | `whsk_…` | ed25519 secret key, 32 or 64 bytes in base64 | `v1a,` ed25519 |
 //! | anything else | its UTF-8 bytes | `v1,` HMAC-SHA256 |
 //!
+//! Every secret but the first may have an end, after which it signs no more: [`Timed`]. New ones are made in [`make`].
+//!
 //! A webhook may add the signature of another sender ([`compatible`]) and a token of its own making ([`jwt`]).
 //!
 //! Neither keys nor secrets appear in a `Debug`, an error or a log (invariant I12).
@@ -20,21 +22,24 @@ mod compatible;
 mod compatible_tests;
 mod jwt;
 mod key;
+mod make;
 mod verify;
 
 use std::fmt;
 
 use hmac::Mac;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use compatible::Compatible;
 pub use compatible::Signed;
 pub use jwt::{JwtError, JwtSigner};
 use key::{HmacSha256, SigningKind, hmac_over};
+pub use make::{MakeError, Shape, new_secret, public_half};
 pub use verify::{VerifyError, verify};
 
-use crate::domain::SignatureScheme;
+use crate::domain::{SignatureScheme, SigningSecret};
 
 /// The Standard Webhooks signature header.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
@@ -48,10 +53,10 @@ const MAX_KEY_BYTES: usize = 64;
 
 /// Whether these secrets make the signatures of this scheme, with keys as long as Standard Webhooks wants them. For a
 /// receiver that was written for another scheme, a text without prefix may be as short as it has always been.
-pub fn check(secrets: &[SecretString], scheme: &SignatureScheme) -> Result<(), SignError> {
+pub fn check(secrets: &[SigningSecret], scheme: &SignatureScheme) -> Result<(), SignError> {
     Signer::with_scheme(secrets, scheme)?;
     for (index, secret) in secrets.iter().enumerate() {
-        let text = secret.expose_secret();
+        let text = secret.text.expose_secret();
         let is_standard = matches!(scheme, SignatureScheme::Standard | SignatureScheme::Svix);
         let (bytes, longest) = match text.strip_prefix("whsec_") {
             Some(encoded) => (key::decode(encoded).map_or(0, |key| key.len()), MAX_KEY_BYTES),
@@ -117,9 +122,27 @@ pub enum SignError {
 
 /// A webhook's secrets, ready to sign. Its `Debug` tells only how many there are.
 pub struct Signer {
-    keys: Vec<SigningKind>,
+    keys: Vec<Timed<SigningKind>>,
     plain: Option<HmacSha256>,
     compatible: Option<Compatible>,
+}
+
+/// A key that may have an end. Where it has none, asking costs one comparison of numbers that are at hand.
+struct Timed<K> {
+    key: K,
+    /// Unix seconds from which on it does not sign.
+    until: i64,
+}
+
+impl<K> Timed<K> {
+    fn new(key: K, until: Option<Timestamp>) -> Self {
+        Self { key, until: until.map_or(i64::MAX, Timestamp::as_second) }
+    }
+
+    /// The key, unless its time is over.
+    fn at(&self, unix_seconds: i64) -> Option<&K> {
+        (unix_seconds < self.until).then_some(&self.key)
+    }
 }
 
 impl fmt::Debug for Signer {
@@ -129,20 +152,21 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Prepares the keys. No secrets make a signer that adds no headers.
+    /// Prepares keys without an end. No secrets make a signer that adds no headers.
     pub fn new(secrets: &[SecretString]) -> Result<Self, SignError> {
-        let keys = secrets
-            .iter()
-            .enumerate()
-            .map(|(index, secret)| SigningKind::parse(index, secret.expose_secret()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let plain = secrets.first().map(|first| key::hmac_key(first.expose_secret().as_bytes()));
-        Ok(Self { keys, plain, compatible: None })
+        let secrets: Vec<_> = secrets.iter().cloned().map(SigningSecret::from).collect();
+        Self::with_scheme(&secrets, &SignatureScheme::Standard)
     }
 
-    /// Prepares the keys of a webhook that signs as another sender does, too.
-    pub fn with_scheme(secrets: &[SecretString], scheme: &SignatureScheme) -> Result<Self, SignError> {
-        Ok(Self { compatible: Compatible::of(scheme, secrets)?, ..Self::new(secrets)? })
+    /// Prepares the keys of a webhook, which may sign as another sender does, too.
+    pub fn with_scheme(secrets: &[SigningSecret], scheme: &SignatureScheme) -> Result<Self, SignError> {
+        let key = |(index, secret): (usize, &SigningSecret)| {
+            let key = SigningKind::parse(index, secret.text.expose_secret())?;
+            Ok(Timed::new(key, secret.until))
+        };
+        let keys = secrets.iter().enumerate().map(key).collect::<Result<Vec<_>, _>>()?;
+        let plain = secrets.first().map(|first| key::hmac_key(first.text.expose_secret().as_bytes()));
+        Ok(Self { keys, plain, compatible: Compatible::of(scheme, secrets)? })
     }
 
     /// Adds every signature of one attempt. Fails where the event's type or the id cannot stand in a header.
@@ -168,7 +192,7 @@ impl Signer {
         let Some(plain) = &self.plain else { return Vec::new() };
         let head = format!("{id}.{unix_seconds}.");
         let mut entries = String::new();
-        for key in &self.keys {
+        for key in self.keys.iter().filter_map(|key| key.at(unix_seconds)) {
             if !entries.is_empty() {
                 entries.push(' ');
             }
@@ -217,6 +241,30 @@ mod tests {
         let headers = signer(&["key"]).unwrap().headers("id", 1, body);
         let expect = "sha256=f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8";
         assert_eq!(headers[1].1, expect);
+    }
+
+    #[test]
+    fn a_secret_signs_until_its_end_and_no_longer() {
+        let ends: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
+        let secrets =
+            [("a current secret of many bytes", None), ("an older secret of many bytes", Some(ends))];
+        let secrets = secrets.map(|(text, until)| SigningSecret { text: text.into(), until });
+        let entries = |scheme: &SignatureScheme, name: &str, mark: char, unix_seconds| {
+            let mut headers = HeaderMap::new();
+            let what = Signed { id: "dlv_1", event_type: "order.created", unix_seconds, body: BODY };
+            Signer::with_scheme(&secrets, scheme).unwrap().sign(&what, &mut headers).unwrap();
+            headers[name].to_str().unwrap().split(mark).count()
+        };
+        let (before, after) = (ends.as_second() - 1, ends.as_second());
+        for (at, expect) in [(before, 2), (after, 1), (after + 86_400, 1)] {
+            assert_eq!(entries(&SignatureScheme::Standard, "webhook-signature", ' ', at), expect, "{at}");
+            assert_eq!(entries(&SignatureScheme::Svix, "svix-signature", ' ', at), expect, "{at}");
+            // A timestamp, then a signature each.
+            assert_eq!(entries(&SignatureScheme::Stripe, "stripe-signature", ',', at), 1 + expect, "{at}");
+        }
+        let signer = Signer::with_scheme(&secrets, &SignatureScheme::Standard).unwrap();
+        let alone = Signer::new(&[secrets[0].text.clone()]).unwrap();
+        assert_eq!(signer.headers("dlv_1", after, BODY), alone.headers("dlv_1", after, BODY));
     }
 
     #[test]

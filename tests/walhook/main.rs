@@ -67,6 +67,8 @@ mod rebuild;
 #[cfg(test)]
 mod record;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod signatures;

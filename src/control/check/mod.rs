@@ -4,6 +4,7 @@
 //! | what is looked at | where |
 //! | --- | --- |
 //! | version, privileges, slot; in whose hands the server is | [`server`], [`managed`] |
+//! | secrets that the database holds as plain text | [`secrets`] |
 //! | settings that will hurt one day | [`settings`] |
 //! | the ledger's schema | here |
 //! | patterns, identities, the publications | [`tables`] |
@@ -19,6 +20,7 @@
 mod managed;
 mod moves;
 mod receivers;
+mod secrets;
 mod server;
 mod settings;
 mod strangers;
@@ -208,6 +210,9 @@ async fn ledger(config: &Config, places: &Places, report: &mut CheckReport) -> O
         let session = places.ledger.session("walhook check").await?;
         let look = places.ledger.look(&session.client).await?;
         let rows = if look.ready { Some(catalog::load(&session.client).await?) } else { None };
+        if look.ready {
+            report.findings.extend(secrets::secrets(config, &session).await?);
+        }
         Ok::<_, crate::ledger::LedgerError>((look, rows))
     };
     let schema = &config.database.schema;

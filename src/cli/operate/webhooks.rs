@@ -1,0 +1,131 @@
+//! `walhook webhooks rotate`, `walhook webhooks reveal`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use jiff::{Span, SpanRelativeTo};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+use super::super::print;
+use super::Here;
+use crate::control::ControlError;
+use crate::control::secrets::{reveal, rotate};
+use crate::ledger::audit::Actor;
+
+/// The longest overlap.
+const OVERLAP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct WebhooksArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Give a webhook of the database a new secret, shown this once; the one before it signs too for a while
+    #[command(after_help = "Example:\n  walhook webhooks rotate crm --overlap 7d")]
+    Rotate {
+        /// The webhook's name
+        webhook: String,
+        /// How long the secret before it goes on signing, such as 24h or 7d; 0s ends it at once
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = overlap)]
+        overlap: Duration,
+    },
+    /// Show what a webhook of the database signs with; that somebody asked is recorded in walhook.audit
+    #[command(after_help = "Example:\n  walhook webhooks reveal crm")]
+    Reveal {
+        /// The webhook's name
+        webhook: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn overlap(text: &str) -> Result<Duration, String> {
+    let span = text.parse::<Span>().ok().filter(|span| !span.is_negative());
+    let exact = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    let overlap =
+        exact.and_then(|exact| Duration::try_from(exact).ok()).filter(|exact| *exact <= OVERLAP_MAX);
+    overlap.ok_or_else(|| "expected a duration of at most a year, such as 24h or 7d".to_owned())
+}
+
+pub(super) async fn run(args: &WebhooksArgs, here: &Here) -> Result<ExitCode, ControlError> {
+    match &args.verb {
+        Verb::Rotate { webhook, overlap } => rotated(webhook, *overlap, here).await,
+        Verb::Reveal { webhook, json } => revealed(webhook, *json, here).await,
+    }
+}
+
+async fn rotated(webhook: &str, overlap: Duration, here: &Here) -> Result<ExitCode, ControlError> {
+    let acting = (&here.clock, &Actor::Command);
+    let made = rotate(&here.config, &here.places, webhook, overlap, acting).await?;
+    // The secret alone on standard output: it may go straight into a vault.
+    print::line(made.secret.expose_secret());
+    let webhook = print::plain(webhook);
+    if let Some(public) = &made.public {
+        print::note(&format!("its public half, for the receiver: {public}"));
+    }
+    print::note(&match made.until {
+        Some(until) => format!(
+            "{webhook} signs with it from now on, and until {until} with the one before it too, in webhook-signature; \
+             signatures in other headers are of the new one alone"
+        ),
+        None => format!("{webhook} signs with it from now on, and with the one before it no more"),
+    });
+    if made.signing > 2 {
+        print::note(&format!("{} secrets of {webhook} sign now", made.signing));
+    }
+    if made.dropped > 0 {
+        print::note(&format!(
+            "{} that would have ended soonest had to make room, and no longer sign",
+            made.dropped
+        ));
+    }
+    let shown = if made.is_encrypted { "" } else { " and stands in the database as plain text" };
+    print::note(&format!("it is not shown again{shown}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn revealed(webhook: &str, as_json: bool, here: &Here) -> Result<ExitCode, ControlError> {
+    let secrets = reveal(&here.config, &here.places, webhook, &Actor::Command).await?;
+    if as_json {
+        let entry = |secret: &crate::domain::SigningSecret| {
+            json!({
+                "secret": secret.text.expose_secret(), "until": secret.until.map(|until| until.to_string()),
+            })
+        };
+        let entries: Vec<_> = secrets.iter().map(entry).collect();
+        print::line(&json!({ "webhook": webhook, "secrets": entries }).to_string());
+    } else {
+        for secret in &secrets {
+            let until = secret.until.map(|until| format!("  until {until}")).unwrap_or_default();
+            print::line(&format!("{}{until}", print::plain(secret.text.expose_secret())));
+        }
+        if secrets.is_empty() {
+            print::note(&format!("{} has no secret: it signs nothing", print::plain(webhook)));
+        }
+    }
+    print::note("this is recorded in the ledger's table audit");
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlap_is_a_span_of_at_most_a_year() {
+        for (text, seconds) in
+            [("24h", 86_400), ("7d", 604_800), ("1d12h", 129_600), ("0s", 0), ("90m", 5400)]
+        {
+            assert_eq!(overlap(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in ["", "24", "-1h", "2y", "400d", "soon"] {
+            assert!(overlap(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! Secrets are replaced without downtime, encrypted where the database holds them, and shown by one command alone.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+use walhook::catalog::secrets_in;
+use walhook::clock::Clock;
+use walhook::domain::EncryptionKey;
+use walhook::sign::verify;
+
+use crate::support::{
+    Database, PATIENCE, Receiver, Request, Run, SECRET, Sidecar, beside_others, connect, eventually, refused,
+    run_once,
+};
+
+const OPEN: &str = "[security]\nallow_http = true\nallow_networks = [\"127.0.0.0/8\"]\n";
+/// Words that stand in secrets only.
+const CANARY: &str = "kanarienvogel";
+
+/// `[security]` with these keys, of 32 equal bytes each, by that byte in hexadecimal; the first encrypts.
+fn keyed(keys: &[&str]) -> String {
+    let keys: Vec<String> = keys.iter().map(|byte| format!("\"{}\"", byte.repeat(32))).collect();
+    format!("{OPEN}encryption_key = [{}]\n", keys.join(", "))
+}
+
+fn key(byte: u8) -> EncryptionKey {
+    EncryptionKey::new(Zeroizing::new([byte; 32]))
+}
+
+/// What a command answered: exit code, standard output, standard error.
+type Said = (Option<i32>, String, String);
+
+/// Runs a command by the sidecar's file.
+async fn walhook(sidecar: &Sidecar, arguments: &[&str]) -> Said {
+    let file = sidecar.file().display().to_string();
+    let output = run_once(&[arguments, &["--config", &file]].concat(), &[]).await;
+    let text = |bytes| String::from_utf8(bytes).expect("plain text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+async fn stored(database: &Database, name: &str, url: &str, secret: &str) {
+    let insert = "insert into walhook.webhooks (name, url, secret, events) values ($1, $2, $3, '{orders.*}')";
+    database.rows(insert, &[&name, &url, &secret]).await;
+}
+
+/// Whether a request verifies by this secret alone.
+fn verifies(request: &Request, secret: &str) -> bool {
+    let mut headers = http::HeaderMap::new();
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        let value = request.header(name).parse().expect("a value");
+        headers.insert(http::HeaderName::from_static(name), value);
+    }
+    let now = Clock::system().unix_seconds();
+    verify(&[SecretString::from(secret)], &headers, &request.body, now, PATIENCE).is_ok()
+}
+
+/// Inserts rows, ids from `first`, until one of them has come that is as wanted; gives all that came of them.
+async fn rows_until(
+    (database, receiver, path): (&Database, &Receiver, &str),
+    first: i64,
+    what: &str,
+    is_wanted: impl Fn(&Request) -> bool,
+) -> Vec<Request> {
+    let mut next = first;
+    let of_ours = |request: &Request| request.column("id").as_i64() >= Some(first);
+    eventually(what, PATIENCE, async || {
+        database.execute(&format!("insert into orders values ({next}, 'paid', 1, null)")).await;
+        next += 1;
+        receiver.requests(path).iter().any(|request| of_ours(request) && is_wanted(request))
+    })
+    .await;
+    receiver.requests(path).into_iter().filter(of_ours).collect()
+}
+
+#[tokio::test]
+async fn a_rotated_secret_signs_beside_the_one_before_it_until_the_overlap_is_over() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let sidecar = Sidecar::start(&database, Run::with(OPEN)).await;
+    let ours = (&database, &receiver, "/crm");
+    stored(&database, "crm", &receiver.url("/crm"), SECRET).await;
+    rows_until(ours, 1, "a delivery by the first secret", |request| verifies(request, SECRET)).await;
+
+    let (code, out, err) = walhook(&sidecar, &["webhooks", "rotate", "crm", "--overlap", "4s"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let new = out.trim().to_owned();
+    assert!(new.starts_with("whsec_") && new != SECRET && !err.contains(&new), "{err}");
+    assert!(err.contains("stands in the database as plain text"), "{err}");
+    let column = database.text("select secret from walhook.webhooks").await;
+    let entries: Value = serde_json::from_str(&column).expect("a list");
+    assert_eq!((&entries[0], &entries[1]["secret"]), (&json!(new), &json!(SECRET)));
+    let until: Timestamp = entries[1]["until"].as_str().expect("an end").parse().expect("a time");
+    let theirs = Webhook::new(&new).expect("a secret that other libraries take");
+
+    // It is looked at when it is signed: nobody touches the row in between.
+    let came = rows_until(ours, 1000, "a delivery after the end", |request| {
+        verifies(request, &new) && !verifies(request, SECRET)
+    })
+    .await;
+    let mut signed_by_both = 0;
+    for request in came.iter().filter(|request| verifies(request, &new)) {
+        let at: i64 = request.header("webhook-timestamp").parse().expect("seconds");
+        let entries = if at < until.as_second() { 2 } else { 1 };
+        assert_eq!(request.header("webhook-signature").split(' ').count(), entries, "{at} of {until}");
+        assert_eq!(verifies(request, SECRET), entries == 2);
+        signed_by_both += u32::from(entries == 2);
+        let mut headers = http::HeaderMap::new();
+        for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+            headers
+                .insert(http::HeaderName::from_static(name), request.header(name).parse().expect("a value"));
+        }
+        theirs.verify(&request.body, &headers).expect("it verifies with other people's library");
+    }
+    let total = came.len();
+    assert!(signed_by_both > 0, "none of {total} came while both signed, or the change was too slow");
+
+    // The next one drops what has ended; a key pair is followed by one.
+    let (code, out, err) = walhook(&sidecar, &["webhooks", "rotate", "crm"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let entries: Value =
+        serde_json::from_str(&database.text("select secret from walhook.webhooks").await).expect("a list");
+    assert_eq!(entries.as_array().map(Vec::len), Some(2));
+    assert_eq!((&entries[0], &entries[1]["secret"]), (&json!(out.trim()), &json!(new)));
+    let acts = database
+        .rows(
+            "select actor_kind, actor = session_user, action, object, detail::text from walhook.audit order by id",
+            &[],
+        )
+        .await;
+    assert_eq!(acts.len(), 2);
+    for act in &acts {
+        let words: (&str, bool, &str, &str) = (act.get(0), act.get(1), act.get(2), act.get(3));
+        assert_eq!(words, ("command", true, "webhook.rotate", "crm"));
+        let detail: &str = act.get(4);
+        assert!(!detail.contains("whsec_"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_of_the_file_ends_when_the_file_says() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let new = "whsec_bmV3ZXIgc2VjcmV0IG9mIDI0IGJ5dGVzIQ==";
+    let webhook = |name: &str, until: &str| {
+        let url = receiver.url(&format!("/{name}"));
+        format!(
+            "[[webhooks]]\nname = \"{name}\"\nurl = \"{url}\"\nevents = [\"orders.*\"]\n\
+             secret = [\"{new}\", {{ env = \"OLD_SECRET\", until = \"{until}\" }}]\n"
+        )
+    };
+    let toml = webhook("over", "2026-01-01T00:00:00Z") + &webhook("open", "2999-01-01T00:00:00Z");
+    let mut run = Run::with(toml);
+    run.environment.push(("OLD_SECRET".to_owned(), SECRET.to_owned()));
+    let _sidecar = Sidecar::start(&database, run).await;
+    database.execute("insert into orders values (1, 'paid', 1, null)").await;
+    for (path, old) in [("/over", false), ("/open", true)] {
+        let request = receiver.expect(path, 1).await.remove(0);
+        assert!(verifies(&request, new), "{path}");
+        assert_eq!(verifies(&request, SECRET), old, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_pair_is_followed_by_a_key_pair_and_an_overlap_of_nothing_ends_at_once() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let sidecar = Sidecar::start(&database, Run::with(OPEN)).await;
+    let (code, out, _) = walhook(&sidecar, &["secrets", "new", "--ed25519"]).await;
+    let pair: Vec<&str> = out.lines().collect();
+    assert_eq!((code, pair.len()), (Some(0), 2));
+    stored(&database, "crm", &receiver.url("/crm"), pair[0]).await;
+    let ours = (&database, &receiver, "/crm");
+    rows_until(ours, 1, "a delivery by the pair", |request| verifies(request, pair[1])).await;
+
+    let (code, out, err) = walhook(&sidecar, &["webhooks", "rotate", "crm", "--overlap", "0s"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let public = err.split_whitespace().find(|word| word.starts_with("whpk_")).expect("the public half");
+    assert!(out.starts_with("whsk_"));
+    assert_eq!(database.text("select secret from walhook.webhooks").await, out.trim());
+    rows_until(ours, 1000, "a delivery by the new pair", |request| verifies(request, public)).await;
+    let last = receiver.requests("/crm").pop().expect("a delivery");
+    assert!(!verifies(&last, pair[1]));
+}
+
+#[tokio::test]
+async fn new_secrets_need_neither_file_nor_database() {
+    let output = run_once(&["secrets", "new"], &[]).await;
+    let secret = String::from_utf8(output.stdout).expect("plain text");
+    assert_eq!(output.status.code(), Some(0));
+    Webhook::new(secret.trim()).expect("a secret that other libraries take");
+    let again = run_once(&["secrets", "new"], &[]).await;
+    assert_ne!(secret.into_bytes(), again.stdout);
+}
+
+#[tokio::test]
+async fn what_cannot_be_rotated_revealed_or_encrypted_is_refused_with_the_remedy() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let run = Run::with(OPEN).webhook("file", &receiver.url("/file"), "events = [\"orders.*\"]");
+    let sidecar = Sidecar::start(&database, run).await;
+    stored(&database, "partner", &receiver.url("/partner"), SECRET).await;
+    for (arguments, parts) in [
+        (
+            vec!["webhooks", "rotate", "file"],
+            vec!["webhook \"file\" is declared in", "walhook.toml", "`walhook secrets new`", "until = "],
+        ),
+        (
+            vec!["webhooks", "reveal", "file"],
+            vec!["webhook \"file\" is declared in", "Read it where the file"],
+        ),
+        (vec!["webhooks", "rotate", "partnr"], vec!["there is no webhook \"partnr\"", "\"partner\""]),
+        (vec!["webhooks", "reveal", "partnr"], vec!["there is no webhook \"partnr\"", "\"partner\""]),
+        (vec!["secrets", "encrypt"], vec!["security.encryption_key is not set", "openssl rand -base64 32"]),
+    ] {
+        let (code, out, err) = walhook(&sidecar, &arguments).await;
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}");
+        for part in parts {
+            assert!(err.contains(part), "{arguments:?}: nothing about `{part}` in\n{err}");
+        }
+        assert!(!err.contains(SECRET), "{err}");
+    }
+    let (code, _, err) = walhook(&sidecar, &["webhooks", "rotate", "partner", "--overlap", "soon"]).await;
+    assert_eq!(code, Some(2), "{err}");
+    assert_eq!(database.number("select count(*) from walhook.audit").await, 0);
+    assert_eq!(database.text("select secret from walhook.webhooks").await, SECRET);
+
+    let file = |rest: &str| format!("[database]\nurl = \"postgres://127.0.0.1:1/app\"\n{rest}");
+    let (code, said) = refused(&file("[security]\nencryption_key = \"kanarienvogel\"\n")).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("security.encryption_key: a key is 32 bytes in base64 or hexadecimal"), "{said}");
+    assert!(!said.contains(CANARY), "{said}");
+}
+
+#[tokio::test]
+async fn secrets_in_the_database_are_encrypted_in_place_and_go_on_working() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let mut sidecar = Sidecar::start(&database, Run::with(keyed(&["11"])).expecting("cannot be used")).await;
+    let text = |column: &'static str| {
+        format!("select concat_ws(' ', {column}) from walhook.webhooks where name = 'crm'")
+    };
+    let insert = "insert into walhook.webhooks (name, url, secret, events, auth, headers) values
+        ('crm', $1, $2, '{orders.*}', $3, $4)";
+    let auth = json!({ "kind": "bearer", "token": format!("{CANARY}-token") });
+    let headers = json!({ "x-tenant": format!("{CANARY}-tenant") });
+    database.rows(insert, &[&receiver.url("/crm"), &SECRET, &auth, &headers]).await;
+    stored(&database, "other", &receiver.url("/other"), SECRET).await;
+
+    let (_, out, _) = walhook(&sidecar, &["secrets", "status"]).await;
+    assert!(out.contains("of 2 webhooks with secrets 0 are encrypted"), "{out}");
+    let (_, out, _) = walhook(&sidecar, &["check"]).await;
+    assert!(out.contains("as plain text in the database, or under an older key: crm, other"), "{out}");
+    let (code, out, err) = walhook(&sidecar, &["secrets", "encrypt"]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "2 webhooks' secrets are encrypted\n"), "{err}");
+    let all = database.text(&text("secret, auth, headers")).await;
+    assert!(!all.contains(CANARY) && !all.contains("whsec_"), "{all}");
+    assert_eq!(all.matches(&format!("whenc_v1.{}.", key(0x11).id())).count(), 3, "{all}");
+    let acted = database.text("select action || ' ' || detail::text from walhook.audit").await;
+    assert!(acted.starts_with("secrets.encrypt {") && acted.contains("[\"crm\", \"other\"]"), "{acted}");
+
+    // The same receivers get the same signatures and headers.
+    let is_whole = |request: &Request| {
+        verifies(request, SECRET)
+            && request.header("authorization") == format!("Bearer {CANARY}-token")
+            && request.header("x-tenant") == format!("{CANARY}-tenant")
+    };
+    let came = rows_until((&database, &receiver, "/crm"), 1, "a delivery", is_whole).await;
+    assert!(came.iter().all(is_whole));
+    let (code, out, _) = walhook(&sidecar, &["secrets", "encrypt"]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "nothing was to be encrypted\n"));
+    assert_eq!(database.text(&text("secret, auth, headers")).await, all, "it was left alone");
+
+    // Another key comes before it: the running instance takes it by a hangup.
+    sidecar.write_file(&database, &keyed(&["22", "11"]));
+    sidecar.signal("HUP").await;
+    sidecar.logged("the configuration was read again").await;
+    let (_, out, _) = walhook(&sidecar, &["secrets", "status", "--json"]).await;
+    let status: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(status["keys"], json!([key(0x22).id().to_string(), key(0x11).id().to_string()]));
+    let older = json!({ "name": "crm", "columns": { "auth": "older_key", "headers": "older_key", "secret": "older_key" } });
+    assert_eq!(status["webhooks"][0], older);
+    let (code, out, err) = walhook(&sidecar, &["webhooks", "rotate", "crm"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let new = out.trim().to_owned();
+    assert!(!err.contains("plain text"), "{err}");
+    let came = rows_until((&database, &receiver, "/crm"), 1000, "one by the new secret", |request| {
+        verifies(request, &new)
+    })
+    .await;
+    assert!(came.iter().all(|request| verifies(request, SECRET) && is_whole(request)));
+    let (code, out, err) = walhook(&sidecar, &["secrets", "encrypt"]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "2 webhooks' secrets are encrypted\n"), "{err}");
+    let (_, out, _) = walhook(&sidecar, &["secrets", "status"]).await;
+    assert!(out.contains("of 2 webhooks with secrets 2 are encrypted"), "{out}");
+    let (_, out, _) = walhook(&sidecar, &["check"]).await;
+    assert!(!out.contains("or under an older key"), "{out}");
+    let column = database.text(&text("secret")).await;
+    let signing = secrets_in("crm", &column, &[key(0x22)]).expect("it opens").expect("secrets");
+    let signing: Vec<&str> = signing.iter().map(|secret| secret.text.expose_secret()).collect();
+    assert_eq!(signing, [new.as_str(), SECRET]);
+
+    // The old key is not needed any more.
+    sidecar.next_run(|run| Run { toml: keyed(&["22"]), ..run });
+    sidecar.write_own_file(&database);
+    sidecar.restart().await;
+    let came = rows_until((&database, &receiver, "/crm"), 2000, "one without the old key", is_whole).await;
+    assert!(came.iter().all(|request| verifies(request, &new)));
+    assert!(!sidecar.log_text().contains("cannot be used"), "{}", sidecar.log_text());
+}
+
+#[tokio::test]
+async fn what_does_not_open_sets_its_webhook_aside_and_no_other() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let run = Run::with(keyed(&["11"])).expecting("a webhook of the database cannot be used");
+    let sidecar = Sidecar::start(&database, run).await;
+    for name in ["fine", "moved", "bent", "foreign"] {
+        stored(&database, name, &receiver.url(&format!("/{name}")), SECRET).await;
+    }
+    let (code, _, err) = walhook(&sidecar, &["secrets", "encrypt"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let foreign = walhook::seal::Home { webhook: "foreign", column: "secret" };
+    let foreign = walhook::seal::seal(&key(0x33), foreign, SECRET).expect("sealed");
+    database
+        .execute(&format!(
+            "update walhook.webhooks set secret = (select secret from walhook.webhooks where name = 'fine') where name = 'moved';
+             update walhook.webhooks set secret = overlay(secret placing 'AAAA' from 30) where name = 'bent';
+             update walhook.webhooks set secret = '{foreign}' where name = 'foreign'"
+        ))
+        .await;
+    let mut seen = HashMap::new();
+    for name in ["moved", "bent", "foreign"] {
+        let line = sidecar.logged(&format!("row \\\"{name}\\\" of walhook.webhooks: secret: ")).await;
+        assert_eq!(line["fields"]["webhook"], json!(name));
+        seen.insert(name, line["fields"]["reason"].as_str().expect("a reason").to_owned());
+    }
+    for name in ["moved", "bent"] {
+        assert!(
+            seen[name].contains("it was encrypted for another webhook or column, or was changed since"),
+            "{seen:?}"
+        );
+    }
+    let unknown = format!("it is encrypted with key {}, which is not among those of", key(0x33).id());
+    assert!(seen["foreign"].contains(&unknown), "{seen:?}");
+    rows_until((&database, &receiver, "/fine"), 1, "the other webhook goes on", |request| {
+        verifies(request, SECRET)
+    })
+    .await;
+
+    let (_, out, _) = walhook(&sidecar, &["secrets", "status"]).await;
+    assert!(
+        out.contains("of 4 webhooks with secrets 1 are encrypted") && out.contains("unreadable"),
+        "{out}"
+    );
+    let (code, _, err) = walhook(&sidecar, &["secrets", "encrypt"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("foreign is as it was: secret: it is encrypted with key"), "{err}");
+    for verb in ["rotate", "reveal"] {
+        let (code, out, err) = walhook(&sidecar, &["webhooks", verb, "moved"]).await;
+        assert_eq!((code, out.as_str()), (Some(1), ""));
+        assert!(err.contains("webhook \"moved\" cannot be used") && err.contains("plain text"), "{err}");
+    }
+    // Plain text heals it.
+    database.execute(&format!("update walhook.webhooks set secret = '{SECRET}' where name = 'moved'")).await;
+    rows_until((&database, &receiver, "/moved"), 1000, "it is back", |request| verifies(request, SECRET))
+        .await;
+}
+
+#[tokio::test]
+async fn encrypting_undoes_nothing_that_others_write_meanwhile() {
+    const ROWS: usize = 250;
+    let _turn = beside_others().await;
+    let database = Database::with_orders().await;
+    let sidecar = Sidecar::start(&database, Run::with(keyed(&["11"])).expecting("cannot be used")).await;
+    let insert = format!(
+        "insert into walhook.webhooks (name, url, secret, events)
+         select 'w' || lpad(n::text, 4, '0'), 'https://192.0.2.1/', 'a plain secret of many bytes, ' || n, '{{orders.*}}'
+         from generate_series(1, {ROWS}) n"
+    );
+    database.execute(&insert).await;
+    let writer = connect(&database.url).await.expect("a connection");
+    let writing = async {
+        let mut last = HashMap::new();
+        for turn in 0..400_usize {
+            let name = format!("w{:04}", (turn * 37) % ROWS + 1);
+            let secret = format!("a later secret of many bytes, {turn}");
+            let update = "update walhook.webhooks set secret = $2 where name = $1";
+            writer.execute(update, &[&name, &secret]).await.expect("an update that nobody stops");
+            last.insert(name, secret);
+        }
+        last
+    };
+    let encrypting = async {
+        let mut codes = Vec::new();
+        for _ in 0..3 {
+            codes.push(walhook(&sidecar, &["secrets", "encrypt"]).await.0);
+        }
+        codes
+    };
+    let (last, codes) = tokio::join!(writing, encrypting);
+    assert!(codes.iter().all(Option::is_some), "{codes:?}");
+    let (code, _, err) = walhook(&sidecar, &["secrets", "encrypt"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let rows = database.rows("select name, secret from walhook.webhooks order by name", &[]).await;
+    assert_eq!(rows.len(), ROWS);
+    for (index, row) in rows.iter().enumerate() {
+        let (name, column): (&str, &str) = (row.get(0), row.get(1));
+        assert!(column.starts_with("whenc_v1."), "{name} is plain");
+        let first = format!("a plain secret of many bytes, {}", index + 1);
+        let expect = last.get(name).unwrap_or(&first);
+        let held = secrets_in(name, column, &[key(0x11)]).expect("it opens").expect("a secret");
+        assert_eq!(held[0].text.expose_secret(), expect, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_stored_secret_is_shown_by_reveal_alone_and_on_the_record() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let sidecar = Sidecar::start(&database, Run::with(keyed(&["11"]))).await;
+    let until = "2999-01-01T00:00:00Z";
+    let secrets =
+        format!("[\"{SECRET}\", {{\"secret\": \"{CANARY} of many more bytes\", \"until\": \"{until}\"}}]");
+    stored(&database, "crm", &receiver.url("/crm"), &secrets).await;
+    for encrypted in [false, true] {
+        if encrypted {
+            let (code, _, err) = walhook(&sidecar, &["secrets", "encrypt"]).await;
+            assert_eq!(code, Some(0), "{err}");
+        }
+        for arguments in [
+            &["status"][..],
+            &["status", "--json"],
+            &["check"],
+            &["check", "--json"],
+            &["secrets", "status", "--json"],
+            &["secrets", "encrypt"],
+        ] {
+            let (_, out, err) = walhook(&sidecar, arguments).await;
+            assert!(!out.contains(SECRET) && !out.contains(CANARY), "{arguments:?}: {out}");
+            assert!(!err.contains(SECRET) && !err.contains(CANARY), "{arguments:?}: {err}");
+        }
+        let before =
+            database.number("select count(*) from walhook.audit where action = 'webhook.reveal'").await;
+        let (code, out, _) = walhook(&sidecar, &["webhooks", "reveal", "crm"]).await;
+        assert_eq!(code, Some(0));
+        assert_eq!(out, format!("{SECRET}\n{CANARY} of many more bytes  until {until}\n"));
+        let (_, out, _) = walhook(&sidecar, &["webhooks", "reveal", "crm", "--json"]).await;
+        let shown: Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(shown["secrets"][0], json!({ "secret": SECRET, "until": null }));
+        let after =
+            database.number("select count(*) from walhook.audit where action = 'webhook.reveal'").await;
+        assert_eq!(after, before + 2);
+    }
+    let acts = database.text("select string_agg(a::text, ' ') from walhook.audit a").await;
+    assert!(!acts.contains("whsec_") && !acts.contains(CANARY), "{acts}");
+
+    // Where it cannot be recorded, nothing is shown and nothing is changed.
+    let column = database.text("select secret from walhook.webhooks").await;
+    database.execute("alter table walhook.audit add constraint closed check (action = '') not valid").await;
+    for verb in ["reveal", "rotate"] {
+        let (code, out, err) = walhook(&sidecar, &["webhooks", verb, "crm"]).await;
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert!(err.contains("recording who did what"), "{err}");
+    }
+    assert_eq!(database.text("select secret from walhook.webhooks").await, column);
+}
+
+#[tokio::test]
+async fn i12_neither_the_most_verbose_log_nor_the_servers_refusal_tells_a_secret() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let keys = keyed(&["11"]);
+    let mut run = Run::with(&keys).expecting("cannot be used");
+    run.environment.push(("WALHOOK_LOG".to_owned(), "trace,tokio_postgres::query=trace".to_owned()));
+    let mut sidecar = Sidecar::start(&database, run).await;
+    let secret = format!("{CANARY}, and more of it");
+    stored(&database, "crm", &receiver.url("/crm"), &secret).await;
+    stored(&database, "short", &receiver.url("/short"), CANARY).await;
+    stored(
+        &database,
+        "bent",
+        &receiver.url("/bent"),
+        &format!("[\"{secret}\", {{\"secret\": \"{CANARY}\", \"until\": \"soon\"}}]"),
+    )
+    .await;
+    let is_ours = |request: &Request| verifies(request, &secret);
+    rows_until((&database, &receiver, "/crm"), 1, "a plain one", is_ours).await;
+    let (code, _, err) = walhook(&sidecar, &["secrets", "encrypt"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    rows_until((&database, &receiver, "/crm"), 1000, "an encrypted one", is_ours).await;
+    sidecar.logged("secret 0 makes a key of").await;
+
+    // A server tells the whole row where it refuses one.
+    let strict = "alter table walhook.webhooks add constraint strict check (secret not like '[%') not valid";
+    database.execute(strict).await;
+    sidecar.write_file(&database, OPEN);
+    database.execute(&format!("update walhook.webhooks set secret = '{secret}' where name = 'crm'")).await;
+    let verbose = [("WALHOOK_LOG", "trace,tokio_postgres::query=trace")];
+    let file = sidecar.file().display().to_string();
+    let output = run_once(&["webhooks", "rotate", "crm", "--config", &file], &verbose).await;
+    let err = String::from_utf8(output.stderr).expect("plain text");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
+    assert!(err.contains("writing a webhook's secret") && err.contains("violates check constraint"), "{err}");
+    assert!(!err.contains(CANARY) && !err.contains("whsec_"), "{err}");
+
+    assert_eq!(sidecar.terminate().await, Some(0));
+    let log = sidecar.log_text();
+    assert!(log.contains("TRACE"), "it was verbose");
+    for told in [CANARY, &hex::encode(CANARY), &"11".repeat(32), &"17, ".repeat(8)] {
+        assert!(!log.contains(told), "`{told}` in the log");
+    }
+}
