@@ -31,6 +31,8 @@ pub enum Operation {
     Test,
     /// The table has another shape than before.
     Schema,
+    /// Something about the machinery itself.
+    Notice,
 }
 
 impl Operation {
@@ -45,13 +47,14 @@ impl Operation {
             Self::Message => "message",
             Self::Test => "test",
             Self::Schema => "schema",
+            Self::Notice => "notice",
         }
     }
 
     /// The operation of a word as [`Operation::as_str`] writes it; anything else reads as `test`.
     pub fn from_word(word: &str) -> Self {
         let rows = [Self::Insert, Self::Update, Self::Delete, Self::Truncate, Self::Snapshot];
-        let mut all = rows.into_iter().chain([Self::Message, Self::Schema]);
+        let mut all = rows.into_iter().chain([Self::Message, Self::Schema, Self::Notice]);
         all.find(|o| o.as_str() == word).unwrap_or(Self::Test)
     }
 
@@ -64,6 +67,7 @@ impl Operation {
             Self::Truncate => "truncated",
             Self::Message => "message",
             Self::Schema => "schema_changed",
+            Self::Notice => "notice",
         }
     }
 }

@@ -122,6 +122,14 @@ impl DeliveryId {
         Self(stem("dlv_", &Place { origin, commit: next, sequence: 0 }).into())
     }
 
+    /// Where the ids of changes begin. Those of tests and notices, which no log told, are in generation zero.
+    pub const FIRST_OF_LOGS: &'static str = "dlv_0001";
+
+    /// Whether a change made it; else it is a test or a notice.
+    pub fn is_of_a_log(&self) -> bool {
+        self.as_str() >= Self::FIRST_OF_LOGS
+    }
+
     /// An id as read back from the ledger.
     pub fn from_ledger(text: &str) -> Self {
         Self(text.into())
@@ -187,6 +195,12 @@ mod tests {
         }
         assert_ne!(DeliveryId::of(&here, OF_SHAPE, "a"), DeliveryId::of(&here, OF_SHAPE, "b"));
         assert!(EventId::of(&here, OF_SHAPE) < EventId::of(&here, ""));
+    }
+
+    #[test]
+    fn what_no_log_told_has_its_ids_before_all_others() {
+        assert!(!DeliveryId::of(&place(0, u64::MAX, 9), "webhook.failing crm", "ops").is_of_a_log());
+        assert!(DeliveryId::of(&place(1, 0, 1), "", "ops").is_of_a_log());
     }
 
     #[test]

@@ -86,9 +86,9 @@ impl<'a> Facts<'a> {
         Self { context }
     }
 
-    /// Those of conditions on a logical message: its payload is `record`, and there is nothing else. JSON that no
+    /// Those of conditions on a logical message or a notice: its payload is `record`, and there is nothing else. JSON that no
     /// value can hold (a lone surrogate) is its text.
-    pub(super) fn of_message(event_type: &'a str, record: &'a [u8]) -> Self {
+    pub(super) fn of_message(operation: Operation, event_type: &'a str, record: &'a [u8]) -> Self {
         let mut context = Context::with_env(LANGUAGE.clone());
         let record: Boxed<'a> = match serde_json::from_slice(record) {
             Ok(value) => of_json(value),
@@ -97,7 +97,7 @@ impl<'a> Facts<'a> {
         context.add_variable_as_val("record", record);
         context.add_variable_as_val("old", Box::new(CelNull));
         context.add_variable_as_val("changed", Box::new(CelNull));
-        let named = [("operation", Operation::Message.as_str()), ("schema", ""), ("table", "")];
+        let named = [("operation", operation.as_str()), ("schema", ""), ("table", "")];
         for (name, text) in named {
             context.add_variable_as_val(name, Box::new(CelString::from(text)));
         }

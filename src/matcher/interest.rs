@@ -154,7 +154,7 @@ impl Interest {
             Operation::Delete => Some(&self.deleted),
             Operation::Truncate => Some(&self.truncated),
             Operation::Schema => Some(&self.reshaped),
-            Operation::Message => None,
+            Operation::Message | Operation::Notice => None,
         }
     }
 

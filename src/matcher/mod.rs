@@ -34,7 +34,7 @@ pub use condition::{Condition, ConditionError};
 pub use interest::{ConditionFailure, Interest, Owed, Owing};
 use interest::{Subscriber, Wanted};
 pub use message::MessageInterest;
-pub use pattern::pattern_matches;
+pub use pattern::{names_notice, pattern_matches};
 
 /// The operations that make events by themselves.
 const OPERATIONS: [Operation; 4] =
@@ -207,7 +207,7 @@ impl Matcher {
                 Operation::Update => &mut wants.update,
                 Operation::Delete => &mut wants.delete,
                 Operation::Truncate => &mut wants.truncate,
-                Operation::Snapshot | Operation::Message | Operation::Test => continue,
+                Operation::Snapshot | Operation::Message | Operation::Test | Operation::Notice => continue,
             };
             let starred = || self.starred.iter().filter(|(p, _)| pattern_matches(p, &candidate.event_type));
             let exact = self.exact.contains_key(&*candidate.event_type);
@@ -259,8 +259,12 @@ impl Matcher {
     }
 
     fn subscribers(&self, event_type: &str) -> Vec<Subscriber> {
+        self.with_filters(self.subscribers_of(event_type))
+    }
+
+    fn with_filters(&self, webhooks: Vec<usize>) -> Vec<Subscriber> {
         let filter = |webhook: &usize| self.filters.get(*webhook).cloned().flatten();
         let with_filter = |webhook| Subscriber { filter: filter(&webhook), webhook };
-        self.subscribers_of(event_type).into_iter().map(with_filter).collect()
+        webhooks.into_iter().map(with_filter).collect()
     }
 }

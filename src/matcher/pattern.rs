@@ -2,6 +2,11 @@
 //!
 //! Types that end in `.schema_changed` must be asked for by that word: `*` or `orders.*` means rows, and who has asked for
 //! rows shall not one day be sent something else.
+//!
+//! Notices, too, must be asked for: by their whole type, or by a star behind the word they begin with (`webhook.*`,
+//! `delivery.*`, `source.*`). No other star stands for one.
+
+use crate::domain::Notice;
 
 /// How the types end that no star stands for.
 const BY_NAME_ONLY: &str = ".schema_changed";
@@ -9,6 +14,11 @@ const BY_NAME_ONLY: &str = ".schema_changed";
 /// Whether `pattern` matches the whole of `text`.
 pub fn pattern_matches(pattern: &str, text: &str) -> bool {
     fits(pattern, text) && (!text.ends_with(BY_NAME_ONLY) || names_shapes(pattern))
+}
+
+/// Whether a pattern asks for a notice.
+pub fn names_notice(pattern: &str, notice: Notice) -> bool {
+    pattern.starts_with(notice.family()) && fits(pattern, notice.event_type())
 }
 
 /// Whether a pattern asks for changes of tables' shapes.
@@ -77,6 +87,22 @@ mod tests {
             check(asked, true);
         }
         assert!(!pattern_matches("*.schema_changed", "orders.updated"));
+    }
+
+    #[test]
+    fn a_notice_is_asked_for_by_its_type_or_by_the_word_it_begins_with() {
+        let check = |pattern: &str, expect: &[&str]| {
+            let asked: Vec<_> = Notice::ALL.into_iter().filter(|n| names_notice(pattern, *n)).collect();
+            assert_eq!(asked.iter().map(|n| n.event_type()).collect::<Vec<_>>(), expect, "{pattern}");
+        };
+        for not_asked in ["*", "*.failed", "web*", "webhook*", "*.*", "deliver*.failed", "webhooks.*", ""] {
+            check(not_asked, &[]);
+        }
+        check("webhook.*", &["webhook.failing", "webhook.disabled", "webhook.recovered"]);
+        check("webhook.failing", &["webhook.failing"]);
+        check("delivery.*", &["delivery.failed"]);
+        check("source.*", &["source.lagging", "source.recovered", "source.gap"]);
+        check("source.*g*", &["source.lagging", "source.gap"]);
     }
 
     proptest! {

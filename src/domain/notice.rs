@@ -1,0 +1,87 @@
+//! Notices: events about the machinery itself. No change makes them; they tell of what stands in the ledger.
+
+use std::fmt;
+
+/// What a notice tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Notice {
+    /// A webhook's circuit breaker has opened.
+    WebhookFailing,
+    /// A webhook has been disabled: by hand, by 410, or after nothing but failures.
+    WebhookDisabled,
+    /// A webhook that was failing or disabled is sent to again.
+    WebhookRecovered,
+    /// Deliveries of a webhook were given up.
+    DeliveryFailed,
+    /// The log waits longer than it should.
+    SourceLagging,
+    /// It does no more.
+    SourceRecovered,
+    /// Log was lost before it could be read.
+    SourceGap,
+}
+
+impl Notice {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::WebhookFailing,
+        Self::WebhookDisabled,
+        Self::WebhookRecovered,
+        Self::DeliveryFailed,
+        Self::SourceLagging,
+        Self::SourceRecovered,
+        Self::SourceGap,
+    ];
+
+    /// The event's type.
+    pub fn event_type(self) -> &'static str {
+        match self {
+            Self::WebhookFailing => "webhook.failing",
+            Self::WebhookDisabled => "webhook.disabled",
+            Self::WebhookRecovered => "webhook.recovered",
+            Self::DeliveryFailed => "delivery.failed",
+            Self::SourceLagging => "source.lagging",
+            Self::SourceRecovered => "source.recovered",
+            Self::SourceGap => "source.gap",
+        }
+    }
+
+    /// The notice of an event type, where it is one.
+    pub fn of_type(event_type: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|notice| notice.event_type() == event_type)
+    }
+
+    /// What kind of thing it is about: `webhook.`, `delivery.` or `source.`, with the dot.
+    pub fn family(self) -> &'static str {
+        match self {
+            Self::WebhookFailing | Self::WebhookDisabled | Self::WebhookRecovered => "webhook.",
+            Self::DeliveryFailed => "delivery.",
+            Self::SourceLagging | Self::SourceRecovered | Self::SourceGap => "source.",
+        }
+    }
+
+    /// Whether it tells that something is over.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::WebhookRecovered | Self::SourceRecovered)
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.event_type())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notices_type_begins_with_its_family_and_leads_back_to_it() {
+        for notice in Notice::ALL {
+            assert!(notice.event_type().starts_with(notice.family()), "{notice}");
+            assert_eq!(Notice::of_type(notice.event_type()), Some(notice));
+        }
+        assert_eq!(Notice::of_type("orders.created"), None);
+    }
+}
