@@ -79,6 +79,12 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("walhook_ledger_rows_total", Kind::Counter, "Rows written to the ledger"),
     ("walhook_backfills_open", Kind::Gauge, "Backfills that are to be done"),
     ("walhook_backfills_deliveries_total", Kind::Counter, "Deliveries that backfills made of existing rows"),
+    ("walhook_notices_total", Kind::Counter, "Deliveries that tell about walhook itself"),
+    (
+        "walhook_notices_left_out_total",
+        Kind::Counter,
+        "Notices that a webhook was not told because too many wait for it",
+    ),
     ("walhook_memory_young_bytes", Kind::Gauge, "Memory taken by deliveries that are not in the ledger yet"),
 ];
 

@@ -13,6 +13,8 @@ use super::{
 };
 use crate::backfill::{Backfills, Pages};
 use crate::catalog::Rows;
+use crate::chores::lag::{Lag, Thresholds};
+use crate::chores::notices::Notices;
 use crate::chores::standing::Standing;
 use crate::chores::{self, upkeep};
 use crate::clock::Clock;
@@ -227,7 +229,7 @@ impl Body {
         let rows = Rows { version: 0, ..rows };
         let states = Arc::new(rows.states.clone());
         let (published, catalog) = watch::channel(Published { snapshot, states });
-        let (pokes_in, pokes) = watch::channel(0);
+        let ((pokes_in, pokes), (news_in, news)) = (watch::channel(0), watch::channel(0));
         let workers =
             Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
         let flow = Flow {
@@ -238,6 +240,7 @@ impl Body {
             health,
             open_at_start,
             ill,
+            news: news_in,
             recovery,
             drained,
             end,
@@ -252,7 +255,7 @@ impl Body {
         let watcher = Watcher { ledger, config: config_out, published, before, pokes: pokes_in.clone() };
         tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
         workers.chores(upkeep, &catalog, pokes_in, &tasks);
-        workers.look(gaps, &tasks);
+        workers.look(gaps, catalog, news, &tasks);
         Ok(())
     }
 }
@@ -273,6 +276,7 @@ struct Flow {
     health: watch::Sender<Health>,
     open_at_start: HashSet<Arc<str>>,
     ill: HashMap<Arc<str>, health::Health>,
+    news: watch::Sender<u64>,
     recovery: Recovery,
     /// Done when everything in memory has its row.
     drained: CancellationToken,
@@ -302,8 +306,19 @@ impl Workers {
 
     /// Intake → dispatcher → writer.
     fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>) {
-        let Flow { items, catalog, pokes, settlement, health, open_at_start, ill, recovery, drained, end } =
-            flow;
+        let Flow {
+            items,
+            catalog,
+            pokes,
+            settlement,
+            health,
+            open_at_start,
+            ill,
+            news,
+            recovery,
+            drained,
+            end,
+        } = flow;
         let pages = Pages::default();
         let backfills = self.backfills(&catalog, &pages, &settlement, &pokes);
         tasks.spawn("backfills", Role::Essential, backfills.run(tasks.stopping()));
@@ -318,6 +333,7 @@ impl Workers {
             settlement: settlement.clone(),
             clock: self.clock.clone(),
             health,
+            news,
         };
         let writing = async move {
             let written = writer.run(written, acks_in).await;
@@ -363,12 +379,38 @@ impl Workers {
         );
     }
 
-    fn look(&self, gaps: watch::Sender<Vec<Gap>>, tasks: &Tasks) {
+    /// Looks at slot and gaps, and tells whoever asks for it how it all stands.
+    fn look(
+        &self,
+        gaps: watch::Sender<Vec<Gap>>,
+        catalog: watch::Receiver<Published>,
+        news: watch::Receiver<u64>,
+        tasks: &Tasks,
+    ) {
+        let (lag_in, lag) = watch::channel(Lag::Unknown);
+        let config = &self.config.notices;
+        let notices = Notices {
+            ledger: self.places.ledger.clone(),
+            own: self.own.clone(),
+            catalog,
+            lag,
+            news,
+            every: config.every,
+            database: self.places.database.database().unwrap_or_default().into(),
+            max_body: self.config.delivery.max_body,
+            clock: self.clock.clone(),
+        };
+        let telling = chores::notices::keep_telling(notices, tasks.stopping());
+        tasks.spawn("notices", Role::Essential, telling);
+        let bytes = u64::try_from(config.lag_bytes).unwrap_or(u64::MAX);
         let standing = Standing {
             server: self.places.database.clone(),
             ledger: self.places.ledger.clone(),
             slot: self.own.slot.clone(),
             gaps,
+            lag: lag_in,
+            thresholds: Thresholds { lag: config.lag, bytes },
+            clock: self.clock.clone(),
         };
         tasks.spawn("standing", Role::Essential, chores::keep_looking(standing, tasks.stopping()));
     }

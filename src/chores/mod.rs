@@ -4,6 +4,8 @@
 //! twice, or after a crash, does no harm.
 
 pub mod hold;
+pub mod lag;
+pub mod notices;
 pub mod retain;
 pub mod standing;
 pub mod upkeep;

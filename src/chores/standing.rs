@@ -6,6 +6,8 @@
 
 use tokio::sync::watch;
 
+use super::lag::{Lag, Marks, Thresholds};
+use crate::clock::Clock;
 use crate::domain::limits;
 use crate::ledger::overview::{self, Gap};
 use crate::ledger::{Ledger, LedgerError, within};
@@ -24,6 +26,12 @@ pub struct Standing {
     pub slot: String,
     /// The gaps that are recorded, newest first.
     pub gaps: watch::Sender<Vec<Gap>>,
+    /// Whether the log lags.
+    pub lag: watch::Sender<Lag>,
+    /// From where on it does.
+    pub thresholds: Thresholds,
+    /// The time.
+    pub clock: Clock,
 }
 
 /// What is kept between two looks.
@@ -32,6 +40,7 @@ pub(super) struct Kept {
     database: Option<Session>,
     ledger: Option<Session>,
     told: Option<WalStatus>,
+    marks: Marks,
 }
 
 /// Looks once; trouble is other parts' to tell.
@@ -43,6 +52,8 @@ pub(super) async fn activate(standing: &Standing, kept: &mut Kept) {
             kept.database = Some(session);
             if let Some(state) = state {
                 tell(&standing.slot, &state, &mut kept.told);
+                let lag = kept.marks.look(standing.clock.now(), &state, standing.thresholds);
+                tell_lag(standing, lag);
             }
         }
         Err(reason) => tracing::debug!(reason, "the slot's state cannot be read"),
@@ -74,6 +85,26 @@ async fn gaps(standing: &Standing, session: Option<Session>) -> Result<(Session,
     };
     let gaps = overview::gaps(&session.client, &standing.slot).await?;
     Ok((session, gaps))
+}
+
+/// Tells that the log lags, or does no more; whoever follows is woken by that alone.
+fn tell_lag(standing: &Standing, lag: Lag) {
+    standing.lag.send_if_modified(|before| {
+        let slot = &standing.slot;
+        let is_news = std::mem::discriminant(before) != std::mem::discriminant(&lag);
+        match (&*before, &lag) {
+            (Lag::Unknown | Lag::Fine(_), Lag::Behind(behind)) => {
+                let (lag_bytes, seconds) = (behind.bytes, behind.age.as_secs());
+                tracing::info!(slot, lag_bytes, seconds, "the log lags behind");
+            }
+            (Lag::Behind(_), Lag::Fine(lag_bytes)) => {
+                tracing::info!(slot, lag_bytes, "the log lags behind no more");
+            }
+            _ => {}
+        }
+        *before = lag;
+        is_news
+    });
 }
 
 /// Sets the numbers, and warns where the log is in more danger than when it was last told.

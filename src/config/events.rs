@@ -3,7 +3,7 @@
 use super::names;
 use super::node::{Node, Table};
 use super::problem::Fault;
-use crate::domain::{NamedEvent, Operation, limits};
+use crate::domain::{NamedEvent, Notice, Operation, limits};
 
 const EVENTS: usize = 10_000;
 const OPERATIONS: [(&str, Operation); 5] = [
@@ -29,7 +29,11 @@ pub(super) fn read(node: Node<'_>) -> Option<Vec<NamedEvent>> {
 
 fn event(mut table: Table<'_>) -> Option<NamedEvent> {
     let name = table.require("type", "the event's type, such as \"order.shipped\"", |node| {
-        node.parse("an event type, as a string", names::event_type)
+        node.parse("an event type, as a string", |text| match Notice::of_type(text) {
+            Some(notice) => Err(Fault::new(format!("\"{notice}\" is what walhook tells of itself"))
+                .hint("Choose another type, so that nobody takes one for the other.")),
+            None => names::event_type(text),
+        })
     });
     let on = table.get("on", operations);
     if let Some(on) = on.as_ref().filter(|on| on.contains(&Operation::Message)) {

@@ -30,6 +30,7 @@ mod headers;
 mod ledger;
 mod names;
 mod node;
+mod notices;
 mod path;
 mod problem;
 mod retry;
@@ -69,6 +70,7 @@ use serde_json::{Map, Value};
 pub use database::{Database, OnSlotLost, OnTimelineChange};
 pub use delivery::Delivery;
 pub use ledger::Ledger;
+pub use notices::Notices;
 pub use problem::{Place, Problem, Problems};
 pub use row::webhook_from_row;
 pub use security::Security;
@@ -97,6 +99,8 @@ pub struct Config {
     pub security: Security,
     /// `[delivery]`.
     pub delivery: Delivery,
+    /// `[notices]`.
+    pub notices: Notices,
     /// `[tables.*]`, each table once.
     pub tables: Vec<TableRule>,
     /// `[[events]]`.
@@ -187,6 +191,7 @@ fn read(mut root: Table<'_>, path: PathBuf) -> Option<Config> {
     let server = root.section("server", server::read);
     let security = root.section("security", security::read);
     let delivery = root.section("delivery", delivery::read);
+    let notices = root.section("notices", notices::read);
     let mask_key = security.as_ref().and_then(|security| security.mask_key.as_ref());
     let tables = root.section("tables", |section| tables::read(section, mask_key));
     let events = root.get("events", events::read);
@@ -205,6 +210,7 @@ fn read(mut root: Table<'_>, path: PathBuf) -> Option<Config> {
         server: server?,
         security: security?,
         delivery: delivery?,
+        notices: notices?,
         tables: tables?,
         events: events.unwrap_or_default(),
         webhooks: webhooks.unwrap_or_default(),

@@ -7,8 +7,8 @@ use super::ControlError;
 use crate::catalog::Snapshot;
 use crate::chores::upkeep;
 use crate::config::Config;
-use crate::domain::WebhookSource;
-use crate::matcher::pattern_matches;
+use crate::domain::{Notice, WebhookSource};
+use crate::matcher::{names_notice, pattern_matches};
 use crate::source::{self, TableInfo};
 
 /// A pattern of the file that no table's events match.
@@ -74,17 +74,19 @@ pub fn event_types(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) ->
 /// The patterns of the file that nothing matches.
 pub fn lonely_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Vec<LonelyPattern> {
     let types = event_types(snapshot, config, known);
+    let notices = Notice::ALL.map(|notice| Arc::from(notice.event_type()));
     let mut lonely = Vec::new();
     for compiled in snapshot.webhooks().iter().filter(|c| c.webhook.source == WebhookSource::Toml) {
         for pattern in &compiled.webhook.events {
-            if types.iter().any(|event_type| pattern_matches(pattern, event_type)) {
+            let of_notice = Notice::ALL.into_iter().any(|notice| names_notice(pattern, notice));
+            if of_notice || types.iter().any(|event_type| pattern_matches(pattern, event_type)) {
                 continue;
             }
             let likeness = |event_type: &&Arc<str>| strsim::damerau_levenshtein(pattern, event_type);
             lonely.push(LonelyPattern {
                 webhook: Arc::clone(&compiled.webhook.name),
                 pattern: pattern.clone(),
-                nearest: types.iter().min_by_key(likeness).cloned(),
+                nearest: types.iter().chain(&notices).min_by_key(likeness).cloned(),
             });
         }
     }

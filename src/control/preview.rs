@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::sample::BUILT_IN;
+use super::sample::{self, BUILT_IN};
 use super::{ControlError, Given, nearest};
 use crate::catalog;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::{BodyShape, Format, limits};
+use crate::domain::{BodyShape, Format, Notice, Operation, limits};
 use crate::render::{Renderer, Templates};
 
 /// What makes the body.
@@ -44,7 +44,10 @@ pub fn preview(
     let (renderer, webhook) = renderer(config, shape)?;
     let given = match given {
         Some(given) => given,
-        None => Given::parse(BUILT_IN.as_bytes())?,
+        None => match event_type.and_then(Notice::of_type) {
+            Some(notice) => sample::of_no_table(Some(notice))?.or_of_no_table(Operation::Notice),
+            None => Given::parse(BUILT_IN.as_bytes())?,
+        },
     };
     let (schema, table) = given.table();
     let prefix = if schema == "public" { table.to_owned() } else { format!("{schema}.{table}") };
@@ -98,6 +101,20 @@ fn renderer(config: Option<&Config>, shape: &Shape) -> Result<(Renderer, String)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_notice_has_a_sample_with_what_to_type_next() {
+        let clock = Clock::system();
+        for notice in Notice::ALL {
+            let shape = Shape::Format(Format::Standard);
+            let made = preview(None, &shape, Some(notice.event_type()), None, &clock).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&made.body).unwrap();
+            let data = &json["data"];
+            assert_eq!((&json["type"], &data["operation"]), (&notice.event_type().into(), &"notice".into()));
+            assert!(data["table"].is_null() && data["record"]["next"].is_string(), "{json}");
+            assert!(data["record"]["since"].is_string(), "{json}");
+        }
+    }
 
     #[test]
     fn a_format_needs_no_configuration_and_shows_the_built_in_sample() {

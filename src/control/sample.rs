@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ControlError;
+use crate::chores::notices;
 use crate::clock::Clock;
 use crate::domain::{
-    Cell, Change, Column, CommitLsn, Event, EventId, Lsn, OldRow, Operation, Origin, Place, Relation,
+    Cell, Change, Column, CommitLsn, Event, EventId, Lsn, Notice, OldRow, Operation, Origin, Place, Relation,
     ReplicaIdentity, TableRules, TableShape, Transaction, Tuple, ValueKind,
 };
 use crate::pgoutput::{self, kind_of};
@@ -170,7 +171,8 @@ impl Given {
     /// The bytes of `data`.
     pub(super) fn write(&self) -> Result<Vec<u8>, ControlError> {
         let (schema, table) = self.table();
-        let of_table = !self.of_no_table && self.operation() != Operation::Message;
+        let of_table =
+            !self.of_no_table && !matches!(self.operation(), Operation::Message | Operation::Notice);
         let data = Data {
             operation: self.operation.as_deref().unwrap_or("test"),
             schema: of_table.then_some(schema),
@@ -192,7 +194,14 @@ pub(super) const BUILT_IN: &str = r#"{"operation":"update","schema":"public","ta
 "changed":["status"],"unavailable":[]}"#;
 
 /// The sample of a logical message's event.
-pub(super) const OF_NO_TABLE: &str = r#"{"record":{"sample":true}}"#;
+const OF_MESSAGE: &str = r#"{"record":{"sample":true}}"#;
+
+/// A sample of an event without a table: of a notice, or of a logical message.
+pub(super) fn of_no_table(notice: Option<Notice>) -> Result<Given, ControlError> {
+    let Some(notice) = notice else { return Given::parse(OF_MESSAGE.as_bytes()) };
+    let record = notices::sample(notice);
+    Given::parse(&[b"{\"record\":", &record[..], b"}"].concat())
+}
 
 /// An event that stands nowhere in the log. Its ids are in generation zero, which no slot has: they never meet those
 /// of changes, and sort before all of them.

@@ -9,10 +9,10 @@ use super::{ControlError, Given, Places, declared, fit, ledger_session, nearest,
 use crate::catalog::Snapshot;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::{Delivery, DeliveryId, Lane, NamedEvent, Operation, Ordering, lane_of};
+use crate::domain::{Delivery, DeliveryId, Lane, NamedEvent, Notice, Operation, Ordering, lane_of};
 use crate::ledger::query::{Standing, standing};
 use crate::ledger::{replay, trigger as row};
-use crate::matcher::pattern_matches;
+use crate::matcher::{names_notice, pattern_matches};
 use crate::postgres::Session;
 use crate::source::{TableInfo, columns, slot_state, tables};
 
@@ -65,7 +65,8 @@ pub async fn trigger(
         return Err(ControlError::NotRunning { slot: slot.clone() });
     }
     let known = tables(&source, &config.database.schema).await?;
-    let made = makes(&snapshot, config, &known, event_type)?;
+    let notice = Notice::of_type(event_type);
+    let made = if notice.is_some() { None } else { makes(&snapshot, config, &known, event_type)? };
     let (schema, name) = made.map_or(("", ""), |(table, _)| (&table.schema, &table.table));
     let data = match (given, made) {
         (Some(given), Some((table, _))) => given.or(Operation::Test, &table.schema, &table.table).write()?,
@@ -75,9 +76,7 @@ pub async fn trigger(
             let rules = |relation: &_| snapshot.matcher.interest(relation).rules().clone();
             sample::data(table, &columns, operation, rules)
         }
-        (None, None) => {
-            Given::parse(sample::OF_NO_TABLE.as_bytes())?.or_of_no_table(Operation::Test).write()?
-        }
+        (None, None) => sample::of_no_table(notice)?.or_of_no_table(Operation::Test).write()?,
     };
     let event = sample::event(event_type, places.database.database().unwrap_or_default(), clock);
     let rendered = compiled.renderer.render(&event, &data, webhook, config.delivery.max_body)?;
@@ -99,7 +98,11 @@ pub async fn trigger(
     };
     row::insert(&session.client, &delivery).await?;
     replay::announce(&session.client).await?;
-    let subscribed = compiled.webhook.events.iter().any(|pattern| pattern_matches(pattern, event_type));
+    let asks = |pattern: &String| match notice {
+        Some(notice) => names_notice(pattern, notice),
+        None => pattern_matches(pattern, event_type),
+    };
+    let subscribed = compiled.webhook.events.iter().any(asks);
     Ok(Triggered { session, id, subscribed, patience: compiled.webhook.timeout + MARGIN })
 }
 
@@ -127,7 +130,8 @@ fn makes<'t>(
         return Ok(None);
     }
     let types = fit::event_types(snapshot, config, known);
-    let nearest = nearest(event_type, types.iter().map(AsRef::as_ref));
+    let notices = Notice::ALL.iter().map(|notice| notice.event_type());
+    let nearest = nearest(event_type, types.iter().map(AsRef::as_ref).chain(notices));
     Err(ControlError::Unknown { what: "event", name: event_type.to_owned(), nearest })
 }
 

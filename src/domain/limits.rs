@@ -53,6 +53,15 @@ pub const MESSAGE_TYPES: usize = 1000;
 /// Shapes of tables that the ledger remembers, over all slots; dropped tables leave theirs behind.
 pub const SHAPES: i64 = 100_000;
 
+/// Notices that are made at once; with more, the others follow in the next round.
+pub const NOTICES_AT_ONCE: usize = 100;
+/// Notices that wait for one webhook, beyond which it is told no more until it has taken some.
+pub const NOTICES_WAITING: i64 = 1000;
+/// The longest text of a notice, in bytes: a reason, an error.
+pub const NOTICE_TEXT_BYTES: usize = 500;
+/// Ends of the log that are remembered, a look apart, to know how old is what waits.
+pub const LAG_MARKS: usize = 1024;
+
 /// Rows of a page of a backfill.
 pub const BACKFILL_PAGE_ROWS: usize = 500;
 /// Bytes of a page of a backfill, after which it ends early.

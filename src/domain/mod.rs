@@ -29,7 +29,7 @@ pub use flow::{BreakerPolicy, Flow, RateLimit};
 pub use ids::{DeliveryId, EventId, OF_SHAPE, Origin, Place};
 pub use lineage::Lineage;
 pub use mask::MaskKey;
-pub use notice::Notice;
+pub use notice::{Notice, Topic};
 pub use position::{CommitLsn, EndLsn, Lsn, ParseLsnError};
 pub use reach::{
     Auth, ClientCredentials, Connection, CustomSignature, Encoding, Fingerprint, HashAlgorithm, Identity,

@@ -21,6 +21,36 @@ pub enum Notice {
     SourceGap,
 }
 
+/// What is told of at its own pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// How a webhook stands.
+    Webhook,
+    /// Deliveries of a webhook that were given up.
+    Delivery,
+    /// How far the log is behind.
+    Source,
+    /// Log that was lost.
+    Gap,
+}
+
+impl Topic {
+    /// The word in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Delivery => "delivery",
+            Self::Source => "source",
+            Self::Gap => "gap",
+        }
+    }
+
+    /// The topic of a word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Webhook, Self::Delivery, Self::Source, Self::Gap].into_iter().find(|t| t.as_str() == word)
+    }
+}
+
 impl Notice {
     /// Every one.
     pub const ALL: [Self; 7] = [
@@ -51,12 +81,22 @@ impl Notice {
         Self::ALL.into_iter().find(|notice| notice.event_type() == event_type)
     }
 
-    /// What kind of thing it is about: `webhook.`, `delivery.` or `source.`, with the dot.
-    pub fn family(self) -> &'static str {
+    /// What it is about.
+    pub fn topic(self) -> Topic {
         match self {
-            Self::WebhookFailing | Self::WebhookDisabled | Self::WebhookRecovered => "webhook.",
-            Self::DeliveryFailed => "delivery.",
-            Self::SourceLagging | Self::SourceRecovered | Self::SourceGap => "source.",
+            Self::WebhookFailing | Self::WebhookDisabled | Self::WebhookRecovered => Topic::Webhook,
+            Self::DeliveryFailed => Topic::Delivery,
+            Self::SourceLagging | Self::SourceRecovered => Topic::Source,
+            Self::SourceGap => Topic::Gap,
+        }
+    }
+
+    /// How its type begins: `webhook.`, `delivery.` or `source.`, with the dot.
+    pub fn family(self) -> &'static str {
+        match self.topic() {
+            Topic::Webhook => "webhook.",
+            Topic::Delivery => "delivery.",
+            Topic::Source | Topic::Gap => "source.",
         }
     }
 

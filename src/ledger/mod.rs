@@ -15,6 +15,7 @@ pub mod claim;
 mod copy;
 pub mod health;
 pub mod migrate;
+pub mod notices;
 pub mod overview;
 pub mod own;
 pub mod prune;

@@ -123,7 +123,7 @@ select webhook, lane, count(*), max(id) from moved group by webhook, lane"
 
 /// Of each lane the earliest open delivery is due, and no other that is not under way (invariant I7): what comes
 /// again may stand before what waits.
-const WAKE: &str = "
+pub(super) const WAKE: &str = "
 with heads as (
     select l.webhook, l.lane, head.id
     from unnest($1::text[], $2::bigint[]) as l(webhook, lane) cross join lateral (

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use super::row::time_of;
-use super::{LedgerError, doing};
-use crate::domain::StoreBodies;
+use super::{LedgerError, doing, notices};
+use crate::domain::{DeliveryId, StoreBodies};
 
 /// Rows moved in one statement.
 const STEP: i64 = 2000;
@@ -76,8 +77,8 @@ ended as (
     update deliveries d set status = $5, due_at = null, finished_at = now(), fail_reason = $6,
         body = case when $7 then d.body end
     where d.status in ('pending', 'retrying', 'held') and d.id = any(array(select id from old))
-    returning d.lane)
-select lane, count(*) from ended group by lane";
+    returning d.lane, d.id)
+select lane, count(*), count(*) filter (where id >= $8), max(id) from ended group by lane";
 
 /// Of each lane, the earliest open delivery becomes due where it is not.
 const WAKE_LANES: &str = "
@@ -175,10 +176,18 @@ pub async fn end(
     let doing_it = || doing("ending deliveries");
     let transaction = client.transaction().await.map_err(doing_it())?;
     transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
-    let ended = transaction.query(END, &[&webhook, &of, &seconds, &STEP, &status, &reason, &keep]).await;
+    let logs = DeliveryId::FIRST_OF_LOGS;
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&webhook, &of, &seconds, &STEP, &status, &reason, &keep, &logs];
+    let ended = transaction.query(END, &parameters).await;
     let ended = ended.map_err(doing_it())?;
     let lanes: Vec<i64> = ended.iter().map(|row| row.get(0)).collect();
     let count: i64 = ended.iter().map(|row| row.get::<_, i64>(1)).sum();
+    if let Some(reason) = reason {
+        let last = ended.iter().map(|row| row.get::<_, &str>(3)).max().unwrap_or_default();
+        let of_logs = ended.iter().map(|row| row.get::<_, i64>(2)).sum();
+        notices::note_old(transaction.client(), webhook, (of_logs, last), reason).await?;
+    }
     transaction.execute(WAKE_LANES, &[&webhook, &lanes]).await.map_err(doing_it())?;
     transaction.commit().await.map_err(doing_it())?;
     Ok(u64::try_from(count).unwrap_or(0))

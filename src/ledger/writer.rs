@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use super::health::Health as WebhookHealth;
+use super::notices::GivenUp;
 use super::own::Ownership;
-use super::record::{Finish, NewRow, Statements};
+use super::record::{Finish, NewRow, State, Statements};
 use super::{Ledger, LedgerError, doing, recorded};
 use crate::clock::Clock;
 use crate::domain::{Lane, StoreBodies, limits};
@@ -118,6 +119,8 @@ pub struct Writer {
     pub clock: Clock,
     /// Whether the ledger answers, for `/readyz`.
     pub health: watch::Sender<Health>,
+    /// Counts what there may be to tell of: deliveries that were given up, webhooks that fare otherwise.
+    pub news: watch::Sender<u64>,
 }
 
 /// Whether the ledger can be written.
@@ -141,6 +144,14 @@ struct Batch {
     rows: Vec<NewRow>,
     permits: Vec<OwnedSemaphorePermit>,
     finishes: Vec<Finish>,
+}
+
+impl Batch {
+    /// Whether any delivery in it has failed.
+    fn gives_up(&self) -> bool {
+        let mut states = self.rows.iter().map(|row| &row.state).chain(self.finishes.iter().map(|f| &f.state));
+        states.any(|state| matches!(state, State::Failed(_)))
+    }
 }
 
 impl Writer {
@@ -215,6 +226,9 @@ impl Writer {
         };
         fail::fail_point!("after_ledger_commit", |_| std::process::abort());
         self.is_well();
+        if batch.gives_up() {
+            self.news.send_modify(|n| *n += 1);
+        }
         batch.permits.clear();
         self.settlement.settle(batch.rows.iter_mut().filter_map(|row| row.owed.take()));
         let now = self.clock.now();
@@ -267,6 +281,8 @@ impl Writer {
                 return Err(LedgerError::FencedOff);
             }
         }
+        let mut given_up = GivenUp::default();
+        given_up.among_rows(&ended);
         let mut lost = Vec::new();
         if !batch.finishes.is_empty() {
             let client = transaction.client();
@@ -275,12 +291,15 @@ impl Writer {
             let held = |f: &Finish| written.contains(&(f.id.as_str().to_owned(), f.lease.token));
             let missing = batch.finishes.iter().filter(|f| !held(f));
             lost.extend(missing.map(|f| f.id.as_str().to_owned()));
+            let failed = batch.finishes.iter().filter(|f| f.state.fail_reason().is_some() && held(f));
+            failed.for_each(|f| given_up.finished(f));
             let ended = batch.finishes.iter().filter(|f| f.state.is_ended());
             let lanes: Vec<_> = ended.map(|f| (Arc::clone(&f.webhook), f.lane)).collect();
             if !lanes.is_empty() {
                 statements.promote(client, &lanes).await?;
             }
         }
+        given_up.note(transaction.client()).await?;
         fail::fail_point!("before_ledger_commit", |_| std::process::abort());
         transaction.commit().await.map_err(doing("committing to the ledger"))?;
         // After a lost answer this may name some that were written; the dispatcher then only looks again.
@@ -307,6 +326,7 @@ impl Writer {
                     Command::Health { webhook, health } => {
                         let noted = super::health::note(client, webhook, health.as_ref()).await;
                         noted.map_err(doing("noting a webhook's health"))?;
+                        self.news.send_modify(|n| *n += 1);
                         Ok(None)
                     }
                     Command::Lanes { webhook, most } => {

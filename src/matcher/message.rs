@@ -58,9 +58,8 @@ impl MessageInterest {
             let holds = match (&subscriber.filter, record) {
                 (None, _) | (_, None) => true,
                 (Some(filter), Some(record)) => {
-                    let facts = facts.get_or_insert_with(|| {
-                        Facts::of_message(self.operation, &self.event_type, record)
-                    });
+                    let facts = facts
+                        .get_or_insert_with(|| Facts::of_message(self.operation, &self.event_type, record));
                     let known = answers.iter().find(|(known, _)| Arc::ptr_eq(known, filter));
                     if let Some((_, answer)) = known {
                         *answer

@@ -36,7 +36,18 @@ pub fn write_data(change: &Change, rules: &TableRules, json: JsonWriter, out: &m
 
 /// The same of a logical message: `record` is its payload, which is JSON, and there is neither schema nor table.
 pub fn write_message_data(payload: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"operation\":\"message\",\"schema\":null,\"table\":null,\"record\":");
+    write_without_table(Operation::Message, payload, out);
+}
+
+/// The same of a notice: `record` is what it tells.
+pub fn write_notice_data(told: &[u8], out: &mut Vec<u8>) {
+    write_without_table(Operation::Notice, told, out);
+}
+
+fn write_without_table(operation: Operation, payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"operation\":\"");
+    out.extend_from_slice(operation.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"schema\":null,\"table\":null,\"record\":");
     out.extend_from_slice(payload);
     out.extend_from_slice(b",\"old\":null,\"changed\":null,\"unavailable\":[]}");
 }

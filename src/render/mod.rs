@@ -33,7 +33,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::domain::{BodyShape, Event, FailReason, Format, TemplateSource};
-pub use data::{write_data, write_message_data, write_schema_data};
+pub use data::{write_data, write_message_data, write_notice_data, write_schema_data};
 use template::Template;
 pub use template::{TemplateError, check_template};
 

@@ -98,6 +98,7 @@ impl Desk {
             settlement: settlement.clone(),
             clock: Clock::system(),
             health: health_in,
+            news: watch::channel(0).0,
         };
         (commands, acks, background(writer.run(written, acks_in)), health)
     }

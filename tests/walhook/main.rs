@@ -53,6 +53,8 @@ mod memory;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod notices;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod order;

@@ -12,6 +12,7 @@
 //! | moves between partitions that are to be folded | [`moves`] |
 //! | what is named like a table and cannot be published | [`strangers`] |
 //! | conditions and templates against the columns | `conditions`, [`templates`] |
+//! | who is told of webhooks that fail | [`notices`] |
 //! | receivers | [`receivers`] |
 //!
 //! An [`Error`](Severity::Error) is a problem: it does not work. A [`Warning`](Severity::Warning) works, perhaps not as
@@ -19,6 +20,7 @@
 
 mod managed;
 mod moves;
+mod notices;
 mod receivers;
 mod secrets;
 mod server;
@@ -154,6 +156,7 @@ pub async fn check(sources: &Sources, clock: &Clock) -> CheckReport {
             return report;
         }
     };
+    report.findings.extend(notices::nobody(&snapshot));
     receivers::receivers(&config, &snapshot, clock, &mut report).await;
     report
 }

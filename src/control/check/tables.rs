@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::templates::Templates;
 use super::traps::{self, Wanted};
-use super::{CheckReport, Finding, Severity, in_short, moves, setup, strangers};
+use super::{CheckReport, Finding, Severity, in_short, moves, notices, setup, strangers};
 use crate::catalog::Snapshot;
 use crate::chores::upkeep;
 use crate::config::Config;
@@ -42,6 +42,7 @@ pub(super) async fn tables(
     let known = source::tables(session, &config.database.schema).await?;
     let lonely = fit::lonely_patterns(snapshot, config, &known);
     report.findings.extend(strangers::findings(config, session, snapshot, &known, &lonely).await?);
+    report.findings.extend(notices::two_meanings(snapshot, &known));
     let meant = upkeep::meant(snapshot, &known);
     let oids: Vec<u32> = known.iter().filter(|t| wanted_as(&meant, t).is_some()).map(|t| t.oid).collect();
     let shapes = source::shapes(session, &oids).await?;
