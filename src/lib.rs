@@ -57,7 +57,7 @@
 //!
 //! Existing rows come by the same way: [`backfill`] reads them between two marks in the log, and intake makes events of
 //! them at the second one's place. An event needs no table either: a logical message is one. And a table's new shape is one,
-//! where a webhook asks for it ([`intake::Shapes`]).
+//! where a webhook asks for it ([`intake::Shapes`]). What goes wrong with the machinery itself is told as well, by the ledger alone: [`chores::notices`].
 //!
 //! What an operator does is in `control`; bounds of every kind are in [`domain::limits`]; SQL on our own tables is in `ledger` and `migrations/`, nowhere else.
 //!
@@ -66,7 +66,8 @@
 //! *Source* the replication link · *publication*, *slot*, *LSN* as in Postgres · *change* of a row · *event* a change
 //! under an event type · *webhook* where events go · *delivery* one event owed to one webhook · *attempt* one try of it ·
 //! *lane* the queue of a webhook's deliveries for one row · *lease* the right to finish a claimed delivery · *ledger* the
-//! tables that remember · *settle* a delivery has its row · *confirm* tell Postgres · *dead letter* a failed delivery.
+//! tables that remember · *settle* a delivery has its row · *confirm* tell Postgres · *dead letter* a failed
+//! delivery · *notice* an event about the machinery itself.
 //!
 //! ## Invariants
 //!

@@ -304,6 +304,23 @@ impl Workers {
         }
     }
 
+    fn writer(
+        &self,
+        settlement: &Settlement,
+        health: watch::Sender<Health>,
+        news: watch::Sender<u64>,
+    ) -> Writer {
+        Writer {
+            ledger: self.places.ledger.clone(),
+            own: self.own.clone(),
+            store: self.config.ledger.store_bodies,
+            settlement: settlement.clone(),
+            clock: self.clock.clone(),
+            health,
+            news,
+        }
+    }
+
     /// Intake → dispatcher → writer.
     fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>) {
         let Flow {
@@ -326,15 +343,7 @@ impl Workers {
         let (commands, written) = mpsc::unbounded_channel();
         let (acks_in, acks) = mpsc::unbounded_channel();
         let memory = Arc::new(Semaphore::new(self.config.delivery.memory));
-        let writer = Writer {
-            ledger: self.places.ledger.clone(),
-            own: self.own.clone(),
-            store: self.config.ledger.store_bodies,
-            settlement: settlement.clone(),
-            clock: self.clock.clone(),
-            health,
-            news,
-        };
+        let writer = self.writer(&settlement, health, news);
         let writing = async move {
             let written = writer.run(written, acks_in).await;
             drained.cancel();

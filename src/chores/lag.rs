@@ -78,7 +78,8 @@ impl Marks {
         let Thresholds { lag, bytes } = thresholds;
         let begins = age >= lag || slot.lag_bytes >= bytes;
         let lasts = age >= lag / 2 || slot.lag_bytes >= bytes / 2;
-        let lagging = if begins { Some(now) } else { None };
+        // As the ledger keeps it, in microseconds.
+        let lagging = begins.then(|| Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now));
         self.lagging = if lasts { self.lagging.or(lagging) } else { None };
         match self.lagging {
             Some(since) => Lag::Behind(Behind {

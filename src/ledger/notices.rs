@@ -305,8 +305,8 @@ impl<'a> GivenUp<'a> {
         let counts: Vec<i64> = webhooks.iter().map(|(_, (count, ..))| *count).collect();
         let ids: Vec<&str> = webhooks.iter().map(|(_, (_, id, ..))| id.as_str()).collect();
         let reasons: Vec<&str> = webhooks.iter().map(|(_, (_, _, reason, _))| *reason).collect();
-        let error = |attempt: &Option<&Attempt>| attempt.map(|attempt| attempt.outcome.describe());
-        let errors: Vec<Option<String>> = webhooks.iter().map(|(_, (.., attempt))| error(attempt)).collect();
+        let errors: Vec<Option<String>> =
+            webhooks.iter().map(|(_, (.., attempt))| attempt.map(|a| a.outcome.describe())).collect();
         let noted = client.execute(NOTE, &[&names, &counts, &ids, &reasons, &errors]).await;
         noted.map(drop).map_err(doing("noting what was given up"))
     }

@@ -36,6 +36,11 @@ fn samples() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut message = Vec::new();
     write_message_data(br#"{"key":7,"parcels":[1,2],"fragile":true,"weight":1.50}"#, &mut message);
     samples.push(("bestellung.gepackt/größe", "message".to_owned(), message));
+    let mut notice = Vec::new();
+    let told =
+        br#"{"webhook":"crm","state":"disabled","reason":"HTTP 410","waiting":{"pending":0,"held":12}}"#;
+    write_notice_data(told, &mut notice);
+    samples.push(("webhook.disabled", "notice".to_owned(), notice));
     samples
 }
 

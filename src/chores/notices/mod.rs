@@ -19,7 +19,8 @@
 //! in the order of the facts.
 //!
 //! **Order.** Notices about one webhook, or one slot, are a lane of their own: that it recovered never overtakes that it
-//! failed. No row waits for a notice, nor a notice for a row, whatever the webhook's `ordering`.
+//! failed. No row waits for a notice, nor a notice for a row, whatever the webhook's `ordering`. The dispatcher finds them at its
+//! next survey of the ledger, within seconds: to wake it as a person does would have every failing webhook probed at once.
 //!
 //! **Bounds** (invariant I11). About one webhook there is one notice in `notices.every`: what fails and recovers more
 //! often is told as it stands when the time is over, and of failed deliveries how many there were meanwhile. A webhook

@@ -93,46 +93,13 @@ impl Waiting {
 
 /// The record's JSON. `event_type` is that of the delivery that was given up last.
 pub(super) fn write(news: &News, waiting: Waiting, event_type: Option<&str>) -> Vec<u8> {
-    let name = &*news.name;
-    let webhook = |state, reason, next| Record::Webhook {
-        webhook: name,
-        state,
-        since: news.since,
-        reason,
-        failing_since: None,
-        failures: None,
-        waiting,
-        next,
-    };
+    let (name, since) = (&*news.name, news.since);
     let record = match &news.fact {
-        Fact::Failing(health) => Record::Webhook {
-            webhook: name,
-            state: "failing",
-            since: news.since,
-            reason: Some(short(&health.reason)),
-            failing_since: Some(health.failing_since),
-            failures: Some(health.failures),
-            waiting,
-            next: format!(
-                "{name} is probed and goes on by itself when its receiver does; `walhook pause {name}` leaves it alone"
-            ),
-        },
-        Fact::Disabled(reason) => {
-            let next = format!("`walhook enable {name}` sends to it again, what is held first");
-            webhook("disabled", Some(short(reason)), next)
-        }
-        Fact::Recovered => {
-            let next = if waiting.failed > 0 {
-                format!("`walhook retry {name}` sends its {} failed deliveries again", waiting.failed)
-            } else {
-                "nothing: what waits is on its way".to_owned()
-            };
-            webhook("active", None, next)
-        }
+        Fact::Failing(_) | Fact::Disabled(_) | Fact::Recovered => of_webhook(news, waiting),
         Fact::GivenUp(failures) => Record::Delivery {
             webhook: name,
             failures: failures.failures,
-            since: failures.first_at,
+            since,
             last_at: failures.last_at,
             delivery: &failures.delivery,
             event_type,
@@ -143,7 +110,7 @@ pub(super) fn write(news: &News, waiting: Waiting, event_type: Option<&str>) -> 
         },
         Fact::Lagging(behind) => Record::Lag {
             slot: name,
-            since: news.since,
+            since,
             lag_bytes: behind.bytes,
             lag_seconds: Some(behind.age.as_secs()),
             wal_status: Some(behind.wal_status.as_str()),
@@ -152,7 +119,7 @@ pub(super) fn write(news: &News, waiting: Waiting, event_type: Option<&str>) -> 
         },
         Fact::CaughtUp(bytes) => Record::Lag {
             slot: name,
-            since: news.since,
+            since,
             lag_bytes: *bytes,
             lag_seconds: None,
             wal_status: None,
@@ -161,16 +128,42 @@ pub(super) fn write(news: &News, waiting: Waiting, event_type: Option<&str>) -> 
         },
         Fact::Gap(gap) => Record::Gap {
             slot: name,
-            since: news.since,
+            since,
             from_lsn: gap.from_lsn.as_deref(),
             to_lsn: &gap.to_lsn,
             reason: &gap.reason,
-            next:
-                "`walhook backfill WEBHOOK TABLE` delivers the rows that are there; then delete the gap's row"
-                    .to_owned(),
+            next: "`walhook backfill WEBHOOK --table TABLE` delivers the rows that are there; then delete the gap's row in \
+                   the ledger's gaps"
+                .to_owned(),
         },
     };
     serde_json::to_vec(&record).unwrap_or_else(|_| b"null".to_vec())
+}
+
+/// How a webhook stands.
+fn of_webhook(news: &News, waiting: Waiting) -> Record<'_> {
+    let webhook = &*news.name;
+    let (mut reason, mut failing_since, mut failures) = (None, None, None);
+    let (state, next) = match &news.fact {
+        Fact::Failing(health) => {
+            reason = Some(short(&health.reason));
+            (failing_since, failures) = (Some(health.failing_since), Some(health.failures));
+            let next = format!(
+                "{webhook} is probed and goes on by itself when its receiver does; `walhook pause {webhook}` leaves it alone"
+            );
+            ("failing", next)
+        }
+        Fact::Disabled(why) => {
+            reason = Some(short(why));
+            ("disabled", format!("`walhook enable {webhook}` sends to it again, what is held first"))
+        }
+        _ if waiting.failed > 0 => {
+            let failed = waiting.failed;
+            ("active", format!("`walhook retry {webhook}` sends its {failed} failed deliveries again"))
+        }
+        _ => ("active", "nothing: what waits is on its way".to_owned()),
+    };
+    Record::Webhook { webhook, state, since: news.since, reason, failing_since, failures, waiting, next }
 }
 
 /// A text, cut where it is long.
