@@ -98,12 +98,16 @@ pub async fn trigger(
     };
     row::insert(&session.client, &delivery).await?;
     replay::announce(&session.client).await?;
-    let asks = |pattern: &String| match notice {
+    let subscribed = compiled.webhook.events.iter().any(|pattern| asks(pattern, event_type));
+    Ok(Triggered { session, id, subscribed, patience: compiled.webhook.timeout + MARGIN })
+}
+
+/// Whether a pattern means events of a type.
+fn asks(pattern: &str, event_type: &str) -> bool {
+    match Notice::of_type(event_type) {
         Some(notice) => names_notice(pattern, notice),
         None => pattern_matches(pattern, event_type),
-    };
-    let subscribed = compiled.webhook.events.iter().any(asks);
-    Ok(Triggered { session, id, subscribed, patience: compiled.webhook.timeout + MARGIN })
+    }
 }
 
 /// It waits for nobody, and nobody for it.
