@@ -25,6 +25,7 @@ use crate::ledger::health;
 use crate::ledger::overview::Gap;
 use crate::ledger::own::{Fork, Identity, Ownership};
 use crate::ledger::prune::Retention;
+use crate::ledger::rollups::SlaOf;
 use crate::source::{
     self, PUBLICATION_DROPPED, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions,
     WalStatus, drop_slot, slot_state,
@@ -285,6 +286,14 @@ struct Flow {
 }
 
 impl Workers {
+    /// What is promised of each webhook, as it is declared at the time.
+    fn sla(&self, catalog: &watch::Receiver<Published>) -> SlaOf {
+        let (catalog, usual) = (catalog.clone(), self.config.delivery.sla);
+        Arc::new(move |webhook| {
+            catalog.borrow().snapshot.by_name(webhook).map_or(usual, |compiled| compiled.webhook.sla)
+        })
+    }
+
     fn backfills(
         &self,
         catalog: &watch::Receiver<Published>,
@@ -306,6 +315,7 @@ impl Workers {
 
     fn writer(
         &self,
+        catalog: &watch::Receiver<Published>,
         settlement: &Settlement,
         health: watch::Sender<Health>,
         news: watch::Sender<u64>,
@@ -314,6 +324,7 @@ impl Workers {
             ledger: self.places.ledger.clone(),
             own: self.own.clone(),
             store: self.config.ledger.store_bodies,
+            sla: self.sla(catalog),
             settlement: settlement.clone(),
             clock: self.clock.clone(),
             health,
@@ -343,7 +354,7 @@ impl Workers {
         let (commands, written) = mpsc::unbounded_channel();
         let (acks_in, acks) = mpsc::unbounded_channel();
         let memory = Arc::new(Semaphore::new(self.config.delivery.memory));
-        let writer = self.writer(&settlement, health, news);
+        let writer = self.writer(&catalog, &settlement, health, news);
         let writing = async move {
             let written = writer.run(written, acks_in).await;
             drained.cancel();

@@ -7,6 +7,7 @@ mod render;
 mod retry;
 mod secrets;
 mod states;
+mod stats;
 mod status;
 mod table;
 mod trigger;
@@ -33,6 +34,9 @@ pub(super) enum Operate {
     /// Show the slot's lag, the backlog, and how each webhook stands
     #[command(after_help = "Example:\n  walhook status --watch")]
     Status(status::StatusArgs),
+    /// Show success rates, latencies and the share delivered in time: of all webhooks, or of one
+    #[command(after_help = "Example:\n  walhook stats --since 24h\n  walhook stats crm")]
+    Stats(stats::StatsArgs),
     /// Send failed deliveries again: all of a webhook, or one
     #[command(after_help = "Example:\n  walhook retry crm --dry-run\n  walhook retry crm")]
     Retry(retry::RetryArgs),
@@ -85,6 +89,7 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
             let here = Here { places: Places::of(&config)?, config, clock };
             match other {
                 Operate::Status(args) => status::run(&args, &here).await,
+                Operate::Stats(args) => stats::run(&args, &here).await,
                 Operate::Retry(args) => retry::run(&args, &here).await,
                 Operate::Enable(args) => states::enable(&args, &here).await,
                 Operate::Pause(args) => states::pause(&args, &here).await,

@@ -15,6 +15,8 @@ const HANDOVER_MAX: Duration = Duration::from_secs(60);
 const GRACE_MAX: Duration = Duration::from_secs(600);
 const MEMORY_MIN: usize = 1024 * 1024;
 const MEMORY_MAX: usize = 1024 * 1024 * 1024;
+const SLA_MIN: Duration = Duration::from_millis(10);
+const SLA_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const BODY_MIN: usize = 1024;
 const BODY_MAX: usize = 16 * 1024 * 1024;
 
@@ -31,6 +33,8 @@ pub struct Delivery {
     pub retry: RetryPolicy,
     /// How bodies are compressed.
     pub compression: Compression,
+    /// Within which time after its commit a delivery should be there; for the numbers.
+    pub sla: Duration,
     /// TLS and proxy.
     pub connection: Arc<Connection>,
     /// How much may leave, and when a webhook is left alone.
@@ -53,6 +57,7 @@ impl Default for Delivery {
             ordering: Ordering::default(),
             retry: RetryPolicy::default(),
             compression: Compression::default(),
+            sla: Duration::from_secs(5),
             connection: Arc::default(),
             flow: Flow::default(),
             handover_after: Duration::from_secs(1),
@@ -71,17 +76,19 @@ pub(super) struct Manner {
     pub retry: RetryPolicy,
     pub compression: Compression,
     pub flow: Flow,
+    pub sla: Duration,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Delivery {
     let base = Delivery::default();
-    let Manner { timeout, concurrency, ordering, retry, compression, flow } = manner(&mut table, &base);
+    let Manner { timeout, concurrency, ordering, retry, compression, sla, flow } = manner(&mut table, &base);
     let delivery = Delivery {
         timeout,
         concurrency,
         ordering,
         retry,
         compression,
+        sla,
         connection: connection::defaults(&mut table),
         flow,
         handover_after: table
@@ -110,6 +117,7 @@ pub(super) fn manner(table: &mut Table<'_>, base: &Delivery) -> Manner {
     let codings = [("none", None), ("gzip", Some(Coding::Gzip)), ("zstd", Some(Coding::Zstd))];
     let coding = table.get("compression", |node| node.word(&codings));
     let threshold = table.get("compression_threshold", |node| node.size(0..=BODY_MAX));
+    let sla = table.get("sla", |node| node.duration(SLA_MIN..=SLA_MAX));
     table.refuse_unavailable("batch");
     let flow = flow::read(table, &base.flow);
     let (concurrency, adaptive) = concurrency.unwrap_or((base.concurrency, base.flow.adaptive));
@@ -123,5 +131,6 @@ pub(super) fn manner(table: &mut Table<'_>, base: &Delivery) -> Manner {
             threshold: threshold.unwrap_or(base.compression.threshold),
         },
         flow: Flow { adaptive, ..flow },
+        sla: sla.unwrap_or(base.sla),
     }
 }

@@ -70,7 +70,8 @@ pub(super) fn webhook(
     let mut headers = table.get("headers", headers::read).unwrap_or_default();
     let reach = reach(table, around, source, (secrets.as_deref(), &mut headers));
     let body = body(table, around);
-    let Manner { timeout, concurrency, ordering, retry, compression, flow } = manner(table, around.defaults);
+    let Manner { timeout, concurrency, ordering, retry, compression, sla, flow } =
+        manner(table, around.defaults);
     Some(Webhook {
         name: name?.into(),
         source,
@@ -85,6 +86,7 @@ pub(super) fn webhook(
         concurrency,
         ordering,
         retry,
+        sla,
         reach,
         flow,
     })

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | look at everything that could go wrong | [`check()`] |
 //! | how it stands | [`status()`] |
+//! | numbers over time | [`stats`] |
 //! | send dead letters again | [`retry`] |
 //! | enable, pause, disable a webhook | [`states`] |
 //! | send a test event through the real path | [`trigger()`] |
@@ -31,6 +32,7 @@ mod row;
 mod sample;
 pub mod secrets;
 pub mod states;
+pub mod stats;
 pub mod status;
 pub mod trigger;
 pub mod uninstall;

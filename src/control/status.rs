@@ -19,7 +19,7 @@ use crate::ledger::states::WebhookState;
 use crate::source::{SlotState, slot_state};
 
 /// Webhooks whose backlog is asked for in one statement.
-const STEP: usize = 500;
+pub(super) const STEP: usize = 500;
 
 /// How it all stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -147,7 +147,8 @@ pub async fn status(config: &Config, places: &Places, clock: &Clock) -> Result<S
     Ok(status)
 }
 
-fn declared_names(snapshot: &Snapshot) -> BTreeSet<Arc<str>> {
+/// The names of all that is declared, usable or not.
+pub(super) fn declared_names(snapshot: &Snapshot) -> BTreeSet<Arc<str>> {
     let usable = snapshot.webhooks().iter().map(|compiled| Arc::clone(&compiled.webhook.name));
     usable.chain(snapshot.invalid.iter().map(|invalid| invalid.webhook.as_str().into())).collect()
 }

@@ -234,6 +234,19 @@ pub struct Attempt {
     pub outcome: Outcome,
 }
 
+impl Attempt {
+    /// When it ended; to the microsecond, as the ledger keeps times.
+    pub fn ended_at(&self) -> Timestamp {
+        let begun = Timestamp::from_microsecond(self.started_at.as_microsecond());
+        begun.unwrap_or(self.started_at).checked_add(self.took).unwrap_or(self.started_at)
+    }
+
+    /// How long after a moment it ended; zero where that lies ahead by another clock.
+    pub fn ended_after(&self, moment: Timestamp) -> Duration {
+        Duration::try_from(self.ended_at().duration_since(moment)).unwrap_or(Duration::ZERO)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -134,5 +134,13 @@ pub const PROXY_HEAD_BYTES: usize = 8 * 1024;
 pub const PROXY_TRIES: usize = 3;
 /// How long settings that no webhook uses any more keep their connections and tokens.
 pub const ROUTE_UNUSED: Duration = Duration::from_secs(300);
+/// Minutes of webhooks whose sums the ledger's writer remembers; of others it reads them anew.
+pub const ROLLUPS_IN_MEMORY: usize = 8192;
+/// How long sums are kept by the minute; then by the hour.
+pub const ROLLUP_MINUTES: Duration = Duration::from_secs(48 * 3600);
+/// How long they are kept by the hour; so a webhook has at most 2,880 rows of minutes and 792 of hours (twice as many around a restart).
+pub const ROLLUP_HOURS: Duration = Duration::from_secs(35 * 24 * 3600);
+/// Webhooks that metrics tell apart; further ones are told together.
+pub const METRIC_WEBHOOKS: usize = 500;
 /// Webhooks, over file and database.
 pub const WEBHOOKS: usize = 100_000;

@@ -7,6 +7,7 @@
 mod delivery;
 mod event;
 mod flow;
+mod histogram;
 mod ids;
 pub mod limits;
 mod lineage;
@@ -19,6 +20,7 @@ mod row;
 mod rules;
 mod secret;
 mod shape;
+mod tally;
 mod webhook;
 
 pub use delivery::{
@@ -26,6 +28,7 @@ pub use delivery::{
 };
 pub use event::{Event, MARK_PREFIX, MESSAGE_PREFIX, Operation, Transaction};
 pub use flow::{BreakerPolicy, Flow, RateLimit};
+pub use histogram::Histogram;
 pub use ids::{DeliveryId, EventId, OF_SHAPE, Origin, Place};
 pub use lineage::Lineage;
 pub use mask::MaskKey;
@@ -41,6 +44,7 @@ pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, Va
 pub use rules::{JsonWriter, Seen, TableRules, Treatment};
 pub use secret::{EncryptionKey, KeyId, SigningSecret};
 pub use shape::{ColumnShape, IdentityShape, NameShape, Retyped, SchemaChange, TableShape, Turn, TypeShape};
+pub use tally::{Causes, Ending, Promise, Tally};
 pub use webhook::{
     BodyShape, Coding, Compression, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule,
     TemplateSource, Webhook, WebhookSource,

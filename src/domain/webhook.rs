@@ -178,6 +178,8 @@ pub struct Webhook {
     pub ordering: Ordering,
     /// When to try again, and when to give up.
     pub retry: RetryPolicy,
+    /// Within which time after its commit a delivery should be there; for the numbers.
+    pub sla: Duration,
     /// How its receiver is reached, and how walhook proves itself.
     pub reach: Reach,
     /// How much may leave, and when it is left alone.

@@ -1,4 +1,5 @@
-//! Retention: a day's partition is made ahead of time and dropped when all it can hold is too old.
+//! Retention: a day's partition is made ahead of time and dropped when all it can hold is too old; sums by the minute
+//! become sums by the hour.
 
 use std::time::Duration;
 
@@ -52,9 +53,9 @@ pub(super) async fn ensure_partitions_of(client: &Client, ids: &[&str]) -> Resul
 }
 
 impl Ledger {
-    /// Makes the coming days' partitions and drops those past their retention. Returns the dropped ones.
+    /// Makes the coming days' partitions and drops those past their retention; condenses the sums. Returns the dropped ones.
     pub async fn prune(&self, retention: &Retention) -> Result<Vec<String>, LedgerError> {
-        let session = self.session("walhook prune").await?;
+        let mut session = self.session("walhook prune").await?;
         session.client.batch_execute(LOCK_SOON).await.map_err(doing("preparing to drop partitions"))?;
         ensure_partitions(&session.client).await?;
         let mut dropped = Vec::new();
@@ -73,6 +74,7 @@ impl Ledger {
             }
         }
         super::shapes::prune(&session.client).await?;
+        super::condense::condense(&mut session.client).await?;
         Ok(dropped)
     }
 }

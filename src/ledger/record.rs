@@ -3,7 +3,7 @@
 //! An attempt and the state it leads to are one row's change (invariant I5): the last attempt stands in the
 //! delivery's own row, earlier ones are moved to `past_attempts` by the same statement.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::row::Columns;
+use super::row::{Columns, time_of};
 use super::{LedgerError, copy, doing};
-use crate::domain::{Attempt, Delivery, DeliveryId, DeliveryStatus, Lane, StoreBodies};
+use crate::domain::{Attempt, Delivery, DeliveryId, DeliveryStatus, Lane, Operation, StoreBodies};
 use crate::settlement::Owed;
 
 /// The right to finish a claimed delivery; finishing consumes it (invariant I6).
@@ -85,6 +85,15 @@ pub struct Finish {
     pub attempt: Option<Attempt>,
     /// Whether the attempt does not count for the retry schedule.
     pub off_schedule: bool,
+}
+
+/// What the ledger knows of a claimed delivery, and its numbers need.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    /// Whether it is a test event.
+    pub is_test: bool,
+    /// When its change committed, where its time counts from there.
+    pub measured_from: Option<Timestamp>,
 }
 
 impl State {
@@ -199,7 +208,8 @@ update deliveries d set
     last_response = case when h.at is null then d.last_response else h.response end
 from held h
 where d.id = h.id and d.status in ('pending', 'retrying')
-returning d.id, h.lease";
+returning d.id, h.lease, d.operation,
+    case when d.operation <> 'snapshot' and d.sent_again_at is null then d.committed_at end";
 
 /// The earliest open delivery of each of these lanes becomes due, where it was waiting for an earlier one.
 const PROMOTE: &str = "
@@ -332,7 +342,7 @@ impl Statements {
         client.execute(&self.insert, &parameters).await.map_err(doing("recording deliveries"))
     }
 
-    /// Writes what claimed deliveries' attempts led to. Returns the ids, and the leases, of those that still held.
+    /// Writes what claimed deliveries' attempts led to. Returns, by id and lease, what is known of those that still held.
     pub(super) async fn finish(
         &self,
         client: &Client,
@@ -341,7 +351,7 @@ impl Statements {
         rows: &[Finish],
         store: StoreBodies,
         now: Timestamp,
-    ) -> Result<HashSet<(String, i64)>, LedgerError> {
+    ) -> Result<HashMap<(String, i64), Written>, LedgerError> {
         let mut columns = Columns::default();
         let mut leases = Vec::with_capacity(rows.len());
         let off_schedule: Vec<bool> = rows.iter().map(|row| row.off_schedule).collect();
@@ -370,7 +380,11 @@ impl Statements {
             &off_schedule,
         ];
         let written = client.query(&self.finish, &parameters).await.map_err(doing("recording attempts"))?;
-        Ok(written.iter().map(|row| (row.get(0), row.get(1))).collect())
+        let about = |row: &tokio_postgres::Row| Written {
+            is_test: Operation::from_word(row.get(2)) == Operation::Test,
+            measured_from: row.get::<_, Option<_>>(3).map(time_of),
+        };
+        Ok(written.iter().map(|row| ((row.get(0), row.get(1)), about(row))).collect())
     }
 
     /// Makes the next delivery of each lane due.

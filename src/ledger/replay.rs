@@ -114,7 +114,8 @@ with chosen as (
 moved as (
     update deliveries d set
         status = case when d.attempts > 0 then 'retrying' else 'pending' end,
-        finished_at = null, fail_reason = null, due_at = null, retried_from = d.attempts
+        finished_at = null, fail_reason = null, due_at = null, retried_from = d.attempts,
+        sent_again_at = now()
     where d.status = any($1::text[]) and d.id = any(array(select id from chosen))
     returning d.webhook, d.lane, d.id)
 select webhook, lane, count(*), max(id) from moved group by webhook, lane"

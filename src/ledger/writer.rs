@@ -17,6 +17,7 @@ use super::health::Health as WebhookHealth;
 use super::notices::GivenUp;
 use super::own::Ownership;
 use super::record::{Finish, NewRow, State, Statements};
+use super::rollups::{self, Book, Kept, News, SlaOf};
 use super::{Ledger, LedgerError, doing, recorded};
 use crate::clock::Clock;
 use crate::domain::{Lane, StoreBodies, limits};
@@ -113,6 +114,8 @@ pub struct Writer {
     pub own: Ownership,
     /// What is kept of ended deliveries' bodies.
     pub store: StoreBodies,
+    /// What is promised of each webhook, for the numbers.
+    pub sla: SlaOf,
     /// Where settled debts go.
     pub settlement: Settlement,
     /// The time.
@@ -137,6 +140,14 @@ pub enum Health {
 struct Open {
     session: Session,
     statements: Statements,
+    sums: rollups::Statements,
+}
+
+/// The connection, and what is remembered of one batch to the next.
+#[derive(Default)]
+struct Desk {
+    open: Option<Open>,
+    book: Book,
 }
 
 #[derive(Default)]
@@ -161,9 +172,9 @@ impl Writer {
         mut commands: mpsc::UnboundedReceiver<Command>,
         acks: mpsc::UnboundedSender<Vec<Ack>>,
     ) -> Result<(), LedgerError> {
-        let mut open = None;
+        let mut desk = Desk::default();
         // Ahead of the first delivery, so that it need not wait for a login; trouble is met again with the first.
-        if let Err(error) = self.open(&mut open).await {
+        if let Err(error) = self.open(&mut desk.open).await {
             tracing::debug!(reason = crate::telemetry::chain(&error), "the ledger cannot be reached yet");
         }
         self.health.send_replace(Health::Writing);
@@ -186,12 +197,12 @@ impl Writer {
                     }
                     Command::Finish(finish) => batch.finishes.push(*finish),
                     control => {
-                        self.write(&mut open, &mut batch, &mut answers).await?;
-                        self.control(&mut open, control, &mut answers).await?;
+                        self.write(&mut desk, &mut batch, &mut answers).await?;
+                        self.control(&mut desk.open, control, &mut answers).await?;
                     }
                 }
             }
-            self.write(&mut open, &mut batch, &mut answers).await?;
+            self.write(&mut desk, &mut batch, &mut answers).await?;
             if acks.send(answers).is_err() {
                 // Nobody keeps lanes any more: the process is stopping, what is left is still written.
                 tracing::debug!("the ledger's answers are no longer read");
@@ -203,7 +214,7 @@ impl Writer {
     /// Writes a batch, however long it takes; then settles and answers for it.
     async fn write(
         &self,
-        open: &mut Option<Open>,
+        Desk { open, book }: &mut Desk,
         batch: &mut Batch,
         answers: &mut Vec<Ack>,
     ) -> Result<(), LedgerError> {
@@ -211,10 +222,10 @@ impl Writer {
             return Ok(());
         }
         let mut patience = Patience::default();
-        let lost = loop {
-            let tried = self.try_write(open, batch, patience.failed());
+        let (lost, kept) = loop {
+            let tried = self.try_write((&mut *open, book), batch, patience.failed());
             match super::within(patience.answer(), tried).await {
-                Ok(lost) => break lost,
+                Ok(written) => break written,
                 Err(error) if is_missing_partition(&error) && patience.tries < 3 => {
                     patience.tries += 1;
                     if let Err(error) = self.make_partitions(open, batch).await {
@@ -232,6 +243,7 @@ impl Writer {
         batch.permits.clear();
         self.settlement.settle(batch.rows.iter_mut().filter_map(|row| row.owed.take()));
         let now = self.clock.now();
+        book.remember(kept, now);
         metrics::counter!("walhook_ledger_rows_total")
             .increment(u64::try_from(batch.rows.len() + batch.finishes.len()).unwrap_or(0));
         answers.extend(batch.rows.drain(..).map(|row| Ack::Inserted {
@@ -250,14 +262,14 @@ impl Writer {
         Ok(())
     }
 
-    /// One try. Returns the ids of finished deliveries whose lease had been lost.
+    /// One try. Returns the ids of finished deliveries whose lease had been lost, and the sums that were written.
     async fn try_write(
         &self,
-        open: &mut Option<Open>,
+        (open, book): (&mut Option<Open>, &Book),
         batch: &mut Batch,
         again: Again,
-    ) -> Result<Vec<String>, LedgerError> {
-        let Open { session, statements } = self.open(open).await?;
+    ) -> Result<(Vec<String>, Kept), LedgerError> {
+        let Open { session, statements, sums } = self.open(open).await?;
         let (slot, epoch, now) = (&*self.own.slot, self.own.epoch, self.clock.now());
         let mut already = 0;
         let transaction = session.client.transaction().await.map_err(doing("beginning to record"))?;
@@ -283,16 +295,23 @@ impl Writer {
         }
         let mut given_up = GivenUp::default();
         given_up.among_rows(&ended);
-        let mut lost = Vec::new();
+        let (mut lost, mut news) = (Vec::new(), News::new(&self.sla, now));
+        fresh.iter().for_each(|row| news.row(row));
         if !batch.finishes.is_empty() {
             let client = transaction.client();
             let written = statements.finish(client, slot, epoch, &batch.finishes, self.store, now).await?;
             statements.check_fence(client, slot, epoch).await?;
-            let held = |f: &Finish| written.contains(&(f.id.as_str().to_owned(), f.lease.token));
-            let missing = batch.finishes.iter().filter(|f| !held(f));
-            lost.extend(missing.map(|f| f.id.as_str().to_owned()));
-            let failed = batch.finishes.iter().filter(|f| f.state.fail_reason().is_some() && held(f));
-            failed.for_each(|f| given_up.finished(f));
+            for finish in &batch.finishes {
+                match written.get(&(finish.id.as_str().to_owned(), finish.lease.token)) {
+                    Some(written) => {
+                        news.finish(finish, written);
+                        if finish.state.fail_reason().is_some() {
+                            given_up.finished(finish);
+                        }
+                    }
+                    None => lost.push(finish.id.as_str().to_owned()),
+                }
+            }
             let ended = batch.finishes.iter().filter(|f| f.state.is_ended());
             let lanes: Vec<_> = ended.map(|f| (Arc::clone(&f.webhook), f.lane)).collect();
             if !lanes.is_empty() {
@@ -300,10 +319,11 @@ impl Writer {
             }
         }
         given_up.note(transaction.client()).await?;
+        let kept = book.write(transaction.client(), sums, &self.own, news, again == Again::Yes).await?;
         fail::fail_point!("before_ledger_commit", |_| std::process::abort());
         transaction.commit().await.map_err(doing("committing to the ledger"))?;
         // After a lost answer this may name some that were written; the dispatcher then only looks again.
-        Ok(lost)
+        Ok((lost, kept))
     }
 
     /// Answers what is no delivery.
@@ -361,7 +381,8 @@ impl Writer {
                 let session = self.ledger.session("walhook ledger").await?;
                 session.client.batch_execute(IDLE).await.map_err(doing("preparing to record"))?;
                 let statements = Statements::prepare(&session.client).await?;
-                Open { session, statements }
+                let sums = rollups::Statements::prepare(&session.client).await?;
+                Open { session, statements, sums }
             }
         };
         Ok(open.insert(open_now))

@@ -23,6 +23,7 @@ fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
         concurrency: 1,
         ordering: Ordering::Row,
         retry: RetryPolicy::default(),
+        sla: std::time::Duration::from_secs(5),
         reach: crate::domain::Reach::default(),
         flow: Flow::default(),
     })

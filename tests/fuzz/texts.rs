@@ -71,6 +71,7 @@ fn webhook(name: &str, filter: String) -> Arc<Webhook> {
         concurrency: 1,
         ordering: Ordering::Row,
         retry: RetryPolicy::default(),
+        sla: std::time::Duration::from_secs(5),
         reach: walhook::domain::Reach::default(),
         flow: Flow::default(),
     })

@@ -1,6 +1,7 @@
 //! The ledger by its own doors, on a real Postgres: what is written together, who may write, what is due.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub struct Desk {
 }
 
 const SCHEMA: &str = "set search_path to walhook";
+/// What is promised of every webhook.
+pub const SLA: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(600);
 
 pub fn attempt(status: u16) -> Attempt {
@@ -95,6 +98,7 @@ impl Desk {
             ledger: ledger.clone(),
             own: own.clone(),
             store: StoreBodies::All,
+            sla: Arc::new(|_| SLA),
             settlement: settlement.clone(),
             clock: Clock::system(),
             health: health_in,

@@ -55,14 +55,14 @@ enum Status {
 
 /// A moment as it was typed.
 #[derive(Debug, Clone)]
-enum When {
+pub(super) enum When {
     At(Timestamp),
     Ago(Span),
 }
 
 impl When {
     /// The moment, where it is now `now`; a span that reaches beyond time is its beginning.
-    fn at(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn at(&self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => *at,
             Self::Ago(span) => now
@@ -73,7 +73,7 @@ impl When {
     }
 }
 
-fn when(text: &str) -> Result<When, String> {
+pub(super) fn when(text: &str) -> Result<When, String> {
     if let Ok(at) = text.parse() {
         return Ok(When::At(at));
     }
