@@ -76,6 +76,13 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("walhook_attempts_total", Kind::Counter, "Attempts, by outcome"),
     ("walhook_attempt_duration_seconds", Kind::Histogram, "How long attempts took"),
     ("walhook_delivery_age_seconds", Kind::Histogram, "From commit to the receiver's acceptance"),
+    ("walhook_sla_met_total", Kind::Counter, "Deliveries made within their webhook's sla of the commit"),
+    ("walhook_sla_missed_total", Kind::Counter, "Deliveries made later than that, or given up"),
+    (
+        "walhook_waiting_oldest_seconds",
+        Kind::Gauge,
+        "Age of the oldest delivery that waits, by webhook and status; of 500 webhooks, and of the others together",
+    ),
     ("walhook_ledger_rows_total", Kind::Counter, "Rows written to the ledger"),
     ("walhook_backfills_open", Kind::Gauge, "Backfills that are to be done"),
     ("walhook_backfills_deliveries_total", Kind::Counter, "Deliveries that backfills made of existing rows"),

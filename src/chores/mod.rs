@@ -9,6 +9,7 @@ pub mod notices;
 pub mod retain;
 pub mod standing;
 pub mod upkeep;
+mod waiting;
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@
 use tokio::sync::watch;
 
 use super::lag::{Lag, Marks, Thresholds};
+use super::waiting;
 use crate::clock::Clock;
 use crate::domain::limits;
 use crate::ledger::overview::{self, Gap};
@@ -41,6 +42,7 @@ pub(super) struct Kept {
     ledger: Option<Session>,
     told: Option<WalStatus>,
     marks: Marks,
+    waiting: waiting::Labels,
 }
 
 /// Looks once; trouble is other parts' to tell.
@@ -59,13 +61,13 @@ pub(super) async fn activate(standing: &Standing, kept: &mut Kept) {
         Err(reason) => tracing::debug!(reason, "the slot's state cannot be read"),
     }
     let ledger = kept.ledger.take();
-    match within(limits::ANSWER_WITHIN, gaps(standing, ledger)).await {
+    match within(limits::ANSWER_WITHIN, look(standing, ledger, &mut kept.waiting)).await {
         Ok((session, gaps)) => {
             kept.ledger = Some(session);
             metrics::gauge!("walhook_gaps").set(f64::from(u32::try_from(gaps.len()).unwrap_or(u32::MAX)));
             standing.gaps.send_if_modified(|known| std::mem::replace(known, gaps.clone()) != gaps);
         }
-        Err(error) => tracing::debug!(reason = chain(&error), "the gaps cannot be read"),
+        Err(error) => tracing::debug!(reason = chain(&error), "the ledger cannot be looked at"),
     }
 }
 
@@ -78,12 +80,18 @@ async fn slot(standing: &Standing, session: Option<Session>) -> Result<(Session,
     Ok((session, state))
 }
 
-async fn gaps(standing: &Standing, session: Option<Session>) -> Result<(Session, Vec<Gap>), LedgerError> {
+/// At the gaps, and at what waits.
+async fn look(
+    standing: &Standing,
+    session: Option<Session>,
+    labels: &mut waiting::Labels,
+) -> Result<(Session, Vec<Gap>), LedgerError> {
     let session = match session.filter(|session| !session.client.is_closed()) {
         Some(session) => session,
         None => standing.ledger.session("walhook standing").await?,
     };
     let gaps = overview::gaps(&session.client, &standing.slot).await?;
+    waiting::activate(&session.client, labels, standing.clock.now()).await?;
     Ok((session, gaps))
 }
 

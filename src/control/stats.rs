@@ -24,13 +24,16 @@ use crate::catalog::{Rows, Snapshot};
 use crate::clock::{Clock, since};
 use crate::config::Config;
 use crate::domain::{Causes, Histogram, Tally, limits};
+use crate::ledger::health::Health;
 use crate::ledger::states::WebhookState;
-use crate::ledger::{numbers, overview};
+use crate::ledger::{health, numbers, overview};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The usual windows.
 pub const WINDOWS: [(&str, Duration); 4] = [
     ("5m", Duration::from_secs(5 * 60)),
-    ("1h", Duration::from_secs(3600)),
+    ("1h", HOUR),
     ("24h", Duration::from_secs(24 * 3600)),
     ("7d", Duration::from_secs(7 * 24 * 3600)),
 ];
@@ -62,7 +65,7 @@ pub struct WebhookStats {
 pub struct Waiting {
     /// `pending` (for its first attempt or its turn), `retrying`, `held`.
     pub status: &'static str,
-    /// Why it is held: the webhook's state and its reason.
+    /// Why, where its webhook is `paused`, `disabled` or `failing`: that, and the reason.
     pub why: Option<String>,
     /// When its change committed.
     pub oldest_committed_at: Timestamp,
@@ -148,8 +151,40 @@ impl From<&Histogram> for Percentiles {
     }
 }
 
+/// The last hour in two numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastHour {
+    /// Delivered of all deliveries that ended, 0 to 1; none where none ended.
+    pub success_rate: Option<f64>,
+    /// Seconds from commit to receipt that 99 of 100 did not exceed; none where nothing was measured.
+    pub receipt_p99_seconds: Option<f64>,
+}
+
+impl From<&Tally> for LastHour {
+    fn from(tally: &Tally) -> Self {
+        Self {
+            success_rate: share(tally.delivered, tally.delivered + tally.failed),
+            receipt_p99_seconds: tally.receipt.percentile(0.99).map(|took| took.as_secs_f64()),
+        }
+    }
+}
+
+/// The last hour of every webhook that has any numbers in it.
+pub(super) async fn last_hour(
+    client: &Client,
+    now: Timestamp,
+) -> Result<BTreeMap<Arc<str>, LastHour>, ControlError> {
+    let hour = Wanted { name: String::new(), since: now.checked_sub(HOUR).unwrap_or(now) };
+    let mut sums: BTreeMap<Arc<str>, Tally> = BTreeMap::new();
+    numbers::sums_since(client, begun(&hour, now).since, None, |sum| {
+        sums.entry(sum.webhook).or_default().merge(&sum.tally);
+    })
+    .await?;
+    Ok(sums.iter().map(|(webhook, tally)| (Arc::clone(webhook), tally.into())).collect())
+}
+
 /// A part of a whole; none of nothing.
-pub(super) fn share(part: u64, whole: u64) -> Option<f64> {
+fn share(part: u64, whole: u64) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
     let share = (whole > 0).then(|| part as f64 / whole as f64);
     share
@@ -211,7 +246,8 @@ pub async fn stats(
     })
     .await?;
     let names = names(client, &snapshot, &rows, webhook, sums.keys()).await?;
-    let mut waiting = waiting(client, &names, &rows.states, now).await?;
+    let health = health::load(client).await?;
+    let mut waiting = waiting(client, &names, (&rows.states, &health), now).await?;
     let mut stats = Vec::with_capacity(names.len());
     for name in &names {
         let within = snapshot.by_name(name).map_or(config.delivery.sla, |compiled| compiled.webhook.sla);
@@ -255,30 +291,36 @@ async fn names(
     names.extend(super::status::declared_names(snapshot));
     names.extend(rows.states.keys().cloned());
     let Some(webhook) = webhook else { return Ok(names) };
-    match names.get(webhook) {
-        Some(name) => Ok(BTreeSet::from([Arc::clone(name)])),
-        None => {
-            let nearest = nearest(webhook, names.iter().map(AsRef::as_ref));
-            Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest })
-        }
+    if let Some(name) = names.get(webhook) {
+        return Ok(BTreeSet::from([Arc::clone(name)]));
     }
+    let nearest = nearest(webhook, names.iter().map(AsRef::as_ref));
+    Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest })
 }
+
+type ByName<T> = HashMap<Arc<str>, T>;
 
 /// The oldest that waits of each webhook, by state.
 pub(super) async fn waiting(
     client: &Client,
     names: &BTreeSet<Arc<str>>,
-    states: &HashMap<Arc<str>, WebhookState>,
+    (states, health): (&ByName<WebhookState>, &ByName<Health>),
     now: Timestamp,
 ) -> Result<BTreeMap<Arc<str>, Vec<Waiting>>, ControlError> {
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let mut found: BTreeMap<Arc<str>, Vec<Waiting>> = BTreeMap::new();
     for step in names.chunks(super::status::STEP) {
         for oldest in numbers::oldest(client, step).await? {
-            let state = states.get(&oldest.webhook).filter(|_| oldest.status == "held");
+            let suspended = states.get(&oldest.webhook);
+            let failing = health.get(&oldest.webhook).filter(|health| health.open.is_some());
+            let why = match (suspended, failing) {
+                (Some(state), _) => Some(format!("{}: {}", state.suspension.as_str(), state.reason)),
+                (None, Some(health)) => Some(format!("failing: {}", health.reason)),
+                (None, None) => None,
+            };
             let waiting = Waiting {
                 status: oldest.status,
-                why: state.map(|state| format!("{}: {}", state.suspension.as_str(), state.reason)),
+                why,
                 oldest_committed_at: oldest.committed_at,
                 oldest_seconds: since(now, oldest.committed_at).as_secs(),
             };

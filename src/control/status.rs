@@ -1,4 +1,4 @@
-//! How it stands: the slot, the gaps, and each webhook's backlog. Works whether or not an instance runs.
+//! How it stands: the slot, the gaps, each webhook's backlog and its last hour. Works whether or not an instance runs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,9 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::stats::{self, LastHour, Waiting};
 use super::{ControlError, Places, declared};
 use crate::catalog::{self, Snapshot};
-use crate::clock::{Clock, since};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::WebhookSource;
 use crate::ledger::backfills::{self, Backfill};
@@ -62,7 +63,7 @@ pub struct SlotStatus {
 }
 
 /// One webhook.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WebhookStatus {
     /// Its name.
     pub name: String,
@@ -84,8 +85,12 @@ pub struct WebhookStatus {
     pub failed: i64,
     /// Whether there are more than were counted.
     pub more: bool,
-    /// The age of the oldest delivery that waits.
+    /// The age of the oldest delivery that waits, from its commit.
     pub oldest_seconds: Option<u64>,
+    /// The oldest that waits in each state.
+    pub waiting: Vec<Waiting>,
+    /// How the last hour was; none where nothing happened.
+    pub last_hour: Option<LastHour>,
     /// The last error of what waits or failed.
     pub last_error: Option<String>,
     /// When that was.
@@ -123,14 +128,20 @@ pub async fn status(config: &Config, places: &Places, clock: &Clock) -> Result<S
         names.extend(declared_names(&snapshot));
         names.extend(rows.states.keys().cloned());
         let backlogs = backlogs(&ledger.client, &names).await?;
-        let health = health::load(&ledger.client).await?;
-        let about = About { snapshot: &snapshot, states: &rows.states, health: &health, now: clock.now() };
-        names.iter().map(|name| about.webhook(name, backlogs.get(name))).collect()
+        let (health, now) = (health::load(&ledger.client).await?, clock.now());
+        let mut waiting = stats::waiting(&ledger.client, &names, (&rows.states, &health), now).await?;
+        let mut hours = stats::last_hour(&ledger.client, now).await?;
+        let about = About { snapshot: &snapshot, states: &rows.states, health: &health };
+        let mut webhook = |name: &Arc<str>| WebhookStatus {
+            last_hour: hours.remove(name),
+            ..about.webhook(name, backlogs.get(name), waiting.remove(name).unwrap_or_default())
+        };
+        names.iter().map(&mut webhook).collect()
     } else {
         let snapshot = catalog::compile_file(config).map_err(ControlError::Compile)?;
         let (states, health) = (HashMap::new(), HashMap::new());
-        let about = About { snapshot: &snapshot, states: &states, health: &health, now: clock.now() };
-        declared_names(&snapshot).iter().map(|name| about.webhook(name, None)).collect()
+        let about = About { snapshot: &snapshot, states: &states, health: &health };
+        declared_names(&snapshot).iter().map(|name| about.webhook(name, None, Vec::new())).collect()
     };
     let mut status = Status {
         database: places.database.display(),
@@ -171,11 +182,10 @@ struct About<'a> {
     snapshot: &'a Snapshot,
     states: &'a HashMap<Arc<str>, WebhookState>,
     health: &'a HashMap<Arc<str>, Health>,
-    now: Timestamp,
 }
 
 impl About<'_> {
-    fn webhook(&self, name: &Arc<str>, backlog: Option<&Backlog>) -> WebhookStatus {
+    fn webhook(&self, name: &Arc<str>, backlog: Option<&Backlog>, waiting: Vec<Waiting>) -> WebhookStatus {
         let invalid = self.snapshot.invalid.iter().find(|invalid| *invalid.webhook == **name);
         let declared = match (self.snapshot.by_name(name), invalid) {
             (Some(compiled), _) if compiled.webhook.source == WebhookSource::Toml => "file",
@@ -206,7 +216,9 @@ impl About<'_> {
             held: count(|b| b.held),
             failed: count(|b| b.failed),
             more: backlog.is_some_and(|b| b.more),
-            oldest_seconds: backlog.and_then(|b| b.oldest).map(|oldest| since(self.now, oldest).as_secs()),
+            oldest_seconds: waiting.iter().map(|waiting| waiting.oldest_seconds).max(),
+            waiting,
+            last_hour: None,
             last_error: backlog.and_then(|b| b.last_error.clone()),
             last_error_at: backlog.and_then(|b| b.last_error_at),
         }

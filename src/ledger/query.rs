@@ -1,4 +1,4 @@
-//! What an operator reads: how much waits, since when and why; one delivery's fate.
+//! What an operator reads: how much waits, and what went wrong last; one delivery's fate.
 
 use std::sync::Arc;
 
@@ -21,8 +21,6 @@ pub struct Backlog {
     pub held: i64,
     /// Whether there are more than were counted.
     pub more: bool,
-    /// When the oldest open one was recorded.
-    pub oldest: Option<Timestamp>,
     /// The failed ones that are still kept.
     pub failed: i64,
     /// The last error of an open or failed delivery.
@@ -50,7 +48,7 @@ pub const COUNTED: i64 = 100_000;
 const BACKLOG: &str = "
 select
     w.webhook,
-    coalesce(o.pending, 0), coalesce(o.retrying, 0), coalesce(o.held, 0), o.oldest,
+    coalesce(o.pending, 0), coalesce(o.retrying, 0), coalesce(o.held, 0),
     (select count(*) from (
         select 1 from deliveries_failed f where f.webhook = w.webhook and f.status = 'failed' limit $2) x),
     e.last_error, e.last_attempt_at
@@ -58,9 +56,8 @@ from unnest($1::text[]) as w(webhook)
 left join lateral (
     select count(*) filter (where status = 'pending') as pending,
         count(*) filter (where status = 'retrying') as retrying,
-        count(*) filter (where status = 'held') as held,
-        min(recorded_at) as oldest
-    from (select status, recorded_at from deliveries_open d where d.webhook = w.webhook limit $2) counted) o on true
+        count(*) filter (where status = 'held') as held
+    from (select status from deliveries_open d where d.webhook = w.webhook limit $2) counted) o on true
 left join lateral (
     select last_error, last_attempt_at from (
         (select d.last_error, d.last_attempt_at from deliveries_open d
@@ -85,10 +82,9 @@ pub async fn backlog(client: &Client, webhooks: &[&str]) -> Result<Vec<Backlog>,
             retrying,
             held,
             more: pending + retrying + held >= COUNTED,
-            oldest: row.get::<_, Option<_>>(4).map(time_of),
-            failed: row.get(5),
-            last_error: row.get(6),
-            last_error_at: row.get::<_, Option<_>>(7).map(time_of),
+            failed: row.get(4),
+            last_error: row.get(5),
+            last_error_at: row.get::<_, Option<_>>(6).map(time_of),
         }
     };
     Ok(rows.iter().map(backlog).collect())

@@ -49,6 +49,15 @@ on conflict (webhook, begins, span, slot, epoch) do update set
     timed_out = excluded.timed_out, unreachable = excluded.unreachable, refused = excluded.refused,
     receipt = excluded.receipt, request = excluded.request";
 
+/// Adds to what is there: not only one may do it.
+const ADD_FAILED: &str = "
+insert into rollups as r (
+    webhook, begins, span, slot, epoch, attempts, delivered, first_try, failed, sla_met, sla_missed, http_4xx,
+    http_5xx, http_other, timed_out, unreachable, refused, receipt, request)
+values ($1, date_trunc('minute', now(), 'UTC'), '1 minute', '', 0, 0, 0, 0, $2, 0, $3, 0, 0, 0, 0, 0, 0, '', '')
+on conflict (webhook, begins, span, slot, epoch) do update set
+    failed = r.failed + excluded.failed, sla_missed = r.sla_missed + excluded.sla_missed";
+
 fn kept_sql() -> String {
     format!(
         "select webhook, begins, {SUMS} from rollups
@@ -226,6 +235,17 @@ impl Book {
         self.forgotten = self.forgotten.max(minute);
         self.sums.retain(|(_, at), _| *at > minute);
     }
+}
+
+/// Deliveries have failed that the writer had no part in, `promised` of them with a commit to be measured from.
+pub(super) async fn add_failed(
+    client: &Client,
+    webhook: &str,
+    failed: i64,
+    promised: i64,
+) -> Result<(), LedgerError> {
+    let added = client.execute(ADD_FAILED, &[&webhook, &failed, &promised]).await;
+    added.map(drop).map_err(doing("summing up"))
 }
 
 /// What the rows of these keys hold.

@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::row::time_of;
-use super::{LedgerError, doing, notices};
+use super::{LedgerError, doing, notices, rollups};
 use crate::domain::{DeliveryId, StoreBodies};
 
 /// Rows moved in one statement.
@@ -77,8 +77,11 @@ ended as (
     update deliveries d set status = $5, due_at = null, finished_at = now(), fail_reason = $6,
         body = case when $7 then d.body end
     where d.status in ('pending', 'retrying', 'held') and d.id = any(array(select id from old))
-    returning d.lane, d.id)
-select lane, count(*), count(*) filter (where id >= $8), max(id) from ended group by lane";
+    returning d.lane, d.id, d.operation <> 'test' as counts,
+        d.operation not in ('test', 'snapshot') and d.sent_again_at is null as promised)
+select lane, count(*), count(*) filter (where id >= $8), max(id), count(*) filter (where counts),
+    count(*) filter (where promised)
+from ended group by lane";
 
 /// Of each lane, the earliest open delivery becomes due where it is not.
 const WAKE_LANES: &str = "
@@ -182,13 +185,15 @@ pub async fn end(
     let ended = transaction.query(END, &parameters).await;
     let ended = ended.map_err(doing_it())?;
     let lanes: Vec<i64> = ended.iter().map(|row| row.get(0)).collect();
-    let count: i64 = ended.iter().map(|row| row.get::<_, i64>(1)).sum();
+    let sum = |column: usize| ended.iter().map(|row| row.get::<_, i64>(column)).sum::<i64>();
     if let Some(reason) = reason {
         let last = ended.iter().map(|row| row.get::<_, &str>(3)).max().unwrap_or_default();
-        let of_logs = ended.iter().map(|row| row.get::<_, i64>(2)).sum();
-        notices::note_old(transaction.client(), webhook, (of_logs, last), reason).await?;
+        notices::note_old(transaction.client(), webhook, (sum(2), last), reason).await?;
     }
     transaction.execute(WAKE_LANES, &[&webhook, &lanes]).await.map_err(doing_it())?;
+    if status == "failed" && sum(4) > 0 {
+        rollups::add_failed(transaction.client(), webhook, sum(4), sum(5)).await?;
+    }
     transaction.commit().await.map_err(doing_it())?;
-    Ok(u64::try_from(count).unwrap_or(0))
+    Ok(u64::try_from(sum(1)).unwrap_or(0))
 }

@@ -296,7 +296,9 @@ impl Writer {
         let mut given_up = GivenUp::default();
         given_up.among_rows(&ended);
         let (mut lost, mut news) = (Vec::new(), News::new(&self.sla, now));
-        fresh.iter().for_each(|row| news.row(row));
+        for row in fresh {
+            news.row(row);
+        }
         if !batch.finishes.is_empty() {
             let client = transaction.client();
             let written = statements.finish(client, slot, epoch, &batch.finishes, self.store, now).await?;

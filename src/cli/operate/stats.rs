@@ -110,11 +110,8 @@ fn one(stats: &WebhookStats) -> Vec<String> {
     lines.push(String::new());
     for waiting in &stats.waiting {
         let why = waiting.why.as_deref().map(|why| format!(" ({})", cut(why, REASON_CHARS)));
-        let (status, age) = (waiting.status, span(waiting.oldest_seconds));
-        lines.push(print::plain(&format!(
-            "waiting   {status}{}: the oldest for {age}",
-            why.unwrap_or_default()
-        )));
+        let (why, age) = (why.unwrap_or_default(), span(waiting.oldest_seconds));
+        lines.push(print::plain(&format!("waiting   {}{why}: the oldest for {age}", waiting.status)));
     }
     if stats.waiting.is_empty() {
         lines.push("waiting   nothing".to_owned());
@@ -138,7 +135,7 @@ fn causes(window: &Window) -> String {
         (causes.refused, "refused by a rule"),
     ];
     told.retain(|(count, _)| *count > 0);
-    told.sort_by(|one, other| other.0.cmp(&one.0));
+    told.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     if told.is_empty() {
         return "no failed attempt".to_owned();
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use super::super::print;
 use super::Here;
 use super::backfill::progress;
+use super::stats::{oldest, percent, took};
 use super::table::{Align, bytes, cut, span, table};
 use crate::clock::since;
 use crate::control::status::SlotStatus;
@@ -116,7 +117,9 @@ fn webhooks(status: &Status, now: jiff::Timestamp) -> Vec<String> {
         ("RETRYING", Align::Right),
         ("HELD", Align::Right),
         ("FAILED", Align::Right),
-        ("OLDEST", Align::Right),
+        ("OLDEST", Align::Left),
+        ("1H OK", Align::Right),
+        ("1H P99", Align::Right),
         ("LAST ERROR", Align::Left),
     ];
     let row = |webhook: &crate::control::status::WebhookStatus| {
@@ -132,7 +135,9 @@ fn webhooks(status: &Status, now: jiff::Timestamp) -> Vec<String> {
             count(webhook.retrying),
             count(webhook.held),
             count(webhook.failed),
-            webhook.oldest_seconds.map_or_else(|| "-".to_owned(), span),
+            oldest(&webhook.waiting),
+            percent(webhook.last_hour.as_ref().and_then(|hour| hour.success_rate)),
+            took(webhook.last_hour.as_ref().and_then(|hour| hour.receipt_p99_seconds)),
             error.map_or_else(|| "-".to_owned(), |error| format!("{error}{}", ago.unwrap_or_default())),
         ]
     };
