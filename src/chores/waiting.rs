@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_postgres::Client;
@@ -41,31 +42,32 @@ pub(super) async fn activate(
     for step in names.chunks(STEP) {
         found.extend(oldest(client, step).await?);
     }
-    for ((webhook, status), seconds) in labels.ages(&found, now) {
+    for ((webhook, status), age) in labels.ages(&found, now) {
         metrics::gauge!("walhook_waiting_oldest_seconds", "webhook" => webhook.to_string(), "status" => status)
-            .set(seconds);
+            .set(age.as_secs_f64());
     }
     Ok(())
 }
 
 impl Labels {
     /// The age by label: zero where nothing waits any more.
-    fn ages(&mut self, found: &[Oldest], now: Timestamp) -> HashMap<Label, f64> {
+    fn ages(&mut self, found: &[Oldest], now: Timestamp) -> HashMap<Label, Duration> {
         for oldest in found {
             if self.webhooks.len() < limits::METRIC_WEBHOOKS {
                 self.webhooks.insert(Arc::clone(&oldest.webhook));
             }
         }
-        let nothing = |webhook: &Arc<str>| STATES.map(|status| ((Arc::clone(webhook), status), 0.0));
-        let mut ages: HashMap<Label, f64> = self.webhooks.iter().flat_map(nothing).collect();
+        let nothing =
+            |webhook: &Arc<str>| STATES.map(|status| ((Arc::clone(webhook), status), Duration::ZERO));
+        let mut ages: HashMap<Label, Duration> = self.webhooks.iter().flat_map(nothing).collect();
         let others: Arc<str> = OTHERS.into();
         if self.webhooks.len() == limits::METRIC_WEBHOOKS {
             ages.extend(nothing(&others));
         }
         for oldest in found {
             let label = self.webhooks.get(&oldest.webhook).unwrap_or(&others);
-            let age = ages.entry((Arc::clone(label), oldest.status)).or_insert(0.0_f64);
-            *age = (*age).max(since(now, oldest.committed_at).as_secs_f64());
+            let age = ages.entry((Arc::clone(label), oldest.status)).or_default();
+            *age = (*age).max(since(now, oldest.committed_at));
         }
         ages
     }
@@ -86,11 +88,14 @@ mod tests {
         let mut labels = Labels::default();
         assert!(labels.ages(&[], now).is_empty());
         let ages = labels.ages(&[waits("crm", 990)], now);
-        assert_eq!((ages[&("crm".into(), "retrying")], ages[&("crm".into(), "held")]), (10.0, 0.0));
-        assert_eq!(labels.ages(&[], now)[&("crm".into(), "retrying")], 0.0);
+        assert_eq!(
+            (ages[&("crm".into(), "retrying")], ages[&("crm".into(), "held")]),
+            (Duration::from_secs(10), Duration::ZERO)
+        );
+        assert_eq!(labels.ages(&[], now)[&("crm".into(), "retrying")], Duration::ZERO);
         let many: Vec<Oldest> = (0..2000).map(|n| waits(&format!("w{n}"), n)).collect();
         let ages = labels.ages(&many, now);
         assert_eq!(ages.len(), (limits::METRIC_WEBHOOKS + 1) * STATES.len());
-        assert_eq!(ages[&(OTHERS.into(), "retrying")], 1000.0 - 499.0);
+        assert_eq!(ages[&(OTHERS.into(), "retrying")], Duration::from_secs(1000 - 499));
     }
 }

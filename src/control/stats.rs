@@ -146,8 +146,8 @@ pub struct Sla {
 
 impl From<&Histogram> for Percentiles {
     fn from(histogram: &Histogram) -> Self {
-        let at = |share: f64| histogram.percentile(share).map(|duration| duration.as_secs_f64());
-        Self { count: histogram.count(), p50: at(0.5), p90: at(0.9), p99: at(0.99) }
+        let at = |percent| histogram.percentile(percent).map(|duration| duration.as_secs_f64());
+        Self { count: histogram.count(), p50: at(50), p90: at(90), p99: at(99) }
     }
 }
 
@@ -164,7 +164,7 @@ impl From<&Tally> for LastHour {
     fn from(tally: &Tally) -> Self {
         Self {
             success_rate: share(tally.delivered, tally.delivered + tally.failed),
-            receipt_p99_seconds: tally.receipt.percentile(0.99).map(|took| took.as_secs_f64()),
+            receipt_p99_seconds: tally.receipt.percentile(99).map(|took| took.as_secs_f64()),
         }
     }
 }

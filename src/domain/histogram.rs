@@ -54,20 +54,15 @@ impl Histogram {
         self.buckets.iter().map(|(_, count)| u64::from(*count)).sum()
     }
 
-    /// The duration that a share of all (`0.0..=1.0`) does not exceed, by nearest rank; `None` where nothing was counted.
-    pub fn percentile(&self, share: f64) -> Option<Duration> {
-        let total = self.count();
+    /// The duration that so many of a hundred do not exceed, by nearest rank; `None` where nothing was counted.
+    pub fn percentile(&self, percent: u64) -> Option<Duration> {
+        let rank = self.count().saturating_mul(percent).div_ceil(100);
         let mut seen = 0;
-        let reaches = |seen: u64| {
-            #[expect(clippy::cast_precision_loss, reason = "counts beyond 2^53 would take centuries")]
-            let (seen, total) = (seen as f64, total as f64);
-            seen >= share * total
-        };
-        let rank = self.buckets.iter().find(|(_, count)| {
+        let reaches = self.buckets.iter().find(|(_, count)| {
             seen += u64::from(*count);
-            reaches(seen)
+            seen >= rank
         });
-        rank.map(|(bucket, _)| middle(*bucket))
+        reaches.map(|(bucket, _)| middle(*bucket))
     }
 
     /// As it is stored: five bytes a bucket, empty where nothing was counted.
@@ -114,11 +109,13 @@ mod tests {
 
     use super::*;
 
-    const SHARES: [f64; 6] = [0.0, 0.25, 0.5, 0.9, 0.99, 1.0];
+    const PERCENTS: [u64; 6] = [0, 25, 50, 90, 99, 100];
 
     fn of(nanos: &[u64]) -> Histogram {
         let mut histogram = Histogram::default();
-        nanos.iter().for_each(|nanos| histogram.record(Duration::from_nanos(*nanos)));
+        for nanos in nanos {
+            histogram.record(Duration::from_nanos(*nanos));
+        }
         histogram
     }
 
@@ -133,9 +130,9 @@ mod tests {
 
     #[test]
     fn nothing_has_no_percentile_and_the_ends_are_told_as_the_bounds() {
-        assert_eq!(Histogram::default().percentile(0.5), None);
-        assert_eq!(of(&[0]).percentile(0.5), Some(Duration::from_nanos(100_000)));
-        assert_eq!(of(&[u64::MAX]).percentile(0.5), Some(Duration::from_nanos(BOUNDS[254])));
+        assert_eq!(Histogram::default().percentile(50), None);
+        assert_eq!(of(&[0]).percentile(50), Some(Duration::from_micros(100)));
+        assert_eq!(of(&[u64::MAX]).percentile(50), Some(Duration::from_nanos(BOUNDS[254])));
     }
 
     #[test]
@@ -152,11 +149,12 @@ mod tests {
             let histogram = of(&nanos);
             nanos.sort_unstable();
             prop_assert_eq!(histogram.count(), nanos.len() as u64);
-            for share in SHARES {
-                let rank = (share * nanos.len() as f64).ceil().max(1.0) as usize;
-                let (truth, told) = (nanos[rank - 1] as f64, histogram.percentile(share).unwrap().as_nanos() as f64);
+            for percent in PERCENTS {
+                let rank = (usize::try_from(percent).unwrap() * nanos.len()).div_ceil(100).max(1);
+                let (truth, told) = (Duration::from_nanos(nanos[rank - 1]), histogram.percentile(percent).unwrap());
+                let (truth, told) = (truth.as_secs_f64(), told.as_secs_f64());
                 // A nanosecond is what rounding the bounds may add.
-                prop_assert!((told - truth).abs() <= truth * Histogram::ERROR + 1.0, "{} told as {}", truth, told);
+                prop_assert!((told - truth).abs() <= truth * Histogram::ERROR + 1e-9, "{} told as {}", truth, told);
             }
         }
 

@@ -21,6 +21,7 @@ use walhook::ledger::{Ledger, LedgerError, recorded, states};
 use walhook::postgres::{Server, Session};
 use walhook::settlement::Settlement;
 
+use crate::numbers::agree;
 use crate::support::{Database, PATIENCE, background, beside_others, connect, eventually};
 
 /// A ledger, its owner, and the owner's writer.
@@ -81,7 +82,7 @@ impl Desk {
     }
 
     #[expect(clippy::type_complexity, reason = "the four ends of a writer")]
-    fn writer(
+    pub fn writer(
         ledger: &Ledger,
         own: &Ownership,
         settlement: &Settlement,
@@ -144,7 +145,8 @@ impl Desk {
     }
 
     pub fn finish(&self, claimed: Claimed, state: State, attempt: Option<Attempt>) {
-        let Claimed { delivery: Delivery { id, webhook, lane, .. }, lease, .. } = claimed;
+        let Claimed { delivery: Delivery { id, webhook, lane, .. }, lease, attempts, .. } = claimed;
+        let attempt = attempt.map(|attempt| Attempt { number: attempts + 1, ..attempt });
         let finish = Finish { lease, id, webhook, lane, state, attempt, off_schedule: false };
         self.commands.send(Command::Finish(Box::new(finish))).expect("a writer");
     }
@@ -193,7 +195,7 @@ impl Desk {
     }
 
     /// The writer stands in the middle of a transaction, having written its rows.
-    async fn wait_for_lock(&self, who: &str) {
+    pub async fn wait_for_lock(&self, who: &str) {
         let query = format!(
             "select count(*) from pg_stat_activity where datname = current_database() \
              and application_name = '{who}' and wait_event_type = 'Lock'"
@@ -203,8 +205,12 @@ impl Desk {
     }
 }
 
+/// Ends the writer's session in the middle of a transaction that waits for a lock.
+pub const CUT_OFF: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+    where datname = current_database() and application_name = 'walhook ledger' and wait_event_type = 'Lock'";
+
 /// Keeps every writer from ending its transaction, until a commit.
-async fn block(desk: &Desk) -> tokio_postgres::Client {
+pub async fn block(desk: &Desk) -> tokio_postgres::Client {
     let client = connect(&desk.database.url).await.expect("a connection");
     client.batch_execute("begin; lock table walhook.past_attempts").await.expect("a lock");
     client
@@ -218,7 +224,7 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
     let mut leased: Vec<Claimed> = Vec::new();
     let mut attempts: HashMap<String, i32> = HashMap::new();
     let mut number: u64 = 0;
-    for _ in 0..100 {
+    for round in 0..100 {
         let mut sent = 0;
         for _ in 0..dice.usize(0..6) {
             number += 1;
@@ -260,6 +266,9 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
         }
         leased.extend(desk.claim(dice.usize(0..4)).await);
         desk.check().await;
+        if round % 10 == 9 {
+            agree(&desk.ledger).await;
+        }
         for row in desk.database.rows("select id, attempts from deliveries", &[]).await {
             let (id, now): (String, i32) = (row.get(0), row.get(1));
             let before = attempts.insert(id, now).unwrap_or(0);
@@ -385,10 +394,7 @@ async fn i5_a_transaction_that_is_cut_off_is_written_once() {
     desk.insert(3, 3, State::Pending, None);
     desk.finish(claimed, soon(), Some(attempt(500)));
     desk.wait_for_lock("walhook ledger").await;
-    let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-                where datname = current_database() and application_name = 'walhook ledger' \
-                and wait_event_type = 'Lock'";
-    assert_eq!(desk.database.number(kill).await, 1);
+    assert_eq!(desk.database.number(CUT_OFF).await, 1);
     blocker.batch_execute("commit").await.expect("an end");
     desk.hear(3).await;
     assert_eq!(desk.all().await, ["retrying 2 due", "delivered 1", "pending 0 due"]);

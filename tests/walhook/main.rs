@@ -55,6 +55,8 @@ mod messages;
 #[cfg(test)]
 mod notices;
 #[cfg(test)]
+mod numbers;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod order;

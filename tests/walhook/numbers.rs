@@ -1,0 +1,500 @@
+//! Numbers: what is summed up is what a recount of the ledger gives, at any moment and after any crash; and it is read
+//! without reading the ledger.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_postgres::Client;
+use walhook::domain::{Attempt, Ending, Outcome, Promise, RefusedBy, Tally, TimeoutStage, UnreachableBy};
+use walhook::ledger::prune::Retention;
+use walhook::ledger::record::{NewRow, State};
+use walhook::ledger::states::{self, End};
+use walhook::ledger::writer::Command;
+use walhook::ledger::{Ledger, numbers};
+use walhook::postgres::Server;
+use walhook::settlement::Settlement;
+
+use crate::ledger::{CUT_OFF, Desk, SLA, attempt, block, soon};
+use crate::support::{
+    Answer, Database, PATIENCE, Receiver, Run, Sidecar, beside_others, eventually, run_once,
+};
+
+const LONG_AGO: Timestamp = Timestamp::UNIX_EPOCH;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Every delivery that counts, with each of its attempts.
+const ALL: &str = "
+select d.webhook, d.status, d.attempts, d.committed_at, d.operation <> 'snapshot' and d.sent_again_at is null,
+    a.number, a.attempted_at, a.took_ms, a.outcome, a.http_status
+from deliveries d left join attempts a on a.delivery = d.id
+where d.operation <> 'test'";
+
+fn outcome(word: &str, status: Option<i32>) -> Outcome {
+    let reason = String::new();
+    match (word, status) {
+        ("responded", Some(status)) => {
+            let status = u16::try_from(status).expect("a status");
+            Outcome::Responded { status, retry_after: None, body: Bytes::new() }
+        }
+        ("timed_out", _) => Outcome::TimedOut { stage: TimeoutStage::Connect },
+        ("unreachable", _) => Outcome::Unreachable { by: UnreachableBy::Connect, reason },
+        ("refused", _) => Outcome::Refused { by: RefusedBy::Request, reason },
+        other => panic!("{other:?}"),
+    }
+}
+
+fn time(time: std::time::SystemTime) -> Timestamp {
+    time.try_into().expect("a time")
+}
+
+/// The tallies that the ledger's rows give, by webhook.
+async fn recount(client: &Client) -> BTreeMap<String, Tally> {
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    for row in client.query(ALL, &[]).await.expect("the ledger") {
+        let (status, attempts): (&str, i32) = (row.get(1), row.get(2));
+        let promise = row.get::<_, bool>(4).then(|| Promise { committed_at: time(row.get(3)), within: SLA });
+        let number: Option<i32> = row.get(5);
+        let attempt = number.map(|number| Attempt {
+            number: u32::try_from(number).expect("a number"),
+            started_at: time(row.get(6)),
+            took: Duration::from_secs_f64(row.get::<_, f64>(7) / 1e3),
+            outcome: outcome(row.get(8), row.get(9)),
+        });
+        let is_last = number.is_none_or(|number| number == attempts);
+        let ending = match status {
+            "delivered" if is_last => Some(Ending::Delivered),
+            "failed" if is_last => Some(Ending::Failed),
+            _ => None,
+        };
+        if attempt.is_some() || ending.is_some() {
+            tallies.entry(row.get(0)).or_default().count(attempt.as_ref(), ending, promise);
+        }
+    }
+    tallies
+}
+
+/// The tallies that the sums give.
+async fn summed(client: &Client) -> BTreeMap<String, Tally> {
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let each = |sums: numbers::Sums| tallies.entry(sums.webhook.to_string()).or_default().merge(&sums.tally);
+    numbers::sums_since(client, LONG_AGO, None, each).await.expect("the sums");
+    tallies
+}
+
+/// Holds the sums against a recount, both as of one moment. Returns how many attempts there were.
+pub async fn agree(ledger: &Ledger) -> u64 {
+    let session = ledger.session("walhook recount").await.expect("a session");
+    let client = &session.client;
+    client.batch_execute("begin isolation level repeatable read").await.expect("a transaction");
+    let (recount, summed) = (recount(client).await, summed(client).await);
+    assert_eq!(summed, recount, "the sums are not what the ledger's rows give");
+    recount.values().map(|tally| tally.attempts).sum()
+}
+
+fn ledger_of(database: &Database) -> Ledger {
+    Ledger::new(Server::parse(&database.url).expect("a connection string"), "walhook")
+}
+
+/// A receiver that fails in every way, each delivery otherwise.
+fn fail_in_every_way(receiver: &Receiver, path: &str) {
+    receiver.script(path, |request| {
+        match (request.id().bytes().map(u32::from).sum::<u32>() % 8, request.nth) {
+            (0, 1) => Answer::Status(500),
+            (1, _) => Answer::Status(404),
+            (2, 1..3) => Answer::Drop,
+            (3, _) => Answer::Status(503),
+            (4, 1) => Answer::Status(302),
+            (5, 1) => Answer::Late(Duration::from_millis(1500), 200),
+            _ => Answer::Status(204),
+        }
+    });
+}
+
+const KEYS: &str = "events = [\"orders.*\"]\ntimeout = \"1s\"\nbreaker = false\n\
+    retry = { schedule = [\"50ms\", \"100ms\"], jitter = 0, give_up_on = [404] }";
+
+async fn killed_at(point: Option<&str>) {
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    for path in ["/crm", "/other"] {
+        fail_in_every_way(&receiver, path);
+    }
+    let run = Run::default()
+        .webhook("crm", &receiver.url("/crm"), KEYS)
+        .webhook("other", &receiver.url("/other"), KEYS)
+        .expecting("\"level\":\"WARN\"");
+    let (mut sidecar, ledger) = (Sidecar::start(&database, run).await, ledger_of(&database));
+    let mut from = 1;
+    for skip in [2, 9] {
+        if let Some(point) = point {
+            sidecar.terminate().await;
+            sidecar.next_run(|run| run.fail_at(&format!("{point}={skip}*off->return")));
+            sidecar.spawn();
+        }
+        for _ in 0..20 {
+            let insert = format!(
+                "insert into orders select n, 'a', 1, null from generate_series({from}, {}) n",
+                from + 9
+            );
+            database.execute(&insert).await;
+            from += 10;
+            if point.is_none() {
+                agree(&ledger).await;
+            }
+        }
+        if point.is_none() {
+            sidecar.kill9().await;
+        } else {
+            assert!(!sidecar.ended().await.success(), "it was never reached");
+        }
+        agree(&ledger).await;
+        sidecar.next_run(|mut run| {
+            run.environment.clear();
+            run
+        });
+        sidecar.spawn();
+        sidecar.ready().await;
+    }
+    // All but what the killed processes had under lease, which is at most what they had in flight.
+    let ended = "select count(*) from walhook.deliveries where finished_at is not null";
+    let most = i64::from(from - 1) * 2 - 2 * 2 * 16;
+    eventually("nearly all to end", PATIENCE, async || {
+        agree(&ledger).await;
+        database.number(ended).await >= most
+    })
+    .await;
+    assert!(agree(&ledger).await >= 800);
+    assert_eq!(sidecar.terminate().await, Some(0));
+    agree(&ledger).await;
+}
+
+#[tokio::test]
+async fn sums_are_what_a_recount_gives_at_any_moment_and_after_a_kill() {
+    let _turn = beside_others().await;
+    killed_at(None).await;
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "failpoints"), ignore = "needs the feature `failpoints`")]
+async fn sums_are_what_a_recount_gives_after_a_kill_at_the_ledgers_commit() {
+    let _turn = beside_others().await;
+    killed_at(Some("before_ledger_commit")).await;
+    killed_at(Some("after_ledger_commit")).await;
+}
+
+#[tokio::test]
+async fn sums_are_right_after_a_commit_whose_answer_was_lost() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    let row = |number: u64, state: State, status: u16| {
+        let (delivery, tried) = (desk.delivery(number, number.cast_signed()), Some(attempt(status)));
+        let owed = Some(Settlement::new().owe());
+        Command::Insert(Box::new(NewRow { delivery, state, attempt: tried, owed }), None)
+    };
+    // As if this writer had written these, and not heard that the second had been committed.
+    let (commands, mut acks, other, _) = Desk::writer(&desk.ledger, &desk.own, &Settlement::new());
+    for command in [row(1, soon(), 500), row(2, State::Delivered, 200)] {
+        commands.send(command).expect("a writer");
+        acks.recv().await.expect("an answer");
+    }
+    drop(commands);
+    other.await.expect("no panic").expect("all written");
+    let claimed = desk.claim(1).await.remove(0);
+    let blocker = block(&desk).await;
+    desk.insert(2, 2, State::Delivered, Some(attempt(200)));
+    desk.insert(3, 3, State::Failed("no".to_owned()), None);
+    desk.finish(claimed, State::Delivered, Some(attempt(200)));
+    desk.wait_for_lock("walhook ledger").await;
+    assert_eq!(desk.database.number(CUT_OFF).await, 1);
+    blocker.batch_execute("commit").await.expect("an end");
+    desk.hear(3).await;
+    assert_eq!(agree(&desk.ledger).await, 3);
+    desk.insert(4, 4, State::Delivered, Some(attempt(200)));
+    desk.hear(1).await;
+    assert_eq!(agree(&desk.ledger).await, 4);
+}
+
+#[tokio::test]
+async fn minutes_become_hours_and_hours_go_and_nothing_counts_twice() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    for number in 1..=5 {
+        desk.insert(number, number.cast_signed(), State::Delivered, Some(attempt(200)));
+    }
+    desk.hear(5).await;
+    // As many minutes of three days ago, two of them in another hour; by two processes.
+    desk.database
+        .execute(
+            "with now as (select date_trunc('hour', now(), 'UTC') as hour),
+             at as (select n, hour - interval '3 days' + n * interval '15 minutes' as begins
+                 from now, generate_series(0, 5) n)
+             insert into rollups select r.webhook, at.begins, r.span, r.slot, r.epoch + 10 + at.n % 2, attempts, delivered,
+                 first_try, failed, sla_met, sla_missed, http_4xx, http_5xx, http_other, timed_out, unreachable,
+                 refused, receipt, request from rollups r, at",
+        )
+        .await;
+    let session = desk.ledger.session("walhook recount").await.expect("a session");
+    let rows = async |span: &str| {
+        desk.database.number(&format!("select count(*) from rollups where span = '{span}'")).await
+    };
+    let before = summed(&session.client).await;
+    let minutes = rows("1 minute").await;
+    let now = minutes / 7;
+    assert_eq!((before["crm"].attempts, minutes % 7), (35, 0));
+    let retention = Retention { delivered: DAY * 7, failed: DAY * 30 };
+    for _ in 0..2 {
+        desk.ledger.prune(&retention).await.expect("pruned");
+        assert_eq!((rows("1 minute").await, rows("1 hour").await), (now, 2));
+        assert_eq!(summed(&session.client).await, before);
+    }
+    // A minute of an hour that is put together already.
+    desk.database
+        .execute(
+            "insert into rollups select webhook, begins + interval '1 minute', '1 minute', slot, 7, attempts, delivered,
+                 first_try, failed, sla_met, sla_missed, http_4xx, http_5xx, http_other, timed_out, unreachable,
+                 refused, receipt, request from rollups where span = '1 hour' order by begins limit 1",
+        )
+        .await;
+    let more = summed(&session.client).await;
+    assert_eq!(more["crm"].attempts, 35 + 20);
+    desk.ledger.prune(&retention).await.expect("pruned");
+    assert_eq!((rows("1 minute").await, rows("1 hour").await, summed(&session.client).await), (now, 2, more));
+    desk.database
+        .execute("update rollups set begins = begins - interval '33 days' where span = '1 hour'")
+        .await;
+    desk.ledger.prune(&retention).await.expect("pruned");
+    assert_eq!((rows("1 minute").await, rows("1 hour").await), (now, 0));
+}
+
+#[tokio::test]
+async fn what_fails_because_it_is_too_old_counts_as_failed() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    for number in 1..=3 {
+        desk.insert(number, 1, State::Pending, None);
+    }
+    desk.hear(3).await;
+    let mut session = desk.ledger.session("walhook holds").await.expect("a session");
+    let end = End::TooOld(Duration::ZERO, "too old");
+    let store = walhook::domain::StoreBodies::All;
+    assert_eq!(states::end(&mut session.client, "crm", &end, store).await.expect("an end"), 3);
+    agree(&desk.ledger).await;
+    let failed = &summed(&session.client).await["crm"];
+    assert_eq!((failed.failed, failed.sla_missed, failed.attempts), (3, 3, 0));
+}
+
+/// Thirty thousand minutes of twenty webhooks, and as many open deliveries.
+const FILL: &str = "
+insert into rollups select 'w' || n % 20, date_trunc('minute', now()) - n / 20 * interval '1 minute', '1 minute', 's', 1,
+    1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, '', '' from generate_series(0, 29999) n;
+insert into deliveries (id, event_id, event_type, webhook, lane, status, due_at, committed_at, schema_name,
+    table_name, row_key, operation, content_type, body)
+select 'dlv_0001' || lpad(n::text, 32, '0'), 'e', 't', 'w' || n % 20, n, 'pending', now(), now(), 's', 't', 'k',
+    'insert', 'c', 'b'
+from generate_series(1, 30000) n;
+analyze rollups; analyze deliveries_open";
+
+#[tokio::test]
+async fn reading_numbers_reads_no_table_from_end_to_end() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    desk.database.execute(FILL).await;
+    let counters = "select coalesce(sum(seq_scan), 0)::int8 from pg_stat_user_tables \
+                    where relname in ('rollups', 'deliveries_open') or relname like 'deliveries_%_2%'";
+    let read = "select coalesce(sum(idx_tup_read), 0)::int8 from pg_stat_user_indexes \
+                where relname in ('rollups', 'deliveries_open')";
+    // Sessions tell of what they did when they end.
+    let session = desk.ledger.session("walhook numbers").await.expect("a session");
+    let (scans_before, read_before) =
+        (desk.database.number(counters).await, desk.database.number(read).await);
+    let (now, client) = (walhook::clock::Clock::system().now(), &session.client);
+    let since = now.checked_sub(Duration::from_secs(300)).expect("a time");
+    let mut minutes = HashMap::new();
+    for webhook in [Some("w3"), None] {
+        numbers::sums_since(client, since, webhook, |sums| *minutes.entry(sums.webhook).or_insert(0) += 1)
+            .await
+            .expect("sums");
+    }
+    // Five minutes and a part of one, unless another has begun meanwhile.
+    assert!((4..=6).contains(&minutes["w4"]), "{minutes:?}");
+    assert_eq!((minutes.len(), minutes["w3"]), (20, 2 * minutes["w4"]));
+    let oldest = numbers::oldest(client, &["w3", "w4", "w5"]).await.expect("the oldest");
+    assert_eq!(oldest.len(), 3);
+    let late = numbers::late(client, "w3", Duration::from_secs(3600), (since, now)).await;
+    assert_eq!(late.expect("a count"), 0);
+    drop(session);
+    eventually("the statistics", PATIENCE, async || desk.database.number(read).await > read_before).await;
+    assert_eq!(desk.database.number(counters).await, scans_before, "a table was read from end to end");
+    // An hour and some minutes of all webhooks and one; what one webhook has waiting; the first of three webhooks.
+    let entries = desk.database.number(read).await - read_before;
+    assert!(entries < 66 * 21 + 1500 + 100, "{entries} index entries were read");
+}
+
+/// Runs a command beside the sidecar: its exit code, and what it said.
+async fn say(desk: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
+    let file = desk.path().join("walhook.toml");
+    let config = ["--config", file.to_str().expect("a plain path")];
+    let output = run_once(&[arguments, &config].concat(), &[]).await;
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).expect("plain text");
+    (output.status.code(), said)
+}
+
+async fn stats(desk: &TempDir, arguments: &[&str]) -> Value {
+    let (code, said) = say(desk, &[&["stats", "--json"], arguments].concat()).await;
+    assert_eq!(code, Some(0), "{said}");
+    serde_json::from_str(&said).expect("JSON")
+}
+
+fn desk_of(database: &Database, toml: &str) -> TempDir {
+    let home = tempfile::Builder::new().prefix("walhook-test-").tempdir().expect("a directory");
+    let text = format!("[database]\nurl = \"{}\"\nslot = \"{}\"\n\n{toml}", database.url, database.name);
+    std::fs::write(home.path().join("walhook.toml"), text).expect("a file");
+    home
+}
+
+/// The same numbers in words, and what is refused.
+async fn people_read_them(desk: &TempDir) {
+    let (_, said) = say(desk, &["stats"]).await;
+    for part in ["WEBHOOK", "80.00%", "75.00%", "RECEIPT P50", "slow", "0.00%"] {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+    let (_, said) = say(desk, &["stats", "crm"]).await;
+    for part in ["5m", "7d", "waiting   nothing", "1 HTTP 5xx in 7d", "within 5m of the commit"] {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+    let (code, said) = say(desk, &["stats", "cmr"]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("Perhaps you meant \"crm\"."), "{said}");
+    let (code, said) = say(desk, &["stats", "--since", "yesterday"]).await;
+    assert_eq!(code, Some(2));
+    assert!(said.contains("how long ago, such as 2h or 3d"), "{said}");
+}
+
+#[tokio::test]
+async fn operator_reads_numbers_in_which_tests_do_not_count_and_what_was_sent_again_has_no_latency() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let once = "events = [\"orders.*\"]\nretry = { schedule = [] }\nsla = \"5m\"\nbreaker = false";
+    let slow = "events = [\"orders.*\"]\nsla = \"10ms\"";
+    let run = Run::default()
+        .webhook("crm", &receiver.url("/crm"), once)
+        .webhook("slow", &receiver.url("/slow"), slow)
+        .expecting("gave deliveries up");
+    let desk = desk_of(&database, &run.toml);
+    let mut sidecar = Sidecar::start(&database, run).await;
+    receiver.script("/crm", |request| {
+        Answer::Status(if request.column("id") == 4 && request.nth == 1 { 503 } else { 200 })
+    });
+    receiver.script("/slow", |_| Answer::Late(Duration::from_millis(50), 200));
+    database.execute("insert into orders select n, 'a', 1, null from generate_series(1, 4) n").await;
+    let count = "select count(*) from walhook.deliveries where finished_at is not null";
+    eventually("all to end", PATIENCE, async || database.number(count).await == 8).await;
+
+    let crm = stats(&desk, &["crm"]).await;
+    assert_eq!(
+        (&crm["webhook"], &crm["sla_seconds"], &crm["waiting"]),
+        (&json!("crm"), &json!(300.0), &json!([]))
+    );
+    let names: Vec<_> = crm["windows"].as_array().expect("windows").iter().map(|w| &w["window"]).collect();
+    assert_eq!(names, ["5m", "1h", "24h", "7d"]);
+    for window in crm["windows"].as_array().expect("windows") {
+        let deliveries = json!({"delivered": 3, "first_try": 3, "failed": 1, "success_rate": 0.75});
+        assert_eq!(window["deliveries"], deliveries);
+        assert_eq!(
+            (&window["attempts"]["total"], &window["attempts"]["causes"]["http_5xx"]),
+            (&json!(4), &json!(1))
+        );
+        assert_eq!(window["sla"], json!({"met": 3, "missed": 1, "late": 0, "share": 0.75}));
+        assert_eq!(
+            (&window["receipt_seconds"]["count"], &window["request_seconds"]["count"]),
+            (&json!(3), &json!(4))
+        );
+    }
+    let slow = stats(&desk, &["slow", "--since", "1h"]).await;
+    let window = &slow["windows"][0];
+    assert_eq!(
+        (&window["window"], &window["sla"]["missed"], &window["sla"]["share"]),
+        (&json!("1h"), &json!(4), &json!(0.0))
+    );
+    let p50 = window["request_seconds"]["p50"].as_f64().expect("a number");
+    assert!(p50 > 0.05 * 0.95, "{p50}");
+
+    // Neither a test nor what is sent again by hand tells how long the way is; the second is a delivery all the same.
+    let (code, said) = say(&desk, &["trigger", "crm", "orders.created"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = say(&desk, &["retry", "crm", "--yes"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    eventually("the dead letter", PATIENCE, async || {
+        database.number("select count(*) from walhook.deliveries where status = 'delivered'").await == 9
+    })
+    .await;
+    let all = stats(&desk, &[]).await;
+    let crm = &all["webhooks"][0]["windows"][0];
+    assert_eq!(crm["deliveries"], json!({"delivered": 4, "first_try": 3, "failed": 1, "success_rate": 0.8}));
+    assert_eq!((&crm["attempts"]["total"], &crm["receipt_seconds"]["count"]), (&json!(5), &json!(3)));
+    assert_eq!(crm["sla"], json!({"met": 3, "missed": 1, "late": 0, "share": 0.75}));
+
+    people_read_them(&desk).await;
+    let metrics = sidecar.page("/metrics").await;
+    for line in ["walhook_sla_met_total 3\n", "walhook_sla_missed_total 5\n"] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn operator_sees_what_waits_for_how_long_and_why() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let patient = "events = [\"orders.*\"]\nsla = \"10ms\"\nretry = { schedule = [\"1h\"] }\nbreaker = false";
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), patient).webhook(
+        "idle",
+        &receiver.url("/idle"),
+        "events = [\"orders.deleted\"]",
+    );
+    let desk = desk_of(&database, &run.toml);
+    let mut sidecar = Sidecar::start(&database, run).await;
+    receiver.script("/crm", |_| Answer::Status(500));
+    database.execute("insert into orders values (1, 'a', 1, null)").await;
+    let count = async |status: &str| {
+        database.number(&format!("select count(*) from walhook.deliveries where status = '{status}'")).await
+    };
+    eventually("a failed try", PATIENCE, async || count("retrying").await == 1).await;
+    let of = |stats: &Value| (stats["waiting"][0].clone(), stats["windows"][0]["sla"].clone());
+    let (waiting, sla) = of(&stats(&desk, &["crm"]).await);
+    assert_eq!((&waiting["status"], &waiting["why"]), (&json!("retrying"), &Value::Null));
+    assert_eq!(sla, json!({"met": 0, "missed": 0, "late": 1, "share": 0.0}));
+    // The next look, within ten seconds.
+    eventually("the metric", PATIENCE, async || {
+        let metrics = sidecar.page("/metrics").await;
+        metrics.lines().any(|line| {
+            line.starts_with("walhook_waiting_oldest_seconds{webhook=\"crm\",status=\"retrying\"} ")
+                && !line.ends_with(" 0")
+        })
+    })
+    .await;
+
+    let (code, said) = say(&desk, &["pause", "crm", "--reason", "moving house"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    eventually("it to be held", PATIENCE, async || count("held").await == 1).await;
+    let (waiting, _) = of(&stats(&desk, &["crm"]).await);
+    assert_eq!((&waiting["status"], &waiting["why"]), (&json!("held"), &json!("paused: moving house")));
+    let (_, said) = say(&desk, &["stats", "crm"]).await;
+    assert!(said.contains("waiting   held (paused: moving house): the oldest for"), "{said}");
+    let idle = stats(&desk, &["idle"]).await;
+    assert_eq!(idle["windows"][0]["deliveries"]["success_rate"], Value::Null);
+    assert_eq!(
+        idle["windows"][0]["receipt_seconds"],
+        json!({"count": 0, "p50": null, "p90": null, "p99": null})
+    );
+    let (_, said) = say(&desk, &["stats"]).await;
+    assert!(said.contains('–') && said.contains("held"), "{said}");
+    let (_, said) = say(&desk, &["status"]).await;
+    for part in ["OLDEST", "1H OK", "1H P99", "s held", "–"] {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
