@@ -2,8 +2,8 @@
 //!
 //! Bucket `n` holds what is longer than bound `n - 1` and not longer than bound `n`; each bound is 21/19 of the one before
 //! it. So the value told for a bucket (the harmonic mean of its bounds) is at most [`Histogram::ERROR`] of the true one
-//! away from it, wherever in the bucket that stood. That holds from 0.1 ms to 127 days: shorter ones are told as 0.1 ms, longer
-//! ones as 127 days. The scheme is that of `DDSketch` (Masson, Rim, Lee: VLDB 2019).
+//! away from it, wherever in the bucket that stood. That holds from 0.1 ms to 126 days: shorter ones are told as 0.1 ms, longer
+//! ones as 126 days. The scheme is that of `DDSketch` (Masson, Rim, Lee: VLDB 2019).
 //!
 //! Two histograms are added bucket by bucket, and the sum is the histogram of all values: whatever is kept of a minute can
 //! be told of an hour or a week.
@@ -120,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_grow_by_one_factor_from_a_tenth_of_a_millisecond_to_127_days() {
+    fn the_bounds_grow_by_one_factor_from_a_tenth_of_a_millisecond_to_126_days() {
         assert_eq!(BOUNDS[0], 100_000);
         for pair in BOUNDS.windows(2) {
             assert!(pair[0] * 21 / 19 >= pair[1] && pair[1] > pair[0] * 1105 / 1000, "{pair:?}");
         }
-        assert_eq!(BOUNDS[254] / 1_000_000_000 / 86_400, 127);
+        assert_eq!(BOUNDS[254] / 1_000_000_000 / 86_400, 126);
     }
 
     #[test]
