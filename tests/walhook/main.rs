@@ -81,6 +81,8 @@ mod source;
 #[cfg(test)]
 mod statements;
 #[cfg(test)]
+mod stats;
+#[cfg(test)]
 mod stop;
 #[cfg(test)]
 mod support;
