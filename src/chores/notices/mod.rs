@@ -50,8 +50,9 @@ use crate::domain::{
     Place, Topic, Transaction, lane_of, limits,
 };
 use crate::ledger::notices::{self, Known, Telling};
+use crate::ledger::numbers;
 use crate::ledger::own::Ownership;
-use crate::ledger::query::backlog;
+use crate::ledger::query::{Backlog, backlog};
 use crate::ledger::{Ledger, LedgerError, within};
 use crate::postgres::Session;
 use crate::render::{Rendered, write_notice_data};
@@ -177,11 +178,14 @@ impl Notices {
             .filter(|news| matches!(news.notice.topic(), Topic::Webhook | Topic::Delivery))
             .map(|news| &*news.name)
             .collect();
-        let backlogs: HashMap<Arc<str>, Waiting> = backlog(client, &about)
-            .await?
-            .iter()
-            .map(|backlog| (Arc::clone(&backlog.webhook), Waiting::of(backlog, now)))
-            .collect();
+        let oldest = numbers::oldest(client, &about).await?;
+        let waiting_of = |backlog: &Backlog| {
+            let of_it = oldest.iter().filter(|oldest| oldest.webhook == backlog.webhook);
+            let oldest = of_it.map(|oldest| oldest.committed_at).min();
+            (Arc::clone(&backlog.webhook), Waiting::of(backlog, oldest, now))
+        };
+        let backlogs: HashMap<Arc<str>, Waiting> =
+            backlog(client, &about).await?.iter().map(waiting_of).collect();
         let mut tellings = Vec::with_capacity(all.len());
         for news in all {
             let (mut failures, mut event_type) = (0, None);

@@ -79,14 +79,14 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// As it is at a time.
-    pub(super) fn of(backlog: &Backlog, now: Timestamp) -> Self {
+    /// As it is; `oldest` is when what waits the longest was committed.
+    pub(super) fn of(backlog: &Backlog, oldest: Option<Timestamp>, now: Timestamp) -> Self {
         Self {
             pending: backlog.pending,
             retrying: backlog.retrying,
             held: backlog.held,
             failed: backlog.failed,
-            oldest_seconds: backlog.oldest.map(|oldest| since(now, oldest).as_secs()),
+            oldest_seconds: oldest.map(|oldest| since(now, oldest).as_secs()),
         }
     }
 }
