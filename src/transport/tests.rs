@@ -2,6 +2,7 @@
 
 mod answers;
 mod guard;
+mod http2;
 mod proxy;
 mod rig;
 mod tls;

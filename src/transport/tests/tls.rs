@@ -58,6 +58,26 @@ async fn receiver_of(
     versions: &[&'static rustls::SupportedProtocolVersion],
     clients: Option<&CertificateDer<'static>>,
 ) -> (u16, CertificateDer<'static>) {
+    let (acceptor, certificate) = acceptor(name, protocols, versions, clients);
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    let listener = TlsListener { tcp, acceptor };
+    let version = |request: Request| async move { format!("{:?}", request.version()) };
+    let (tasks, _) = Tasks::new();
+    tasks.spawn("receiver", Role::Passing, async move {
+        let served = axum::serve(listener, Router::new().route("/", post(version))).await;
+        drop(served);
+    });
+    (port, certificate)
+}
+
+/// The receiver's side of TLS, and the certificate to trust.
+pub(super) fn acceptor(
+    name: &str,
+    protocols: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    clients: Option<&CertificateDer<'static>>,
+) -> (TlsAcceptor, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let certificate = made.cert.der().clone();
@@ -78,19 +98,10 @@ async fn receiver_of(
         .with_single_cert(vec![certificate.clone()], key)
         .unwrap();
     config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
-    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = tcp.local_addr().unwrap().port();
-    let listener = TlsListener { tcp, acceptor: TlsAcceptor::from(Arc::new(config)) };
-    let version = |request: Request| async move { format!("{:?}", request.version()) };
-    let (tasks, _) = Tasks::new();
-    tasks.spawn("receiver", Role::Passing, async move {
-        let served = axum::serve(listener, Router::new().route("/", post(version))).await;
-        drop(served);
-    });
-    (port, certificate)
+    (TlsAcceptor::from(Arc::new(config)), certificate)
 }
 
-fn at(port: u16) -> Url {
+pub(super) fn at(port: u16) -> Url {
     format!("https://localhost:{port}/").parse().unwrap()
 }
 
