@@ -71,6 +71,8 @@ mod rebuild;
 #[cfg(test)]
 mod record;
 #[cfg(test)]
+mod regress;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod shapes;
