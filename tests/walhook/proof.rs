@@ -111,7 +111,7 @@ async fn an_access_token_is_asked_for_once_and_a_failure_names_the_setting() {
     };
     let run = Run::default()
         .webhook("open", &receiver.url("/open"), &auth("/token"))
-        .webhook("shut", &receiver.url("/shut"), &auth("/closed"))
+        .webhook("shut", &receiver.url("/shut"), &format!("{}\nbreaker = false", auth("/closed")))
         .expecting("shut");
     let _sidecar = Sidecar::start(&database, run).await;
     database.execute("insert into orders select g, 'paid', 1, null from generate_series(1, 50) g").await;
