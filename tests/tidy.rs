@@ -396,6 +396,35 @@ fn example_names(told: &BTreeSet<&str>, key: &str, example: &str) -> bool {
 }
 
 #[test]
+fn every_test_that_the_readme_names_is_there() {
+    let readme = read(Path::new("README.md"));
+    let sources: Vec<(PathBuf, String)> = ["src", "tests"]
+        .iter()
+        .flat_map(|directory| files(directory, ".rs"))
+        .map(|path| (path.clone(), read(&path)))
+        .collect();
+    let named: BTreeSet<(&str, &str)> = readme
+        .split('`')
+        .filter(|text| text.len() > 20 && !text.contains(char::is_whitespace))
+        .filter_map(|text| text.split_once("::"))
+        .collect();
+    assert!(named.len() > 20, "the README names next to no test");
+    let missing: Vec<String> = named
+        .into_iter()
+        .filter(|(area, test)| {
+            let definition = format!("fn {test}(");
+            !sources.iter().any(|(path, text)| {
+                let is_there =
+                    path.iter().any(|part| part.to_string_lossy().trim_end_matches(".rs") == *area);
+                is_there && text.contains(&definition)
+            })
+        })
+        .map(|(area, test)| format!("{area}::{test}"))
+        .collect();
+    none("tests that the README names and nobody has written", &missing);
+}
+
+#[test]
 fn every_metric_is_in_the_readme_with_its_help() {
     let readme = read(Path::new("README.md"));
     let missing: Vec<String> = walhook::telemetry::METRICS

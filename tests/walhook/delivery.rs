@@ -112,6 +112,9 @@ async fn i4_a_failed_attempt_is_retried_with_the_same_id_and_bytes_until_it_is_d
     for (request, attempt) in requests.iter().zip(["1", "2", "3"]) {
         check_headers(request, "orders.created", attempt);
         assert_eq!((request.id(), &request.body), (requests[0].id(), &requests[0].body));
+        let sent =
+            |request: &Request| request.header("webhook-timestamp").parse::<i64>().expect("Unix seconds");
+        assert!(sent(request) >= sent(&requests[0]), "an attempt has its own time");
     }
     let query = "select count(*) from walhook.deliveries where status = 'delivered' and attempts = 3";
     eventually("a delivered row", PATIENCE, async || database.number(query).await == 1).await;
