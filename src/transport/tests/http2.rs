@@ -103,7 +103,7 @@ async fn outcome_of(script: Script) -> Outcome {
 
 fn check_no_answer(outcome: &Outcome) {
     let Outcome::Unreachable { by: UnreachableBy::Protocol, reason } = outcome else { panic!("{outcome:?}") };
-    assert!(reason.contains("no HTTP answer from 127.0.0.1:"), "{reason}");
+    assert!(reason.contains("no HTTP answer from localhost:"), "{reason}");
 }
 
 #[tokio::test]
