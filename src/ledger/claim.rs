@@ -1,7 +1,8 @@
 //! Taking what is due out of the ledger, under a lease.
 //!
 //! Only the earliest open delivery of a lane has a due time, so a claim never takes two of one lane. A claimed row's
-//! `due_at` moves to the lease's end: whoever finds it due again may claim it, and the old lease writes nothing.
+//! `due_at` moves to the lease's end: whoever finds it due again may claim it, and the old lease writes nothing. Of a batch
+//! that was handed over in flight, several of a lane are leased; when their leases have run out they go one by one.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -66,6 +67,9 @@ due as (
         select o.id, octet_length(o.body) as bytes, o.due_at
         from deliveries_open o
         where o.webhook = r.webhook and o.due_at >= coalesce(r.floor, '-infinity') and o.due_at <= now()
+            and (o.lease is null or not exists (
+                select from deliveries_open e
+                where e.webhook = o.webhook and e.lane = o.lane and e.id < o.id))
         order by o.due_at, o.id
         limit r.count
         for update skip locked) d),

@@ -69,10 +69,14 @@ const ADD_FORK: &str =
     "insert into forks (slot, generation, from_lsn, timeline) values ($1, $2, $3::text::pg_lsn, $4)";
 const FORKS: &str = "select from_lsn::text, generation from forks where slot = $1 order by generation";
 
-/// Leases of earlier epochs mean nothing any more: their deliveries are due at once.
+/// Leases of earlier epochs mean nothing any more: their deliveries are due at once, or when the earlier ones of their lane
+/// have ended, if they were in one batch.
 const RELEASE_LEASES: &str = "
-update deliveries_open set lease = null, due_at = now()
-where lease is not null";
+update deliveries_open o set lease = null, due_at = case
+    when exists (
+        select from deliveries_open e where e.webhook = o.webhook and e.lane = o.lane and e.id < o.id) then null
+    else now() end
+where o.lease is not null";
 
 impl Ledger {
     /// Takes over the slot's ledger: from here on nobody else's writes are accepted.

@@ -2,6 +2,9 @@
 //!
 //! An attempt and the state it leads to are one row's change (invariant I5): the last attempt stands in the
 //! delivery's own row, earlier ones are moved to `past_attempts` by the same statement.
+//!
+//! Only the first open delivery of a lane is due, and those of its lane that are leased with it, in the same batch: what
+//! becomes of these stands behind it again, tried or not, until it has ended.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -151,7 +154,7 @@ insert into deliveries (
 select
     n.id, n.event_id, n.event_type, n.webhook, n.lane, n.status, n.attempts,
     case
-        when n.status <> 'pending' or n.lease is not null then n.due_at
+        when n.due_at is null or n.lease is not null then n.due_at
         when n.behind or exists (
             select from deliveries_open o where o.webhook = n.webhook and o.lane = n.lane and o.id < n.id)
             then null
@@ -195,7 +198,15 @@ update deliveries d set
     status = case when h.status = 'pending' and d.attempts > 0 then 'retrying' else h.status end,
     attempts = d.attempts + case when h.at is null then 0 else 1 end,
     retried_from = d.retried_from + case when h.off_schedule then 1 else 0 end,
-    due_at = h.due_at,
+    due_at = case
+        when h.due_at is null then null
+        when exists (
+            select from deliveries_open o
+            where o.webhook = d.webhook and o.lane = d.lane and o.id < d.id and not exists (
+                select from held e where e.id = o.id and e.status in ('delivered', 'failed')))
+            then null
+        else h.due_at
+    end,
     lease = null,
     finished_at = case when h.status in ('delivered', 'failed') then now() end,
     fail_reason = h.fail_reason,
