@@ -65,9 +65,9 @@
 //!
 //! *Source* the replication link · *publication*, *slot*, *LSN* as in Postgres · *change* of a row · *event* a change
 //! under an event type · *webhook* where events go · *delivery* one event owed to one webhook · *attempt* one try of it ·
-//! *lane* the queue of a webhook's deliveries for one row · *lease* the right to finish a claimed delivery · *ledger* the
-//! tables that remember · *settle* a delivery has its row · *confirm* tell Postgres · *dead letter* a failed
-//! delivery · *notice* an event about the machinery itself.
+//! *batch* several deliveries in one request · *lane* the queue of a webhook's deliveries for one row · *lease* the right
+//! to finish a claimed delivery · *ledger* the tables that remember · *settle* a delivery has its row · *confirm* tell
+//! Postgres · *dead letter* a failed delivery · *notice* an event about the machinery itself.
 //!
 //! ## Invariants
 //!

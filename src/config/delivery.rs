@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection;
 use super::node::Table;
-use super::{flow, retry};
-use crate::domain::{Coding, Compression, Connection, Flow, Ordering, RetryPolicy, limits};
+use super::{batch, connection, flow, retry};
+use crate::domain::{BatchPolicy, Coding, Compression, Connection, Flow, Ordering, RetryPolicy, limits};
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -39,6 +38,8 @@ pub struct Delivery {
     pub connection: Arc<Connection>,
     /// How much may leave, and when a webhook is left alone.
     pub flow: Flow,
+    /// How many deliveries share a request; `None`: each has its own.
+    pub batch: Option<BatchPolicy>,
     /// How old a delivery gets in memory before it goes to the ledger unfinished.
     pub handover_after: Duration,
     /// How long what is in flight may take at a shutdown.
@@ -60,6 +61,7 @@ impl Default for Delivery {
             sla: Duration::from_secs(5),
             connection: Arc::default(),
             flow: Flow::default(),
+            batch: None,
             handover_after: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             memory: limits::YOUNG_BYTES,
@@ -77,11 +79,13 @@ pub(super) struct Manner {
     pub compression: Compression,
     pub flow: Flow,
     pub sla: Duration,
+    pub batch: Option<BatchPolicy>,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Delivery {
     let base = Delivery::default();
-    let Manner { timeout, concurrency, ordering, retry, compression, sla, flow } = manner(&mut table, &base);
+    let Manner { timeout, concurrency, ordering, retry, compression, sla, flow, batch } =
+        manner(&mut table, &base);
     let delivery = Delivery {
         timeout,
         concurrency,
@@ -91,6 +95,7 @@ pub(super) fn read(mut table: Table<'_>) -> Delivery {
         sla,
         connection: connection::defaults(&mut table),
         flow,
+        batch,
         handover_after: table
             .get("handover_after", |node| node.duration(HANDOVER_MIN..=HANDOVER_MAX))
             .unwrap_or(base.handover_after),
@@ -103,6 +108,7 @@ pub(super) fn read(mut table: Table<'_>) -> Delivery {
     if delivery.max_body > delivery.memory {
         table.refuse("max_body is larger than memory: no such body could ever be held");
     }
+    batch::check_wait(&table, delivery.batch, delivery.handover_after);
     table.finish();
     delivery
 }
@@ -118,7 +124,7 @@ pub(super) fn manner(table: &mut Table<'_>, base: &Delivery) -> Manner {
     let coding = table.get("compression", |node| node.word(&codings));
     let threshold = table.get("compression_threshold", |node| node.size(0..=BODY_MAX));
     let sla = table.get("sla", |node| node.duration(SLA_MIN..=SLA_MAX));
-    table.refuse_unavailable("batch");
+    let batch = batch::read(table, base.batch);
     let flow = flow::read(table, &base.flow);
     let (concurrency, adaptive) = concurrency.unwrap_or((base.concurrency, base.flow.adaptive));
     Manner {
@@ -132,5 +138,6 @@ pub(super) fn manner(table: &mut Table<'_>, base: &Delivery) -> Manner {
         },
         flow: Flow { adaptive, ..flow },
         sla: sla.unwrap_or(base.sla),
+        batch,
     }
 }

@@ -7,7 +7,7 @@
 //!    from variables; figment lays one over the other.
 //! 3. A `document` holds what is known of where values came from, and collects problems. `node` has the readers: a
 //!    value with its path, and a table that knows which keys it was asked for. They never stop at a problem.
-//! 4. One file a section (`database`, `ledger`, `server`, `security`, `delivery` with `retry` and `flow`, `tables`, `events`,
+//! 4. One file a section (`database`, `ledger`, `server`, `security`, `delivery` with `retry`, `flow` and `batch`, `tables`, `events`,
 //!    `webhooks` with `headers`, `templates`) says what is valid there and what is the default.
 //! 5. With no problem reported, the sections are the [`Config`]. There is nothing left to validate behind it.
 //!
@@ -19,6 +19,7 @@
 //! and any text of a secret in a problem (invariant I12).
 
 mod auth;
+mod batch;
 mod connection;
 mod database;
 mod delivery;
@@ -199,7 +200,8 @@ fn read(mut root: Table<'_>, path: PathBuf) -> Option<Config> {
     let defaults = delivery.clone().unwrap_or_default();
     let around = Surroundings {
         defaults: &defaults,
-        templates: named.iter().map(String::as_str).collect(),
+        named: named.iter().map(String::as_str).collect(),
+        templates: templates.iter().collect(),
         allow_http: true,
     };
     let webhooks = root.get("webhooks", |node| webhooks::read(node, &around));

@@ -232,14 +232,6 @@ impl<'d> Table<'d> {
         self.entries.shift_remove(key).map(|value| Node { doc: self.doc, path, value })
     }
 
-    /// Refuses a key that this version knows of and does not have, with the reason.
-    pub fn refuse_unavailable(&mut self, key: &str) {
-        if self.entries.shift_remove(key).is_some() {
-            let fault = Fault::new("not available in this version of walhook").hint("Leave the key out.");
-            self.doc.report(&self.path.key(key), fault);
-        }
-    }
-
     /// The entries of a table whose keys are names of the operator's choice.
     pub fn names(self) -> Vec<(String, Node<'d>)> {
         let entry = |(name, value): (String, Value)| {

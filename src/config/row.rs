@@ -26,7 +26,8 @@ pub fn webhook_from_row(
     let document = Document::new(Origin::Row(described), checks, Vec::new());
     let around = Surroundings {
         defaults: &config.delivery,
-        templates: config.templates.iter().map(|template| &*template.name).collect(),
+        named: config.templates.iter().map(|template| &*template.name).collect(),
+        templates: config.templates.iter().collect(),
         allow_http: config.security.allow_http,
     };
     let mut table = Table::new(&document, Path::default(), row);

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use url::Url;
 
 use super::auth::{self, Proof};
+use super::batch as batches;
 use super::connection;
 use super::delivery::{Delivery, Manner, manner};
 use super::events::condition;
@@ -16,7 +17,7 @@ use super::node::{Node, Table};
 use super::problem::Fault;
 use super::{signature, signing};
 use crate::domain::{
-    BodyShape, Format, Reach, SignatureScheme, SigningSecret, Webhook, WebhookSource, limits,
+    BodyShape, Format, Reach, SignatureScheme, SigningSecret, TemplateSource, Webhook, WebhookSource, limits,
 };
 
 const EVENTS: usize = 1000;
@@ -27,7 +28,9 @@ const FORMAT_VERSION_MAX: u32 = 1000;
 pub(super) struct Surroundings<'s> {
     pub defaults: &'s Delivery,
     /// The names of the templates.
-    pub templates: Vec<&'s str>,
+    pub named: Vec<&'s str>,
+    /// The templates, as far as they could be read.
+    pub templates: Vec<&'s TemplateSource>,
     /// Whether a webhook that the operator did not write may use plain http.
     pub allow_http: bool,
 }
@@ -70,8 +73,12 @@ pub(super) fn webhook(
     let mut headers = table.get("headers", headers::read).unwrap_or_default();
     let reach = reach(table, around, source, (secrets.as_deref(), &mut headers));
     let body = body(table, around);
-    let Manner { timeout, concurrency, ordering, retry, compression, sla, flow } =
+    let Manner { timeout, concurrency, ordering, retry, compression, sla, flow, batch } =
         manner(table, around.defaults);
+    batches::check_shape(table, batch, &body, &around.templates);
+    if batch != around.defaults.batch {
+        batches::check_wait(table, batch, around.defaults.handover_after);
+    }
     Some(Webhook {
         name: name?.into(),
         source,
@@ -89,6 +96,7 @@ pub(super) fn webhook(
         sla,
         reach,
         flow,
+        batch,
     })
 }
 
@@ -209,16 +217,16 @@ fn body(table: &mut Table<'_>, around: &Surroundings<'_>) -> BodyShape {
     }
     let template = template.and_then(|node| {
         node.parse("the name of a template, as a string", |name| {
-            if around.templates.contains(&name) {
+            if around.named.contains(&name) {
                 return Ok(Arc::from(name));
             }
             let fault = Fault::new(format!("there is no template named \"{}\"", name.escape_debug()));
-            let fault = if around.templates.is_empty() {
+            let fault = if around.named.is_empty() {
                 fault.detail("Templates are declared as [templates.NAME]; there are none.")
             } else {
-                fault.detail(format!("The templates are {}.", around.templates.join(", ")))
+                fault.detail(format!("The templates are {}.", around.named.join(", ")))
             };
-            Err(fault.nearest(name, around.templates.iter().copied()))
+            Err(fault.nearest(name, around.named.iter().copied()))
         })
     });
     let mut words: Vec<_> = Format::VERSIONS.iter().map(|(name, ..)| (*name, *name)).collect();

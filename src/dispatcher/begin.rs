@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::attempt::attempt;
 use super::pace::Heard;
-use super::queue::Start;
+use super::queue::{Sending, Start};
 use super::run::State;
 use super::slot::Begin;
 use super::tell;
@@ -18,6 +19,19 @@ use crate::clock::since;
 use crate::domain::{Attempt, Delivery, FailReason, Lane, Operation, Outcome, RefusedBy, Verdict, judge};
 use crate::ledger::claim::Claimed;
 use crate::tasks::Role;
+
+/// What an attempt's task answers.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost it an allocation"
+)]
+pub(super) enum Back {
+    /// The attempt of one delivery has ended.
+    One(Ended),
+    /// That of a batch of so many bytes; its deliveries in the order in which they were sent.
+    Batch(Vec<Ended>, usize),
+}
 
 /// How an attempt ended, and whose it was.
 #[derive(Debug)]
@@ -32,6 +46,18 @@ pub(super) struct Ended {
 pub(super) enum Whose {
     Young { webhook: Arc<str>, lane: Lane },
     Claimed(Claimed),
+}
+
+impl Whose {
+    /// The webhook, and whether it was a test send.
+    pub fn webhook(&self) -> (&Arc<str>, bool) {
+        match self {
+            Self::Young { webhook, .. } => (webhook, false),
+            Self::Claimed(claimed) => {
+                (&claimed.delivery.webhook, claimed.delivery.operation == Operation::Test)
+            }
+        }
+    }
 }
 
 impl State {
@@ -61,9 +87,9 @@ impl State {
     fn start_all(&mut self, webhook: &Arc<str>, at: Instant, mut called: bool) {
         while let Some(slot) = self.slots.get_mut(webhook) {
             match slot.start(at, &mut self.share, std::mem::take(&mut called)) {
-                Begin::Start(start, is_probe) => {
+                Begin::Start(sending, is_probe) => {
                     let Some(target) = slot.target.clone() else { return };
-                    self.spawn_attempt(target, start, is_probe);
+                    self.send(target, sending, is_probe);
                 }
                 Begin::Paced(until) => {
                     self.paced.insert((until, Arc::clone(webhook)));
@@ -75,58 +101,61 @@ impl State {
                     }
                     return;
                 }
+                Begin::NoRoom => {
+                    self.roomless.insert(Arc::clone(webhook));
+                    return;
+                }
                 Begin::Nothing => return,
             }
         }
     }
 
-    fn spawn_attempt(&mut self, target: Arc<Compiled>, start: Start, is_probe: bool) {
+    fn send(&mut self, target: Arc<Compiled>, sending: Sending, is_probe: bool) {
         #[cfg(test)]
         if let Some(launched) = &mut self.launched {
-            launched.push((target, start, is_probe));
+            launched.push((target, sending, is_probe));
             return;
         }
+        match sending {
+            Sending::One(start) => self.spawn_attempt(target, start, is_probe),
+            Sending::Batch(members) => self.spawn_batch(target, members, is_probe),
+        }
+    }
+
+    fn spawn_attempt(&mut self, target: Arc<Compiled>, start: Start, is_probe: bool) {
         let (transport, clock) = (self.with.transport.clone(), self.with.clock.clone());
         let (ended, meters) = (self.ended.clone(), Arc::clone(&self.meters));
         let (delivery, whose, number, on_schedule) = opened(start);
         self.with.tasks.spawn("attempt", Role::Passing, async move {
             let (started_at, begun) = (clock.now(), Instant::now());
             let tried = AssertUnwindSafe(attempt(&target, &delivery, number, &transport, &clock, &meters));
-            let attempt = tried.catch_unwind().await.unwrap_or_else(|_| {
-                // A panic here is walhook's own fault; the delivery and its lane must not pay with silence.
-                tracing::error!(delivery.id = delivery.id.as_str(), "an attempt panicked");
-                let reason = "a fault in walhook; its log says more".to_owned();
-                let outcome = Outcome::Refused { by: RefusedBy::Request, reason };
-                Attempt { number, started_at, took: begun.elapsed(), outcome }
-            });
+            let attempt = tried.catch_unwind().await;
+            let attempt =
+                attempt.unwrap_or_else(|_| panicked(delivery.id.as_str(), number, started_at, begun));
             let age = since(clock.now(), delivery.committed_at);
             let verdict = judge(&attempt.outcome, on_schedule, &target.webhook.retry, age, clock.dice());
             let verdict = if is_probe { spared(verdict) } else { verdict };
             meters.verdict(&verdict, age);
             tell::attempt(&delivery, &attempt, &verdict);
-            if ended.send(Ended { whose, attempt, verdict, is_probe }).is_err() {
+            if ended.send(Back::One(Ended { whose, attempt, verdict, is_probe })).is_err() {
                 tracing::debug!("an attempt ended after the dispatcher");
             }
         });
     }
 
+    /// An attempt's task has answered.
+    pub(super) fn take_back(&mut self, back: Back) {
+        match back {
+            Back::One(ended) => self.end(ended),
+            Back::Batch(members, bytes) => self.end_batch(members, bytes),
+        }
+    }
+
     /// An attempt has ended.
     pub(super) fn end(&mut self, ended: Ended) {
-        let Ended { whose, attempt, verdict, is_probe } = ended;
         let at = Instant::now();
-        let (name, is_test) = match &whose {
-            Whose::Young { webhook, .. } => (webhook, false),
-            Whose::Claimed(claimed) => {
-                (&claimed.delivery.webhook, claimed.delivery.operation == Operation::Test)
-            }
-        };
-        let mut heard = Heard::default();
-        if let Some(slot) = self.slots.get_mut(name) {
-            slot.told.of(name, &attempt, &verdict, at);
-            self.share.end(slot.queue.class());
-            let dice = || self.with.clock.dice();
-            heard = slot.pace.end(&attempt, (is_probe, is_test), slot.queue.in_flight(), at, dice);
-        }
+        let heard = self.heard(std::slice::from_ref(&ended), at);
+        let Ended { whose, attempt, verdict, is_probe } = ended;
         let webhook = match whose {
             Whose::Young { webhook, lane } => {
                 self.with_queue(&webhook, |queue, turn| queue.young_ended(lane, attempt, verdict, turn));
@@ -144,9 +173,26 @@ impl State {
                 webhook
             }
         };
-        self.follow_pace(&webhook, heard);
-        self.ask_for_more(&webhook, at);
-        self.touch(&webhook);
+        self.follow_end(&webhook, heard, at);
+    }
+
+    /// What the end of a request, of one delivery or of several, makes of their webhook's pace.
+    pub(super) fn heard(&mut self, ended: &[Ended], at: Instant) -> Heard {
+        let Some(first) = ended.first() else { return Heard::default() };
+        let (webhook, is_test) = first.whose.webhook();
+        let Some(slot) = self.slots.get_mut(webhook) else { return Heard::default() };
+        for Ended { attempt, verdict, .. } in ended {
+            slot.told.of(webhook, attempt, verdict, at);
+        }
+        self.share.end(slot.queue.class());
+        let (kind, dice) = ((first.is_probe, is_test), || self.with.clock.dice());
+        slot.pace.end(&first.attempt, kind, slot.queue.in_flight(), at, dice)
+    }
+
+    pub(super) fn follow_end(&mut self, webhook: &Arc<str>, heard: Heard, at: Instant) {
+        self.follow_pace(webhook, heard);
+        self.ask_for_more(webhook, at);
+        self.touch(webhook);
     }
 
     /// The end of an attempt has made room for what is due.
@@ -179,6 +225,14 @@ pub(super) fn opened(start: Start) -> (Delivery, Whose, u32, u32) {
             (claimed.delivery.clone(), Whose::Claimed(claimed), number, on_schedule)
         }
     }
+}
+
+/// The attempt that panicked: walhook's own fault, for which the delivery and its lane must not pay with silence.
+pub(super) fn panicked(whose: &str, number: u32, started_at: Timestamp, begun: Instant) -> Attempt {
+    tracing::error!(whose, "an attempt panicked");
+    let reason = "a fault in walhook; its log says more".to_owned();
+    let outcome = Outcome::Refused { by: RefusedBy::Request, reason };
+    Attempt { number, started_at, took: begun.elapsed(), outcome }
 }
 
 /// A failed probe is none of the retry schedule's: its delivery waits on, behind the others that are due.

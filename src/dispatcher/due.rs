@@ -78,13 +78,12 @@ impl State {
                 break;
             }
             let Some(slot) = self.slots.get_mut(&webhook) else { continue };
-            let (wish, timeout) = (slot.wish(at, &self.load, left), slot.queue.rules().timeout);
+            let (wish, lease) = (slot.wish(at, &self.load, left), slot.queue.lease());
             slot.more_due = wish == Wish::Later;
             let mut due = None;
             match wish {
                 Wish::Claim(count) => {
                     left = left.saturating_sub(count);
-                    let lease = timeout * limits::LEASE_TIMEOUTS + limits::LEASE_MARGIN;
                     rooms.push(Room { webhook: Arc::clone(&webhook), count, lease });
                 }
                 Wish::At(until) => due = now.checked_add(until.saturating_duration_since(at)).ok(),

@@ -12,13 +12,15 @@
 //! ```
 //!
 //! How fast a webhook may be sent to is its [`pace`]: a circuit breaker, a rate, a concurrency. Over all webhooks,
-//! [`share`] divides what may be in flight, so that none starves another.
+//! [`share`] divides what may be in flight, so that none starves another. A webhook that asks for it gets several deliveries
+//! in one request: [`batch`].
 //!
 //! Back-pressure: a full queue lets intake wait only while its webhook is keeping up ([`limits::QUEUE_PATIENCE`]) and
 //! the stream is near the present ([`limits::LAG_PATIENCE`]); otherwise its deliveries go to the ledger.
 
 mod accept;
 mod attempt;
+mod batch;
 mod begin;
 mod claims;
 mod due;

@@ -27,6 +27,7 @@ use crate::ledger::claim::Claimed;
 use crate::ledger::record::{Finish, Lease, NewRow, State};
 use crate::ledger::writer::Command;
 use crate::settlement::Owed;
+pub(super) use batch::{Batching, Sending};
 
 /// A delivery that has no row yet.
 #[derive(Debug)]
@@ -63,6 +64,7 @@ pub(super) struct Rules {
     pub ordering: Ordering,
     pub concurrency: usize,
     pub timeout: Duration,
+    pub batch: Option<Batching>,
 }
 
 /// The queue of one webhook.
@@ -80,6 +82,9 @@ pub(super) struct Queue {
     /// Open rows on their way to the ledger, by lane.
     transit: FxHashMap<Lane, u32>,
     waiting: usize,
+    /// The bodies of those that wait, in bytes.
+    waiting_bytes: usize,
+    /// Requests under way; a batch is one.
     in_flight: usize,
     claimed_next: bool,
     /// Claimed deliveries here, waiting or in flight.
@@ -94,6 +99,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct InLane {
     flying: Option<Flying>,
+    /// Those behind it in the same batch.
+    abreast: VecDeque<Flying>,
     waiting: VecDeque<Young>,
 }
 
@@ -137,6 +144,7 @@ impl Queue {
             blocked: FxHashMap::default(),
             transit: FxHashMap::default(),
             waiting: 0,
+            waiting_bytes: 0,
             in_flight: 0,
             claimed_next: false,
             loaded: 0,
@@ -215,8 +223,9 @@ impl Queue {
             if there.flying.is_none() && there.waiting.is_empty() {
                 self.ready.push_back(lane);
             }
-            there.waiting.push_back(young);
             self.waiting += 1;
+            self.waiting_bytes += young.delivery.body.len();
+            there.waiting.push_back(young);
         }
     }
 
@@ -309,28 +318,34 @@ impl Queue {
         self.ready.clear();
     }
 
-    /// Hands over a lane: the delivery in flight under a lease, then those behind it, in order.
+    /// Hands over a lane: what is in flight of it under leases, then those behind, in order.
     fn hand_over(&mut self, lane: Lane, turn: &mut Turn<'_>) {
-        let Some(mut there) = self.lanes.remove(&lane) else { return };
-        if let Some(flying) = there.flying.take() {
-            let flying = match flying.debt {
-                Debt::HandedOver(_) => flying,
-                Debt::Young(owed, permit) => {
-                    let token = turn.tokens.take();
-                    let lease = self.rules.timeout + limits::LEASE_MARGIN;
-                    let until = turn.now.checked_add(lease).unwrap_or(turn.now);
-                    let state = State::Leased { token, until };
-                    self.record(flying.delivery.clone(), state, None, Some((owed, permit)), turn);
-                    Flying { debt: Debt::HandedOver(Lease::with_token(token)), ..flying }
-                }
-            };
-            self.lanes.insert(lane, InLane { flying: Some(flying), waiting: VecDeque::new() });
+        let Some(there) = self.lanes.remove(&lane) else { return };
+        if let Some(flying) = there.flying {
+            let flying = Some(self.hand_over_flying(flying, turn));
+            let abreast = there.abreast.into_iter().map(|other| self.hand_over_flying(other, turn)).collect();
+            self.lanes.insert(lane, InLane { flying, abreast, waiting: VecDeque::new() });
         }
         let state = if self.suspended { State::Held } else { State::Pending };
         for young in there.waiting {
-            self.waiting -= 1;
+            self.no_longer_waits(&young);
             self.record(young.delivery, state.clone(), None, Some((young.owed, young.permit)), turn);
         }
+    }
+
+    fn hand_over_flying(&mut self, flying: Flying, turn: &mut Turn<'_>) -> Flying {
+        let Debt::Young(owed, permit) = flying.debt else { return flying };
+        let token = turn.tokens.take();
+        let lease = self.rules.timeout + limits::LEASE_MARGIN;
+        let until = turn.now.checked_add(lease).unwrap_or(turn.now);
+        let state = State::Leased { token, until };
+        self.record(flying.delivery.clone(), state, None, Some((owed, permit)), turn);
+        Flying { debt: Debt::HandedOver(Lease::with_token(token)), ..flying }
+    }
+
+    fn no_longer_waits(&mut self, young: &Young) {
+        self.waiting -= 1;
+        self.waiting_bytes -= young.delivery.body.len();
     }
 
     fn forget_empty_ready(&mut self) {
@@ -363,6 +378,7 @@ impl Queue {
             let Some(there) = self.lanes.get_mut(&lane) else { continue };
             let Some(young) = there.waiting.pop_front() else { continue };
             self.waiting -= 1;
+            self.waiting_bytes -= young.delivery.body.len();
             let debt = Debt::Young(young.owed, young.permit);
             there.flying = Some(Flying { delivery: young.delivery.clone(), since: at, debt });
             return Some(Start::Young(young.delivery));
@@ -373,7 +389,22 @@ impl Queue {
     /// A young delivery's first attempt has ended.
     pub fn young_ended(&mut self, lane: Lane, attempt: Attempt, verdict: Verdict, turn: &mut Turn<'_>) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let Some(flying) = self.lanes.get_mut(&lane).and_then(|there| there.flying.take()) else { return };
+        if let Some(stays_open) = self.end_flying(lane, attempt, verdict, turn) {
+            self.go_on(lane, stays_open, turn);
+        }
+    }
+
+    /// The first in flight of a lane has come to its end. Answers whether it stays open.
+    fn end_flying(
+        &mut self,
+        lane: Lane,
+        attempt: Attempt,
+        verdict: Verdict,
+        turn: &mut Turn<'_>,
+    ) -> Option<bool> {
+        let there = self.lanes.get_mut(&lane)?;
+        let flying = there.flying.take()?;
+        there.flying = there.abreast.pop_front();
         let state = self.state_after(verdict, turn);
         let stays_open = !state.is_ended();
         match flying.debt {
@@ -384,6 +415,11 @@ impl Queue {
                 self.record(flying.delivery, state, Some(attempt), Some((owed, permit)), turn);
             }
         }
+        Some(stays_open)
+    }
+
+    /// Nothing of a lane is in flight any more: those behind go on, or follow into the ledger what stays open.
+    fn go_on(&mut self, lane: Lane, stays_open: bool, turn: &mut Turn<'_>) {
         if stays_open || self.mode == Mode::Ledger || self.diverted {
             self.hand_over(lane, turn);
         }
@@ -414,12 +450,6 @@ impl Queue {
                 State::Failed(reason.describe())
             }
         }
-    }
-
-    /// A young delivery that can never be sent.
-    pub fn record_dead(&mut self, young: Young, reason: &FailReason, turn: &mut Turn<'_>) {
-        let state = State::Failed(reason.describe());
-        self.record(young.delivery, state, None, Some((young.owed, young.permit)), turn);
     }
 
     fn record(
@@ -460,6 +490,7 @@ impl Queue {
     }
 }
 
+mod batch;
 mod claimed;
 mod put_by;
 #[cfg(test)]

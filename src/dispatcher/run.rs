@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::begin::Ended;
+use super::begin::Back;
 use super::claims::{self, Ask};
 use super::due::{Asking, SURVEY_EVERY};
 use super::meters::Meters;
 #[cfg(test)]
-use super::queue::Start;
+use super::queue::Sending;
 use super::queue::{Mode, Queue};
 use super::share::Share;
 use super::slot::{Slot, Slots, rules_of};
@@ -38,7 +38,7 @@ pub(super) struct State {
     pub offered: VecDeque<Offer>,
     pub catalog: Published,
     out: mpsc::UnboundedSender<Command>,
-    pub ended: mpsc::UnboundedSender<Ended>,
+    pub ended: mpsc::UnboundedSender<Back>,
     /// The questions to the ledger.
     pub asking: Asking,
     tick_at: Instant,
@@ -46,10 +46,12 @@ pub(super) struct State {
     watched: Vec<Arc<str>>,
     /// Who may have how many requests in flight.
     pub share: Share,
-    /// Webhooks whose rate is used up, and when it is no more.
+    /// Webhooks whose rate is used up or whose batch waits for company, and until when.
     pub paced: BTreeSet<(Instant, Arc<str>)>,
     /// Webhooks with something due that found no room in memory.
     pub crowd: VecDeque<Arc<str>>,
+    /// Webhooks whose batches found no room in memory.
+    pub roomless: BTreeSet<Arc<str>>,
     /// How many webhooks' breakers are open.
     pub open: usize,
     pub meters: Arc<Meters>,
@@ -61,7 +63,7 @@ pub(super) struct State {
     give_up_at: Option<Instant>,
     /// Where attempts go in a simulation, in the place of their receivers.
     #[cfg(test)]
-    pub launched: Option<Vec<(Arc<Compiled>, Start, bool)>>,
+    pub launched: Option<Vec<(Arc<Compiled>, Sending, bool)>>,
 }
 
 impl Dispatcher {
@@ -85,10 +87,10 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !state.is_stopping() => state.put_away(),
-                Some(ended) = endings.recv() => {
-                    state.end(ended);
+                Some(back) = endings.recv() => {
+                    state.take_back(back);
                     while let Ok(more) = endings.try_recv() {
-                        state.end(more);
+                        state.take_back(more);
                     }
                 }
                 Some(written) = acks.recv() => state.acknowledge(written),
@@ -115,7 +117,7 @@ impl State {
         with: Dispatcher,
         catalog: Published,
         out: mpsc::UnboundedSender<Command>,
-        ended: mpsc::UnboundedSender<Ended>,
+        ended: mpsc::UnboundedSender<Back>,
         asks: mpsc::Sender<Ask>,
     ) -> Self {
         let tokens = Tokens::of_epoch(with.epoch);
@@ -134,6 +136,7 @@ impl State {
             share: Share::default(),
             paced: BTreeSet::new(),
             crowd: VecDeque::new(),
+            roomless: BTreeSet::new(),
             open: 0,
             meters: Arc::default(),
             load: Load::default(),

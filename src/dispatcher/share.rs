@@ -7,6 +7,9 @@
 //! - While less than half is in use, everybody has all they may have. Beyond, a webhook may have one more only as long as
 //!   it has less than a quarter of what is free: the more crowded, the more alike.
 //!
+//! Batches take memory beside, for as long as they are in flight ([`limits::BATCHED_BYTES`]): who has one under way may have
+//! another only while half of that is free.
+//!
 //! A webhook without any in flight that finds no room stands in line, one line for each class, and is called in turn. One
 //! that has some comes again at the end of its own.
 
@@ -40,6 +43,8 @@ pub(super) struct Share {
     /// In use, over all.
     pub all: usize,
     slow: usize,
+    /// Bytes of the batches in flight.
+    batched: usize,
     quick_line: VecDeque<Arc<str>>,
     slow_line: VecDeque<Arc<str>>,
 }
@@ -81,6 +86,23 @@ impl Share {
     pub fn end(&mut self, class: Class) {
         self.all = self.all.saturating_sub(1);
         self.slow = self.slow.saturating_sub(usize::from(class == Class::Slow));
+    }
+
+    /// Whether a webhook that has `own` requests in flight may have a batch of so many bytes too. One delivery that is larger
+    /// by itself may make them a little more.
+    pub fn has_room_for_batch(&self, own: usize, bytes: usize) -> bool {
+        let most = if own == 0 { limits::BATCHED_BYTES } else { limits::BATCHED_BYTES / 2 };
+        self.batched.saturating_add(bytes) <= most
+    }
+
+    /// A batch of so many bytes begins.
+    pub fn begin_batch(&mut self, bytes: usize) {
+        self.batched += bytes;
+    }
+
+    /// It has ended.
+    pub fn end_batch(&mut self, bytes: usize) {
+        self.batched = self.batched.saturating_sub(bytes);
     }
 
     /// A webhook with `own` in flight has changed its class.
@@ -139,6 +161,25 @@ mod tests {
         let mut one = [0];
         greedy(&mut share, &mut one, 500, Class::Quick);
         assert_eq!(one, [500]);
+    }
+
+    #[test]
+    fn i11_batches_in_flight_have_a_bound_and_one_webhook_takes_half_of_it_at_most() {
+        let mut share = Share::default();
+        let mut own = 0;
+        while share.has_room_for_batch(own, limits::BATCH_BYTES) {
+            share.begin_batch(limits::BATCH_BYTES);
+            own += 1;
+        }
+        assert_eq!(own * limits::BATCH_BYTES, limits::BATCHED_BYTES / 2);
+        let mut others = 0;
+        while share.has_room_for_batch(0, limits::BATCH_BYTES) {
+            share.begin_batch(limits::BATCH_BYTES);
+            others += 1;
+        }
+        assert_eq!(own + others, limits::BATCHED_BYTES / limits::BATCH_BYTES);
+        (0..own + others).for_each(|_| share.end_batch(limits::BATCH_BYTES));
+        assert!(share.has_room_for_batch(1, limits::BATCHED_BYTES / 2));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use super::queue::{Mode, Queue, Rules, Start};
+use super::queue::{Batching, Mode, Queue, Rules, Sending};
 use super::share::{May, Share};
 use super::tell::Told;
 use super::turn::Load;
@@ -57,9 +57,11 @@ pub(super) struct Slot {
 #[expect(clippy::large_enum_variant, reason = "it is answered and taken apart at once, never kept")]
 pub(super) enum Begin {
     /// This attempt; and whether it is a probe of a receiver that fails.
-    Start(Start, bool),
-    /// Nothing before this time: its rate is used up.
+    Start(Sending, bool),
+    /// Nothing before this time: its rate is used up, or its batch waits for company.
     Paced(Instant),
+    /// Nothing before a batch has ended, of whichever webhook: there is no room for another.
+    NoRoom,
     /// Nothing before it is called from the line.
     Stand,
     /// Nothing: there is none, or the end of one of its own attempts asks again.
@@ -93,8 +95,14 @@ pub(super) fn rules_of(target: Option<&Compiled>) -> Rules {
             ordering: compiled.webhook.ordering,
             concurrency: usize::try_from(compiled.webhook.concurrency).unwrap_or(1),
             timeout: compiled.webhook.timeout,
+            batch: compiled.webhook.batch.map(|policy| Batching {
+                policy,
+                attempts: u32::try_from(compiled.webhook.retry.schedule.len())
+                    .unwrap_or(u32::MAX)
+                    .saturating_add(1),
+            }),
         },
-        None => Rules { ordering: Ordering::Row, concurrency: 0, timeout: Duration::ZERO },
+        None => Rules { ordering: Ordering::Row, concurrency: 0, timeout: Duration::ZERO, batch: None },
     }
 }
 
@@ -155,15 +163,28 @@ impl Slot {
         if let Some(until) = self.pace.wait(at) {
             return Begin::Paced(until);
         }
+        let batch = self.queue.rules().batch;
+        if let Some(batching) = batch {
+            if let Some(until) = self.queue.ripens(at) {
+                return Begin::Paced(until);
+            }
+            if !share.has_room_for_batch(own, batching.policy.max_bytes) {
+                return Begin::NoRoom;
+            }
+        }
         match share.may(own, class, called) {
             May::Go => {}
             May::Later => return Begin::Nothing,
             May::Stand => return Begin::Stand,
         }
-        match self.queue.start(at) {
-            Some(start) => {
+        let sending = match batch {
+            None => self.queue.start(at).map(Sending::One),
+            Some(batching) => self.queue.start_batch(batching, at),
+        };
+        match sending {
+            Some(sending) => {
                 share.begin(class);
-                Begin::Start(start, self.pace.begin(at))
+                Begin::Start(sending, self.pace.begin(at))
             }
             None => Begin::Nothing,
         }
@@ -187,6 +208,7 @@ impl Slot {
         if let Some(within) = self.pace.within(at, RATE_AHEAD)
             && wanted > 0
         {
+            let within = self.queue.in_requests(within);
             wanted = wanted.min(within.saturating_sub(self.queue.claimed_waiting()));
             if wanted == 0 {
                 let none_here = self.queue.claimed_waiting() == 0 && self.queue.in_flight() == 0;

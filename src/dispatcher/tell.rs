@@ -21,6 +21,12 @@ pub(super) struct Told {
     given_up: u64,
 }
 
+/// A batch that goes out.
+pub(super) fn batch(whole: &Delivery, count: usize, number: u32) {
+    let (id, webhook) = (whole.id.as_str(), &*whole.webhook);
+    tracing::debug!(batch.id = id, webhook, count, attempt = number, "a batch goes out");
+}
+
 /// One attempt, as it ended.
 pub(super) fn attempt(delivery: &Delivery, attempt: &Attempt, verdict: &Verdict) {
     let (id, webhook, number) = (delivery.id.as_str(), &*delivery.webhook, attempt.number);

@@ -11,6 +11,8 @@
 //!      │    └ commit LSN
 //!      └ generation: a database that was restored or failed over may use an LSN twice
 //! ```
+//!
+//! The name of a batch, `bat_` and 32 digits, is a fingerprint of the names of its deliveries in their order.
 
 use std::fmt;
 use std::sync::Arc;
@@ -111,6 +113,23 @@ impl DeliveryId {
         Self(text.into())
     }
 
+    /// The name that several deliveries in one request go by: the same deliveries in the same order have the same one.
+    pub fn of_batch<'d>(members: impl IntoIterator<Item = &'d Self>) -> Self {
+        let mut hash = Sha256::new();
+        for member in members {
+            // No id has a line's end in it.
+            hash.update(member.as_str());
+            hash.update("\n");
+        }
+        let mut text = String::with_capacity(40);
+        text.push_str("bat_");
+        for five in hash.finalize().chunks_exact(5).take(4) {
+            let bits = five.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+            digits(&mut text, bits, 8);
+        }
+        Self(text.into())
+    }
+
     /// The end of the id: what it is made of beside its place.
     pub fn fingerprint(&self) -> &str {
         self.0.get(STEM..).unwrap_or_default()
@@ -201,6 +220,19 @@ mod tests {
     fn what_no_log_told_has_its_ids_before_all_others() {
         assert!(!DeliveryId::of(&place(0, u64::MAX, 9), "webhook.failing crm", "ops").is_of_a_log());
         assert!(DeliveryId::of(&place(1, 0, 1), "", "ops").is_of_a_log());
+    }
+
+    #[test]
+    fn the_same_deliveries_in_the_same_order_make_the_same_batch_and_no_others_do() {
+        let id = |commit| DeliveryId::of(&place(1, commit, 1), "", "crm");
+        let (a, b, c) = (id(1), id(2), id(3));
+        let batch = DeliveryId::of_batch([&a, &b]);
+        assert_eq!(batch, DeliveryId::of_batch([&a, &b]));
+        assert_eq!(batch.as_str().len(), 36);
+        assert!(batch.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        for other in [vec![&a], vec![&b], vec![&b, &a], vec![&a, &b, &c], vec![&a, &c]] {
+            assert_ne!(batch, DeliveryId::of_batch(other));
+        }
     }
 
     #[test]

@@ -80,6 +80,12 @@ pub const YOUNG_BYTES: usize = 16 * 1024 * 1024;
 /// What a delivery costs beside its body, for the sum above: in the queues, in the batches of the ledger, and in what the
 /// allocator does not give back.
 pub const DELIVERY_OVERHEAD_BYTES: usize = 4096;
+/// Deliveries in one request, where a webhook wants them in batches; fewer than [`YOUNG_PER_WEBHOOK`], so that a batch can fill.
+pub const BATCH_EVENTS: usize = 1000;
+/// Bytes of one batch, before compression.
+pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of all batches in flight, which are copies of their deliveries' bodies; beyond, a batch waits.
+pub const BATCHED_BYTES: usize = 16 * 1024 * 1024;
 /// Deliveries that wait in memory for one webhook before they go to the ledger instead.
 pub const YOUNG_PER_WEBHOOK: usize = 1024;
 /// Lanes of one webhook that are remembered as blocked; with more, all its deliveries go by the ledger.

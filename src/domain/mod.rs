@@ -4,6 +4,7 @@
 //! [`Place`] in the log; it makes [`Event`]s; a [`Webhook`] that wants an event is owed a [`Delivery`]; each try
 //! of a delivery is an [`Attempt`] that ends in an [`Outcome`], which [`judge`] turns into a [`Verdict`].
 
+mod batch;
 mod delivery;
 mod event;
 mod flow;
@@ -23,6 +24,7 @@ mod shape;
 mod tally;
 mod webhook;
 
+pub use batch::{BatchPolicy, array_bytes, array_of, array_type};
 pub use delivery::{
     Attempt, Delivery, DeliveryStatus, Lane, Outcome, RefusedBy, TimeoutStage, UnreachableBy, lane_of,
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Flow, MaskKey, Reach, RetryPolicy, SigningSecret};
+use super::{BatchPolicy, Flow, MaskKey, Reach, RetryPolicy, SigningSecret};
 
 /// Who wrote a webhook, and so what it may target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,6 +184,8 @@ pub struct Webhook {
     pub reach: Reach,
     /// How much may leave, and when it is left alone.
     pub flow: Flow,
+    /// How many share a request; `None`: each has its own.
+    pub batch: Option<BatchPolicy>,
 }
 
 /// What is declared of a table (`[tables.NAME]`).

@@ -26,6 +26,7 @@ fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
         sla: std::time::Duration::from_secs(5),
         reach: crate::domain::Reach::default(),
         flow: Flow::default(),
+        batch: None,
     })
 }
 

@@ -74,6 +74,7 @@ fn webhook(name: &str, filter: String) -> Arc<Webhook> {
         sla: std::time::Duration::from_secs(5),
         reach: walhook::domain::Reach::default(),
         flow: Flow::default(),
+        batch: None,
     })
 }
 

@@ -11,6 +11,8 @@ mod accidents;
 #[cfg(test)]
 mod backfill;
 #[cfg(test)]
+mod batch;
+#[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod chaos;

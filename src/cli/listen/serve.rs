@@ -127,7 +127,7 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> (St
         return (StatusCode::OK, "walhook listen: send a POST\n".to_owned());
     }
     let (head, body) = request.into_parts();
-    let most = limits::BODY_BYTES.saturating_mul(2);
+    let most = limits::BODY_BYTES.saturating_mul(2).max(limits::BATCH_BYTES);
     let Ok(body) = to_bytes(body, most).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off\n".to_owned());
     };

@@ -214,7 +214,7 @@ async fn a_compressed_body_is_decoded_before_its_signature_is_checked() {
         assert_eq!(rig.send_as(id, SECRET, &body, (coding.as_str(), body.clone())).await, 400);
     }
     assert_eq!(rig.send_as("br", SECRET, &body, ("br", body.clone())).await, 415);
-    let zeros = Bytes::from(vec![0; 4 * limits::BODY_BYTES]);
+    let zeros = Bytes::from(vec![0; 2 * limits::BATCH_BYTES]);
     let (bomb, _) = encode(&zeros, Compression { coding: Some(Coding::Zstd), threshold: 0 }).await;
     assert_eq!(rig.send_as("bomb", SECRET, &zeros, ("zstd", bomb)).await, 413);
     let received = rig.received.lock().unwrap();

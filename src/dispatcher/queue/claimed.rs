@@ -14,6 +14,7 @@ impl Queue {
         }
         // Those of a slow receiver would only lie here, in the place of others.
         let waves = if self.class == Class::Slow { 2 } else { limits::CLAIM_WAVES };
+        let waves = waves.max(self.batch_events());
         let wanted = self.rules.concurrency.min(in_flight).saturating_mul(waves).min(limits::CLAIM_BATCH);
         let room = wanted.saturating_sub(self.in_flight).saturating_sub(self.claimed.len());
         if room >= wanted / 4 { room } else { 0 }
@@ -80,24 +81,44 @@ impl Queue {
         turn: &mut Turn<'_>,
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let state = self.state_after(verdict, turn);
-        self.end_claimed(claimed, state, Some(attempt), turn);
+        self.end_tried(claimed, attempt, verdict, turn);
         if self.suspended {
             self.suspend(turn);
         }
     }
 
+    pub(super) fn end_tried(
+        &mut self,
+        claimed: Claimed,
+        attempt: Attempt,
+        verdict: Verdict,
+        turn: &mut Turn<'_>,
+    ) {
+        let state = self.state_after(verdict, turn);
+        self.end_claimed(claimed, state, Some(attempt), turn);
+    }
+
     /// The same for a probe: an attempt that failed is none of the retry schedule's.
     pub fn probe_ended(&mut self, claimed: Claimed, attempt: Attempt, verdict: Verdict, turn: &mut Turn<'_>) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.end_probe(claimed, attempt, verdict, turn);
+        if self.suspended {
+            self.suspend(turn);
+        }
+    }
+
+    pub(super) fn end_probe(
+        &mut self,
+        claimed: Claimed,
+        attempt: Attempt,
+        verdict: Verdict,
+        turn: &mut Turn<'_>,
+    ) {
         let state = self.state_after(verdict, turn);
         let off_schedule = !state.is_ended();
         turn.load.remove(&claimed, self.class);
         self.loaded = self.loaded.saturating_sub(1);
         Self::finish(claimed.delivery, claimed.lease, state, (Some(attempt), off_schedule), turn);
-        if self.suspended {
-            self.suspend(turn);
-        }
     }
 
     fn end_claimed(&mut self, claimed: Claimed, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {

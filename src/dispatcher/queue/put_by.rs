@@ -1,6 +1,6 @@
 //! What goes by the ledger from the first.
 
-use super::{Queue, State, Young};
+use super::{FailReason, Queue, State, Young};
 use crate::dispatcher::turn::Turn;
 
 impl Queue {
@@ -9,6 +9,12 @@ impl Queue {
         self.hand_over(young.delivery.lane, turn);
         self.forget_empty_ready();
         let state = if self.suspended { State::Held } else { State::Pending };
+        self.record(young.delivery, state, None, Some((young.owed, young.permit)), turn);
+    }
+
+    /// A young delivery that can never be sent.
+    pub fn record_dead(&mut self, young: Young, reason: &FailReason, turn: &mut Turn<'_>) {
+        let state = State::Failed(reason.describe());
         self.record(young.delivery, state, None, Some((young.owed, young.permit)), turn);
     }
 }

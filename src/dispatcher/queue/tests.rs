@@ -5,6 +5,7 @@ mod world;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::BatchPolicy;
 use world::{Ends, Step, World};
 
 /// A walk of ordinary steps, with so many others in a hundred.
@@ -48,16 +49,28 @@ fn others_do() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn batching() -> impl Strategy<Value = Option<Batching>> {
+    let wait = prop_oneof![Just(0_u64), 1..2000_u64];
+    // Bodies have ten bytes.
+    let bytes = prop_oneof![Just(5_usize), Just(40), Just(1000)];
+    let batching = (1_usize..7, wait, bytes, 1_u32..5).prop_map(|(max_events, wait, max_bytes, attempts)| {
+        let policy = BatchPolicy { max_events, max_wait: Duration::from_millis(wait), max_bytes };
+        Batching { policy, attempts }
+    });
+    proptest::option::of(batching)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn i7_whatever_happens_nothing_is_lost_and_in_a_lane_nothing_overtakes(
         ordering in prop_oneof![4 => Just(Ordering::Row), 1 => Just(Ordering::Strict), 1 => Just(Ordering::None)],
         mode in prop_oneof![Just(Mode::Memory), Just(Mode::Ledger)],
+        batch in batching(),
         walk in walk(),
     ) {
-        let mut world = World::new(ordering, mode);
+        let mut world = World::new(ordering, mode, batch);
         for step in walk {
             world.step(step);
         }
@@ -67,7 +80,7 @@ proptest! {
 
 #[test]
 fn a_count_of_lanes_that_was_asked_for_before_the_ledger_changed_is_not_believed() {
-    let mut world = World::new(Ordering::Row, Mode::Ledger);
+    let mut world = World::new(Ordering::Row, Mode::Ledger, None);
     world.with(Queue::count);
     world.with(Queue::count);
     assert_eq!(world.commands.len(), 1, "one count at a time");
@@ -77,4 +90,30 @@ fn a_count_of_lanes_that_was_asked_for_before_the_ledger_changed_is_not_believed
     world.with(Queue::count);
     world.queue.counted(Some(Vec::new()));
     assert_eq!(world.queue.mode(), Mode::Memory);
+}
+
+#[test]
+fn a_body_that_is_no_json_goes_as_it_is_and_a_test_send_alone() {
+    let policy = BatchPolicy { max_wait: Duration::ZERO, ..BatchPolicy::default() };
+    let batching = Batching { policy, attempts: 6 };
+    let mut world = World::new(Ordering::None, Mode::Memory, Some(batching));
+    let changes: [fn(&mut Delivery); 5] = [
+        |_| {},
+        |delivery| delivery.content_type = "application/xml".into(),
+        |delivery| delivery.operation = crate::domain::Operation::Test,
+        |_| {},
+        |_| {},
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        world.offer_changed(number, change);
+    }
+    let mut shapes = Vec::new();
+    world.queue.rules.concurrency = 10;
+    while let Some(sending) = world.queue.start_batch(batching, Instant::now()) {
+        shapes.push(match sending {
+            Sending::One(start) => start.delivery().content_type.to_string(),
+            Sending::Batch(members) => members.len().to_string(),
+        });
+    }
+    assert_eq!(shapes, ["1", "application/xml", "1", "2"]);
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::model::Model;
 use super::begin::{Ended, Whose, opened, spared};
 use super::claims::{Answer, Ask};
-use super::queue::Start;
+use super::queue::{Sending, Start};
 use super::run::State;
 use super::{Dispatcher, Offer, Young};
 use crate::catalog::{Compiled, Published, Rows, compile_with};
@@ -361,7 +361,8 @@ impl World {
     fn turn(&mut self) {
         self.read();
         self.state.turn();
-        for (target, start, is_probe) in self.state.launched.replace(Vec::new()).unwrap_or_default() {
+        for (target, sending, is_probe) in self.state.launched.replace(Vec::new()).unwrap_or_default() {
+            let Sending::One(start) = sending else { panic!("nobody asked for batches") };
             self.launch(target, start, is_probe);
         }
         let mut commands = Vec::new();

@@ -1,15 +1,18 @@
 //! A model of everything around a [`Queue`]: a ledger, a writer that is late, a claimer, receivers, an operator.
 
+mod ledger;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use self::ledger::Row;
+use super::super::super::begin::{Ended, Whose};
 use super::super::super::turn::{Load, Tokens};
 use super::super::*;
-use crate::domain::limits;
 use crate::domain::{
-    CommitLsn, DeliveryId, EndLsn, EventId, Lsn, Operation, Origin, Outcome, Place, RefusedBy,
+    CommitLsn, DeliveryId, EndLsn, EventId, Lsn, Operation, Origin, Outcome, Place, RefusedBy, array_bytes,
 };
 use crate::settlement::Settlement;
 
@@ -51,16 +54,6 @@ pub(super) enum Ends {
     Gone,
 }
 
-/// A row of the model's ledger.
-#[derive(Debug)]
-struct Row {
-    delivery: Delivery,
-    state: State,
-    /// When it is due, in seconds.
-    due: Option<Timestamp>,
-    lease: Option<i64>,
-}
-
 /// What the writer answers.
 enum Heard {
     Inserted(Lane, bool),
@@ -68,14 +61,48 @@ enum Heard {
     Lanes(Option<Vec<(Lane, u32)>>),
 }
 
+/// A request under way.
+#[expect(clippy::large_enum_variant, reason = "there are few at once")]
 enum Flight {
+    One(Member),
+    Batch(Vec<Member>),
+}
+
+enum Member {
     Young(Lane, DeliveryId),
     Claimed(Claimed),
     Probe(Claimed),
 }
 
+impl Flight {
+    fn is_probe(&self) -> bool {
+        match self {
+            Self::One(member) => matches!(member, Member::Probe(_)),
+            Self::Batch(members) => members.iter().any(|member| matches!(member, Member::Probe(_))),
+        }
+    }
+}
+
+impl Member {
+    fn of(start: Start, is_probe: bool) -> Self {
+        match start {
+            Start::Young(delivery) => Self::Young(delivery.lane, delivery.id),
+            Start::Claimed(claimed) if is_probe => Self::Probe(claimed),
+            Start::Claimed(claimed) => Self::Claimed(claimed),
+        }
+    }
+
+    fn id(&self) -> &DeliveryId {
+        match self {
+            Self::Young(_, id) => id,
+            Self::Claimed(claimed) | Self::Probe(claimed) => &claimed.delivery.id,
+        }
+    }
+}
+
 pub(super) struct World {
     ordering: Ordering,
+    batch: Option<Batching>,
     pub queue: Queue,
     tokens: Tokens,
     load: Load,
@@ -99,8 +126,8 @@ pub(super) struct World {
 const MEMORY: usize = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-fn rules(ordering: Ordering, concurrency: usize) -> Rules {
-    Rules { ordering, concurrency, timeout: TIMEOUT }
+fn rules(ordering: Ordering, concurrency: usize, batch: Option<Batching>) -> Rules {
+    Rules { ordering, concurrency, timeout: TIMEOUT, batch }
 }
 
 fn delivery(number: usize, lane: i64) -> Delivery {
@@ -129,10 +156,11 @@ fn attempt() -> Attempt {
 }
 
 impl World {
-    pub fn new(ordering: Ordering, mode: Mode) -> Self {
+    pub fn new(ordering: Ordering, mode: Mode, batch: Option<Batching>) -> Self {
         Self {
             ordering,
-            queue: Queue::new("crm".into(), rules(ordering, 2), mode),
+            batch,
+            queue: Queue::new("crm".into(), rules(ordering, 2, batch), mode),
             tokens: Tokens::of_epoch(1),
             load: Load::default(),
             epoch: 1,
@@ -177,23 +205,58 @@ impl World {
     fn start(&mut self) {
         let at = self.at;
         while !(self.queue.is_diverted() && self.probes()) {
-            let Some(start) = self.queue.start(at) else { break };
-            let delivery = match &start {
-                Start::Young(delivery) => delivery,
-                Start::Claimed(claimed) => &claimed.delivery,
+            let is_probe = self.queue.is_diverted();
+            let flight = match self.queue.rules.batch {
+                None => self.queue.start(at).map(|start| self.launch_one(start, is_probe)),
+                Some(batching) => self.start_batch(batching, is_probe),
             };
-            self.check_order(delivery);
-            self.flights.push(match start {
-                Start::Young(delivery) => Flight::Young(delivery.lane, delivery.id),
-                Start::Claimed(claimed) if self.queue.is_diverted() => Flight::Probe(claimed),
-                Start::Claimed(claimed) => Flight::Claimed(claimed),
-            });
+            let Some(flight) = flight else { break };
+            self.flights.push(flight);
             assert!(self.flights.len() <= self.queue.rules.concurrency, "more in flight than may be");
         }
     }
 
+    /// Offers a delivery that differs from the usual ones, in a lane of its own.
+    pub fn offer_changed(&mut self, number: usize, change: fn(&mut Delivery)) {
+        let mut delivery = delivery(number, 100 + i64::try_from(number).expect("few"));
+        change(&mut delivery);
+        self.offer(delivery, number);
+    }
+
+    fn launch_one(&self, start: Start, is_probe: bool) -> Flight {
+        self.check_order(start.delivery(), &[]);
+        Flight::One(Member::of(start, is_probe))
+    }
+
+    fn start_batch(&mut self, batching: Batching, is_probe: bool) -> Option<Flight> {
+        let Batching { policy, attempts } = batching;
+        if let Some(until) = self.queue.ripens(self.at) {
+            assert!(!is_probe && until > self.at && until <= self.at + policy.max_wait, "it waits too long");
+            let ready = self.queue.ready.iter().map(|lane| self.queue.lanes[lane].waiting.len());
+            assert!(ready.sum::<usize>() < policy.max_events, "a full batch waits");
+            return None;
+        }
+        let members = match self.queue.start_batch(batching, self.at)? {
+            Sending::One(start) => panic!("no array of {}", start.delivery().id),
+            Sending::Batch(members) => members,
+        };
+        let ids: Vec<DeliveryId> = members.iter().map(|member| member.delivery().id.clone()).collect();
+        assert!(ids.is_sorted(), "not in commit order");
+        for (place, member) in members.iter().enumerate() {
+            self.check_order(member.delivery(), &ids[..place]);
+            let tried = match member {
+                Start::Young(_) => 0,
+                Start::Claimed(claimed) => claimed.on_schedule,
+            };
+            assert!(members.len() <= policy.most(tried, attempts), "too many");
+        }
+        let bytes = members.iter().map(|member| member.delivery().body.len()).sum();
+        assert!(members.len() == 1 || array_bytes(members.len(), bytes) <= policy.max_bytes, "too large");
+        Some(Flight::Batch(members.into_iter().map(|start| Member::of(start, is_probe)).collect()))
+    }
+
     fn probes(&self) -> bool {
-        self.flights.iter().any(|flight| matches!(flight, Flight::Probe(_)))
+        self.flights.iter().any(Flight::is_probe)
     }
 
     fn room(&self) -> usize {
@@ -201,13 +264,14 @@ impl World {
         if self.queue.is_diverted() { probe } else { self.queue.room(usize::MAX) }
     }
 
-    /// Invariant I7: all earlier ones of the lane have ended.
-    fn check_order(&self, begins: &Delivery) {
+    /// Invariant I7: all earlier ones of the lane have ended, or stand before it in the same batch.
+    fn check_order(&self, begins: &Delivery, before: &[DeliveryId]) {
         if self.ordering == Ordering::None {
             return;
         }
         let earlier = self.offered.iter().filter(|(d, _)| d.lane == begins.lane && d.id < begins.id);
         for (delivery, ended) in earlier {
+            let ended = *ended || before.contains(&delivery.id);
             assert!(ended, "{} begins before {} has ended", begins.id, delivery.id);
         }
     }
@@ -216,102 +280,42 @@ impl World {
         if self.flights.is_empty() {
             return;
         }
-        let flight = self.flights.swap_remove(index % self.flights.len());
-        let verdict = match ends {
+        match self.flights.swap_remove(index % self.flights.len()) {
+            Flight::One(member) => {
+                let verdict = self.verdict(&member, ends);
+                self.with(|queue, turn| match member {
+                    Member::Young(lane, _) => queue.young_ended(lane, attempt(), verdict, turn),
+                    Member::Claimed(claimed) => queue.claimed_ended(claimed, attempt(), verdict, turn),
+                    Member::Probe(claimed) => queue.probe_ended(claimed, attempt(), verdict, turn),
+                });
+            }
+            Flight::Batch(members) => {
+                let ended = |(place, member): (usize, Member)| {
+                    // One may have used up its schedule and another not.
+                    let is_other = ends == Ends::Badly && place % 2 == 1;
+                    let verdict = self.verdict(&member, if is_other { Ends::Retry } else { ends });
+                    let is_probe = matches!(member, Member::Probe(_));
+                    let whose = match member {
+                        Member::Young(lane, _) => Whose::Young { webhook: "crm".into(), lane },
+                        Member::Claimed(claimed) | Member::Probe(claimed) => Whose::Claimed(claimed),
+                    };
+                    Ended { whose, attempt: attempt(), verdict, is_probe }
+                };
+                let members = members.into_iter().enumerate().map(ended).collect();
+                self.with(|queue, turn| queue.batch_ended(members, turn));
+            }
+        }
+    }
+
+    fn verdict(&mut self, member: &Member, ends: Ends) -> Verdict {
+        let known = self.offered.iter_mut().find(|(d, _)| d.id == *member.id()).expect("it was offered");
+        known.1 |= ends != Ends::Retry;
+        match ends {
             Ends::Well => Verdict::Delivered,
             Ends::Retry => Verdict::Retry(Duration::from_secs(1)),
             Ends::Badly => Verdict::Failed(FailReason::AttemptsExhausted),
             Ends::Gone => Verdict::Failed(FailReason::Gone),
-        };
-        let id = match &flight {
-            Flight::Young(_, id) => id.clone(),
-            Flight::Claimed(claimed) | Flight::Probe(claimed) => claimed.delivery.id.clone(),
-        };
-        let known = self.offered.iter_mut().find(|(d, _)| d.id == id).expect("it was offered");
-        known.1 |= ends != Ends::Retry;
-        self.with(|queue, turn| match flight {
-            Flight::Young(lane, _) => queue.young_ended(lane, attempt(), verdict, turn),
-            Flight::Claimed(claimed) => queue.claimed_ended(claimed, attempt(), verdict, turn),
-            Flight::Probe(claimed) => queue.probe_ended(claimed, attempt(), verdict, turn),
-        });
-    }
-
-    /// The writer takes commands: between two others, inserts before finishes, as one transaction.
-    fn write(&mut self, most: usize) {
-        let mut finishes = Vec::new();
-        for command in self.commands.drain(..most.min(self.commands.len())).collect::<Vec<_>>() {
-            match command {
-                Command::Insert(row, permit) => {
-                    drop(permit);
-                    self.insert(*row);
-                }
-                Command::Finish(finish) => finishes.push(*finish),
-                control => {
-                    finishes.drain(..).for_each(|finish| self.finish(finish));
-                    match control {
-                        Command::Disable { .. } => self.suspended = true,
-                        _ => self.count_lanes(),
-                    }
-                }
-            }
         }
-        for finish in finishes {
-            self.finish(finish);
-        }
-    }
-
-    fn insert(&mut self, row: NewRow) {
-        let NewRow { delivery, state, owed, .. } = row;
-        let (lane, id) = (delivery.lane, delivery.id.as_str().to_owned());
-        let earlier = self.rows.range(..id.clone()).map(|(_, row)| row);
-        let behind = earlier.filter(|r| !r.state.is_ended()).any(|r| r.delivery.lane == lane);
-        let (due, lease) = match &state {
-            State::Pending => ((!behind).then_some(self.now), None),
-            State::Leased { token, until } => (Some(*until), Some(*token)),
-            State::Retrying { due } => (Some(*due), None),
-            _ => (None, None),
-        };
-        self.heard.push_back(Heard::Inserted(lane, !state.is_ended()));
-        let before = self.rows.insert(id, Row { delivery, state, due, lease });
-        assert!(before.is_none(), "a delivery was recorded twice");
-        self.settlement.settle([owed.expect("a young delivery owes")]);
-    }
-
-    fn finish(&mut self, finish: Finish) {
-        let row = self.rows.get_mut(finish.id.as_str()).expect("a claimed delivery has its row");
-        let holds = row.lease.is_some_and(|token| Lease::with_token(token) == finish.lease);
-        let (lane, ended) = (row.delivery.lane, finish.state.is_ended());
-        if holds {
-            row.lease = None;
-            row.due = match &finish.state {
-                State::Pending => Some(self.now),
-                State::Retrying { due } => Some(*due),
-                _ => None,
-            };
-            row.state = finish.state;
-        }
-        self.heard.push_back(Heard::Finished(lane, !ended, !holds));
-        if ended {
-            self.wake(lane);
-        }
-    }
-
-    /// The earliest open one of a lane becomes due.
-    fn wake(&mut self, lane: Lane) {
-        let now = self.now;
-        let head = self.rows.values_mut().find(|r| r.delivery.lane == lane && !r.state.is_ended());
-        if let Some(head) = head.filter(|head| head.due.is_none() && head.state != State::Held) {
-            head.due = Some(now);
-        }
-    }
-
-    fn count_lanes(&mut self) {
-        let mut lanes = BTreeMap::<Lane, u32>::new();
-        for row in self.rows.values().filter(|row| !row.state.is_ended()) {
-            *lanes.entry(row.delivery.lane).or_default() += 1;
-        }
-        let few = lanes.values().sum::<u32>() <= 20;
-        self.heard.push_back(Heard::Lanes(few.then(|| lanes.into_iter().collect())));
     }
 
     fn hear(&mut self, most: usize) {
@@ -333,66 +337,21 @@ impl World {
         }
     }
 
-    fn claim(&mut self) {
-        let (room, token) = (self.room(), self.tokens.take());
-        if !self.claimed.is_empty() || room == 0 {
-            return;
-        }
-        let until = self.now + TIMEOUT * limits::LEASE_TIMEOUTS + limits::LEASE_MARGIN;
-        let now = self.now;
-        let due = self.rows.values_mut().filter(|row| row.due.is_some_and(|due| due <= now)).take(room);
-        let claimed = due.map(|row| {
-            (row.due, row.lease) = (Some(until), Some(token));
-            let (delivery, lease) = (row.delivery.clone(), Lease::with_token(token));
-            Claimed { delivery, attempts: 1, on_schedule: 1, lease }
-        });
-        self.claimed.push_back(claimed.collect());
-    }
-
     fn take_claimed(&mut self) {
         for claimed in self.claimed.pop_front().unwrap_or_default() {
             self.with(|queue, turn| queue.take_claimed(claimed, turn));
         }
     }
 
-    fn chores(&mut self) {
-        let mut lanes = HashSet::new();
-        for row in self.rows.values_mut().filter(|row| !row.state.is_ended() && row.lease.is_none()) {
-            if self.suspended {
-                (row.state, row.due) = (State::Held, None);
-            } else if row.state == State::Held {
-                row.state = State::Pending;
-                lanes.insert(row.delivery.lane);
-            }
-        }
-        for lane in lanes {
-            self.wake(lane);
-        }
-    }
-
-    fn replay(&mut self) {
-        let mut lanes = HashSet::new();
-        for row in self.rows.values_mut().filter(|row| matches!(row.state, State::Failed(_))) {
-            row.state = State::Pending;
-            lanes.insert(row.delivery.lane);
-        }
-        for lane in lanes {
-            self.wake(lane);
-        }
-        self.with(Queue::by_ledger);
-    }
-
     /// The process ends; the next one takes over and reads the log from where it was confirmed.
     fn restart(&mut self) {
         let EndLsn(Lsn(confirmed)) = *self.settlement.confirmed().borrow();
         self.epoch += 1;
-        let before = std::mem::replace(self, Self::new(self.ordering, Mode::Ledger));
+        let before = std::mem::replace(self, Self::new(self.ordering, Mode::Ledger, self.batch));
         (self.epoch, self.at, self.now) = (before.epoch, before.at, before.now);
         self.tokens = Tokens::of_epoch(before.epoch);
         (self.rows, self.offered, self.used) = (before.rows, before.offered, before.used);
-        for row in self.rows.values_mut().filter(|row| row.lease.is_some()) {
-            (row.lease, row.due) = (None, Some(self.now));
-        }
+        self.void_leases();
         self.settlement.end(EndLsn(Lsn(confirmed)));
         if before.suspended {
             self.suspended = true;
@@ -446,7 +405,8 @@ impl World {
             Step::Chores => self.chores(),
             Step::Replay => self.replay(),
             Step::Redeclare(concurrency) => {
-                let rules = rules(self.ordering, concurrency);
+                let batch = self.batch.filter(|_| concurrency != 3);
+                let rules = rules(self.ordering, concurrency, batch);
                 if self.flights.len() <= concurrency {
                     self.with(|queue, turn| queue.set_rules(rules, turn));
                     let claimed = self.queue.claimed.len();
@@ -493,6 +453,7 @@ impl World {
         assert_eq!(self.memory.available_permits(), MEMORY);
         let queue = &self.queue;
         assert_eq!((queue.mode, queue.waiting, queue.in_flight), (Mode::Memory, 0, 0));
+        assert_eq!(queue.waiting_bytes, 0);
         assert!(queue.lanes.is_empty() && queue.ready.is_empty() && queue.claimed.is_empty());
         assert!(queue.transit.is_empty() && queue.blocked.is_empty(), "{queue:?}");
         assert_eq!(self.load, Load::default());
