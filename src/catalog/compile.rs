@@ -9,7 +9,9 @@ use super::load::with_texts_apart;
 use super::sealed::opened;
 use super::{Compiled, Invalid, Rows, Snapshot};
 use crate::clock::Clock;
-use crate::config::{Checks, Complaint, Config, Part, webhook_from_row};
+use crate::config::{
+    Checks, Complaint, Config, Part, Problem, Problems, Strangers, row_described, webhook_from_row,
+};
 use crate::domain::{Auth, Verification, Webhook, limits};
 use crate::matcher::{Condition, Matcher};
 use crate::render::{self, Templates};
@@ -100,15 +102,20 @@ impl Compiler {
     }
 }
 
-fn check(row: &Map<String, Value>, config: &Config) -> Result<Arc<Webhook>, String> {
+/// A row as a webhook, with every problem that it has: what the file's readers say, and what `[security]` does.
+pub fn check_row(
+    row: &Map<String, Value>,
+    config: &Config,
+    strangers: Strangers,
+) -> Result<Webhook, Problems> {
     let checks = Checks {
         condition: &conditions_complaint,
         template: &template_complaint,
         connection: &|_| Ok(()),
         reach: &reach_complaint,
     };
-    let row = with_texts_apart(opened(row, config).map_err(|problems| problems.to_string())?);
-    let webhook = webhook_from_row(row, config, &checks).map_err(|problems| problems.to_string())?;
+    let row = with_texts_apart(opened(row, config)?);
+    let webhook = webhook_from_row(row, config, &checks, strangers)?;
     let policy = Policy {
         allow_http: config.security.allow_http,
         allow_networks: config.security.allow_networks.clone(),
@@ -117,12 +124,16 @@ fn check(row: &Map<String, Value>, config: &Config) -> Result<Arc<Webhook>, Stri
         Some(Auth::OAuth2(oauth2)) => Some(("auth.token_url", &oauth2.token_url)),
         _ => None,
     };
-    for (key, url) in [Some(("url", &webhook.url)), token_url].into_iter().flatten() {
-        if let Some((_, reason)) = policy.refusal(url) {
-            return Err(format!("{key}: {reason}"));
-        }
-    }
-    Ok(Arc::new(webhook))
+    let urls = [Some(("url", &webhook.url)), token_url].into_iter().flatten();
+    let refusals = urls.filter_map(|(key, url)| policy.refusal(url).map(|(_, reason)| (key, reason)));
+    let row = row_described(&webhook.name, config);
+    let refused: Vec<_> = refusals.map(|(key, reason)| Problem::of_row(&row, key, reason)).collect();
+    if refused.is_empty() { Ok(webhook) } else { Err(Problems(refused)) }
+}
+
+fn check(row: &Map<String, Value>, config: &Config) -> Checked {
+    let checked = check_row(row, config, Strangers::Left);
+    checked.map(Arc::new).map_err(|problems| problems.to_string())
 }
 
 fn assemble(config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>) -> Result<Snapshot, String> {

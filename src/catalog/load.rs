@@ -32,7 +32,7 @@ impl fmt::Debug for Rows {
 const VERSION: &str = "select version from catalog_version";
 
 const WEBHOOKS: &str = "
-select jsonb_strip_nulls(to_jsonb(w) - array['created_at', 'updated_at']) from webhooks w order by name";
+select jsonb_strip_nulls(to_jsonb(w) - array['created_at', 'updated_at', 'version', 'description', 'metadata']) from webhooks w order by name";
 
 /// The version of what the database declares.
 pub(super) async fn version(client: &Client) -> Result<i64, LedgerError> {
@@ -57,7 +57,7 @@ pub async fn load(client: &Client) -> Result<Rows, LedgerError> {
 
 /// A secret is a column of text; several are a JSON array in it. So is a signature; one of the receiver's own is a JSON
 /// object in it.
-pub(super) fn with_texts_apart(mut row: Map<String, Value>) -> Map<String, Value> {
+pub fn with_texts_apart(mut row: Map<String, Value>) -> Map<String, Value> {
     let several = row.get("secret").and_then(Value::as_str).filter(|text| text.trim_start().starts_with('['));
     if let Some(list @ Value::Array(_)) = several.and_then(|text| serde_json::from_str(text).ok()) {
         row.insert("secret".to_owned(), list);

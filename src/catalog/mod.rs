@@ -16,10 +16,11 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 pub use compile::{
-    compile_file, compile_with, conditions_complaint, reach_complaint, template_complaint, unverified,
+    check_row, compile_file, compile_with, conditions_complaint, reach_complaint, template_complaint,
+    unverified,
 };
-pub use load::{Rows, load};
-pub use sealed::{Standing, sealed_anew, secrets_in, secrets_text, standings};
+pub use load::{Rows, load, with_texts_apart};
+pub use sealed::{Standing, opened, sealed_anew, secrets_in, secrets_text, standings};
 pub use watch::{Before, Watcher, tell_unverified, watch};
 
 use crate::domain::Webhook;

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::config::{Config, Place, Problem, Problems};
+use crate::config::{Config, Problem, Problems, row_described};
 use crate::domain::{EncryptionKey, SigningSecret};
 use crate::ledger::secrets::{COLUMNS, Held};
 use crate::seal::{Home, SealError, is_sealed, key_of, open, seal};
@@ -53,7 +53,7 @@ enum Entry {
 }
 
 /// A row with what is sealed in it opened; every column that does not open is a problem of its own.
-pub(super) fn opened(row: &Map<String, Value>, config: &Config) -> Result<Map<String, Value>, Problems> {
+pub fn opened(row: &Map<String, Value>, config: &Config) -> Result<Map<String, Value>, Problems> {
     let mut row = row.clone();
     let webhook = row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut problems = Vec::new();
@@ -61,16 +61,10 @@ pub(super) fn opened(row: &Map<String, Value>, config: &Config) -> Result<Map<St
         let Some(Value::String(text)) = row.get(column).filter(|value| is_sealed_value(value)) else {
             continue;
         };
+        let described = row_described(&webhook, config);
         let told = |message: String, hint: &str| Problem {
-            place: Place::Row(format!(
-                "row \"{}\" of {}.webhooks",
-                webhook.escape_debug(),
-                config.database.schema
-            )),
-            key: column.to_owned(),
-            message,
-            detail: None,
             hint: Some(hint.to_owned()),
+            ..Problem::of_row(&described, column, message)
         };
         let home = Home { webhook: &webhook, column };
         let value = match open(&config.security.encryption_keys, home, text) {

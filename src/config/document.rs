@@ -50,7 +50,7 @@ impl<'d> Document<'d> {
     }
 
     pub fn report(&self, path: &Path, fault: Fault) {
-        self.push(fault.at(self.place(path), path.to_string()));
+        self.push(fault.at(self.place(path), path));
     }
 
     pub fn push(&self, problem: Problem) {
@@ -99,7 +99,7 @@ impl<'d> Document<'d> {
             _ => fault,
         };
         let place = self.place_within(path, text, complaint).unwrap_or_else(|| self.place(path));
-        self.push(fault.at(place, path.to_string()));
+        self.push(fault.at(place, path));
     }
 
     /// Everything that was found, in the order of the file, then of the environment; or nothing.
@@ -117,7 +117,7 @@ impl<'d> Document<'d> {
             if let Some(name) = nearest(&variable, settable.iter().map(String::as_str)) {
                 fault = fault.hint(format!("Perhaps you meant {name}."));
             }
-            problems.push(fault.at(Place::Variable(variable), String::new()));
+            problems.push(fault.at(Place::Variable(variable), &Path::default()));
         }
         problems.sort_by(|a, b| a.place.cmp(&b.place));
         if problems.is_empty() { Ok(known) } else { Err(Problems(problems)) }

@@ -81,7 +81,7 @@ impl Layer {
             let fault = Fault::new("an entry of a list cannot be set from the environment")
                 .detail(format!("{} can only be replaced as a whole, with TOML or JSON: {}=[{{…}}].", list, variable_of(list)))
                 .hint("Set the key in the file; its secrets can be read from the environment with { env = \"NAME\" }.");
-            self.problems.push(fault.at(Place::Variable(name.to_owned()), path.to_string()));
+            self.problems.push(fault.at(Place::Variable(name.to_owned()), &path));
             return;
         }
         if insert(&mut self.tree, parents, last, value) {
@@ -89,7 +89,7 @@ impl Layer {
         } else {
             let fault = Fault::new("another variable sets what holds this key")
                 .hint("Set either the table as a whole or its keys one by one.");
-            self.problems.push(fault.at(Place::Variable(name.to_owned()), path.to_string()));
+            self.problems.push(fault.at(Place::Variable(name.to_owned()), &path));
         }
     }
 }

@@ -31,7 +31,8 @@ fn a_webhooks_flow_stands_on_that_of_all_and_a_row_says_it_in_text() {
         "name": "t1", "url": "https://t1.example.com", "events": ["*"], "concurrency": "7", "rate_limit": "60/m",
         "breaker": false, "disable_after": "false", "held_for": "1h",
     });
-    let webhook = webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL).unwrap();
+    let webhook =
+        webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL, Strangers::Left).unwrap();
     assert_eq!((webhook.concurrency, webhook.flow.breaker, webhook.flow.disable_after), (7, None, None));
     assert_eq!(webhook.flow.held_for, Duration::from_secs(3600));
     assert_eq!(webhook.flow.rate_limit.map(|limit| limit.per), Some(Duration::from_secs(60)));

@@ -73,7 +73,7 @@ pub use delivery::Delivery;
 pub use ledger::Ledger;
 pub use notices::Notices;
 pub use problem::{Place, Problem, Problems};
-pub use row::webhook_from_row;
+pub use row::{Strangers, row_described, webhook_from_row};
 pub use security::Security;
 pub use server::Server;
 pub use sources::Sources;
@@ -159,7 +159,7 @@ pub fn load(sources: &Sources, checks: &Checks<'_>) -> Result<Config, Problems> 
 /// Loads a configuration, and tells the pattern of every key that was looked for.
 fn load_and_tell(sources: &Sources, checks: &Checks<'_>) -> Result<(Config, BTreeSet<String>), Problems> {
     let path = sources.file();
-    let alone = |place, fault: Fault| Problems(vec![fault.at(place, String::new())]);
+    let alone = |place, fault: Fault| Problems(vec![fault.at(place, &Path::default())]);
     let text = sources.read_file().map_err(|(place, fault)| alone(place, fault))?;
     let file = toml_file::parse(&text).map_err(|error| {
         let at = error.offset.map(|offset| toml_file::line_and_column(&text, offset));

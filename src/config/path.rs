@@ -36,6 +36,15 @@ impl Path {
         Some(Self(rest.to_vec()))
     }
 
+    /// The path as a JSON pointer (RFC 6901): `/webhooks/0/retry`.
+    pub fn pointer(&self) -> String {
+        let token = |step: &Step| match step {
+            Step::Index(index) => format!("/{index}"),
+            Step::Key(text) | Step::Name(text) => format!("/{}", text.replace('~', "~0").replace('/', "~1")),
+        };
+        self.0.iter().map(token).collect()
+    }
+
     /// The path with `*` for names and `[]` for places in a list: the same for every table, every webhook.
     pub fn pattern(&self) -> String {
         let general = self.0.iter().map(|step| match step {
@@ -84,6 +93,8 @@ mod tests {
             root.key("webhooks").index(2).key("retry").key("jitter").to_string(),
             "webhooks[2].retry.jitter"
         );
+        assert_eq!(root.pointer(), "");
+        assert_eq!(root.key("headers").name("a/b~c").index(2).pointer(), "/headers/a~1b~0c/2");
         let table = root.key("tables").name("other.orders").key("event");
         assert_eq!(table.to_string(), "tables.\"other.orders\".event");
         assert_eq!(table.pattern(), "tables.*.event");

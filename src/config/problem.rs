@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::path::Path;
+
 /// Where a problem stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -29,6 +31,8 @@ pub struct Problem {
     pub place: Place,
     /// The path of the key, such as `webhooks[0].retry.jitter`; empty where it is about the whole.
     pub key: String,
+    /// The same as a JSON pointer (RFC 6901), such as `/webhooks/0/retry/jitter`.
+    pub pointer: String,
     /// What is wrong: lower case, without a full stop.
     pub message: String,
     /// What is valid here, as a sentence.
@@ -72,8 +76,9 @@ impl Fault {
         }
     }
 
-    pub fn at(self, place: Place, key: String) -> Problem {
-        Problem { place, key, message: self.message, detail: self.detail, hint: self.hint }
+    pub fn at(self, place: Place, path: &Path) -> Problem {
+        let Self { message, detail, hint } = self;
+        Problem { place, key: path.to_string(), pointer: path.pointer(), message, detail, hint }
     }
 }
 
@@ -95,6 +100,14 @@ pub(super) fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str
     let likeness = |word: &str| strsim::normalized_damerau_levenshtein(&written, &word.to_lowercase());
     let best = valid.into_iter().map(|word| (likeness(word), word)).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, word)| word)
+}
+
+impl Problem {
+    /// One that somebody else found in a row of the database, at a key of it.
+    pub fn of_row(row: &str, key: &str, message: String) -> Self {
+        let path = key.split('.').fold(Path::default(), |path, key| path.key(key));
+        Fault::new(message).at(Place::Row(row.to_owned()), &path)
+    }
 }
 
 impl fmt::Display for Place {

@@ -50,7 +50,8 @@ fn a_row_goes_by_the_operators_proxy_and_has_none_of_its_own() {
         "auth": { "kind": "oauth2", "token_url": "https://t.example", "client_id": "a", "client_secret": "b",
             "scope": ["x", "y"], "credentials": "body" },
     });
-    let row = webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL).unwrap();
+    let row =
+        webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL, Strangers::Left).unwrap();
     let connection = &row.reach.connection;
     assert_eq!(connection.proxy.as_ref().map(crate::domain::Proxy::place).as_deref(), Some("proxy:1080"));
     assert_eq!((connection.ca.as_deref(), connection.min_version), (Some("text"), TlsVersion::Tls13));

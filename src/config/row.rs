@@ -13,16 +13,30 @@ use super::webhooks::{Surroundings, webhook};
 use super::{Checks, Config};
 use crate::domain::{Webhook, WebhookSource};
 
+/// What is done with columns that are no keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strangers {
+    /// They are columns of ours: times, versions.
+    Left,
+    /// Somebody has written them, and is told the nearest key.
+    Refused,
+}
+
+/// How messages call a webhook's row.
+pub fn row_described(name: &str, config: &Config) -> String {
+    format!("row \"{}\" of {}.webhooks", name.escape_debug(), config.database.schema)
+}
+
 /// Reads a row, as `to_jsonb(row)` gives it; nulls are absent keys. What the row does not set is as the file's
 /// `[delivery]` says, and its template is one of the file's.
 pub fn webhook_from_row(
     mut row: Map<String, Value>,
     config: &Config,
     checks: &Checks<'_>,
+    strangers: Strangers,
 ) -> Result<Webhook, Problems> {
     row.retain(|_, value| !value.is_null());
-    let name = row.get("name").and_then(Value::as_str).unwrap_or_default().escape_debug().to_string();
-    let described = format!("row \"{name}\" of {}.webhooks", config.database.schema);
+    let described = row_described(row.get("name").and_then(Value::as_str).unwrap_or_default(), config);
     let document = Document::new(Origin::Row(described), checks, Vec::new());
     let around = Surroundings {
         defaults: &config.delivery,
@@ -39,6 +53,9 @@ pub fn webhook_from_row(
         let fault = Fault::new("plain http is not allowed to webhooks from the database")
             .hint("Use https, or have the operator set security.allow_http = true.");
         document.report(&Path::default().key("url"), fault);
+    }
+    if strangers == Strangers::Refused {
+        table.finish();
     }
     document.finish()?;
     // A reader that answers nothing has reported why, so this is never empty-handed.

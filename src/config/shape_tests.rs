@@ -70,7 +70,8 @@ fn a_template_has_its_latest_text_and_named_versions_that_stay() {
     assert_eq!(text("slack@v1"), expect("text/plain", "old"));
     assert_eq!(text("slack@v0"), expect("application/json", "{}"));
     let row = json!({ "name": "t", "url": "https://t.example.com", "events": ["*"], "template": "slack@v0" });
-    let webhook = webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL).unwrap();
+    let webhook =
+        webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL, Strangers::Left).unwrap();
     assert_eq!(webhook.body, BodyShape::Template("slack@v0".into()));
 }
 

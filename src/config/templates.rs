@@ -132,7 +132,7 @@ fn from_file(node: Node<'_>) -> Option<String> {
 
 fn report_in_file(doc: &Document<'_>, path: &Path, place: Place, message: &str) {
     let fault = Fault::new(format!("the template is not valid: {message}"));
-    doc.push(fault.at(place, path.to_string()));
+    doc.push(fault.at(place, path));
 }
 
 fn fitting(text: &str) -> Result<String, Fault> {

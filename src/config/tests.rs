@@ -450,7 +450,7 @@ fn a_row_is_a_webhook_with_the_files_defaults() {
         "events": ["*"], "filter": null, "headers": {"X-A": "1"}, "template": "slack", "format": null,
         "concurrency": 2, "retry": {"schedule": []},
     }));
-    let webhook = webhook_from_row(row, &config, &ACCEPT_ALL).unwrap();
+    let webhook = webhook_from_row(row, &config, &ACCEPT_ALL, Strangers::Left).unwrap();
     assert_eq!(webhook.source, crate::domain::WebhookSource::Database);
     assert_eq!((webhook.timeout, webhook.concurrency), (Duration::from_secs(3), 2));
     assert_eq!((webhook.retry.schedule.len(), webhook.retry.jitter), (0, 0.1));
@@ -465,7 +465,7 @@ fn a_row_may_not_point_to_secrets_nor_use_plain_http() {
         "name": "t1", "url": "http://t1.example.com", "secret": {"env": "PATH"}, "events": ["*"],
         "headers": {"X-A": {"file": "/etc/passwd"}}, "retry": {"jiter": 0},
     }));
-    let problems = webhook_from_row(row, &config, &ACCEPT_ALL).unwrap_err();
+    let problems = webhook_from_row(row, &config, &ACCEPT_ALL, Strangers::Left).unwrap_err();
     let file_only = "  detail: Only the operator's file may point to environment variables and files.";
     assert_eq!(
         problems.to_string(),
