@@ -18,14 +18,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
 
+use crate::api::Api;
 use crate::catalog::{self, Published, Watcher};
 use crate::config::{Config, OnSlotLost, Sources};
-use crate::control::{Places, load_config, transport};
+use crate::control::keys::one_time_token;
+use crate::control::{Desk, Places, load_config, transport};
 use crate::dispatcher::{self, Dispatcher, Doors};
 use crate::domain::limits;
 use crate::ledger::LedgerError;
@@ -40,10 +43,15 @@ const BEFORE_ANOTHER: Duration = Duration::from_secs(1);
 /// Runs the sidecar until a signal or a fault ends it. Two faults are no end, but the beginning of another life: a server
 /// on another timeline (what was in memory belongs to the log as it was), and a slot that is lost, where the operator has
 /// chosen to go on.
-pub async fn run(sources: Sources) -> Result<(), AppError> {
+///
+/// `tell` says a line to whoever started it, outside of the log: the token of this run, where the operator has set none and
+/// only this machine can reach the API.
+pub async fn run(sources: Sources, tell: fn(&str)) -> Result<(), AppError> {
     let mut config = Arc::new(load_config(&sources)?);
     let metrics = crate::telemetry::start_metrics();
     let door = serve::Door::open(config.server.listen).await?;
+    let token = token_of_this_run(&config, tell)?;
+    let served = Served { metrics, door, token };
     let (mut signals, mut lost) = (None, None);
     loop {
         let prepared = match &mut signals {
@@ -60,7 +68,7 @@ pub async fn run(sources: Sources) -> Result<(), AppError> {
                     Some(signals) => signals,
                     None => stop::signals()?,
                 };
-                let ended = live(&sources, &config, prepared, metrics.clone(), &door, heard).await;
+                let ended = live(&sources, &config, prepared, &served, heard).await;
                 (signals, config) = (Some(ended.signals), ended.config);
                 ended.result
             }
@@ -81,27 +89,48 @@ pub async fn run(sources: Sources) -> Result<(), AppError> {
     }
 }
 
+/// What outlives a life.
+struct Served {
+    metrics: Option<PrometheusHandle>,
+    door: serve::Door,
+    /// See [`run`].
+    token: Option<SecretString>,
+}
+
+/// Without a token of the operator's the API is not open: on a loopback address a token is made and told, elsewhere only
+/// keys open it.
+fn token_of_this_run(config: &Config, tell: fn(&str)) -> Result<Option<SecretString>, AppError> {
+    if config.server.admin_token.is_some() || !config.server.listen.ip().is_loopback() {
+        return Ok(None);
+    }
+    let token = one_time_token()?;
+    tell(&format!("The API's token as long as this process runs (server.admin_token is not set): {token}"));
+    Ok(Some(token.into()))
+}
+
 /// One life: from the link's beginning to everybody's end.
 async fn live(
     sources: &Sources,
     config: &Arc<Config>,
     prepared: start::Ready,
-    metrics: Option<PrometheusHandle>,
-    door: &serve::Door,
+    served: &Served,
     signals: stop::Signals,
 ) -> stop::Ended {
     let (tasks, deaths) = Tasks::new();
     let (state_in, states) = watch::channel(SourceState::Connecting);
     let (health_in, health) = watch::channel(Health::Starting);
     let (gaps_in, gaps) = watch::channel(Vec::new());
+    let metrics = served.metrics.clone();
     let page = serve::Pages { metrics, source: states.clone(), ledger: health, gaps };
-    match door.listener() {
-        Ok(listener) => {
-            tasks.spawn("server", Role::Essential, serve::serve(listener, page, tasks.stopping()));
-        }
+    let listener = match served.door.listener() {
+        Ok(listener) => listener,
         Err(error) => return stop::Ended { result: Err(error), config: Arc::clone(config), signals },
-    }
+    };
+    let (places, clock) = prepared.to_work_with();
     let running = start::begin(Arc::clone(config), prepared, &tasks, state_in, (health_in, gaps_in));
+    let desk = Arc::new(Desk::new(running.config.subscribe(), places, clock));
+    let api = Api::new(desk, served.token.clone());
+    tasks.spawn("server", Role::Essential, serve::serve(listener, page, api, tasks.stopping()));
     stop::until_the_end(running, sources, tasks, deaths, states, signals).await
 }
 

@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/metrics`.
+//! One server: `/healthz`, `/readyz`, `/metrics`, which are open to everybody, and the API.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
+use crate::api::{self, Api};
 use crate::ledger::overview::Gap;
 use crate::ledger::writer::Health;
 use crate::source::SourceState;
@@ -60,14 +61,16 @@ impl Door {
 }
 
 /// Serves until asked to stop.
-pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, pages: Pages, api: Api, stop: CancellationToken) {
     let metrics = pages.metrics.clone();
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(numbers))
-        .with_state(pages);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+        .with_state(pages)
+        .merge(api::router(api));
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
     tokio::select! {
         served = serving => if let Err(error) = served {
             tracing::error!(%error, "the pages can no longer be served");

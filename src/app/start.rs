@@ -43,6 +43,13 @@ pub(super) struct Ready {
     clock: Clock,
 }
 
+impl Ready {
+    /// The databases and the clock, for who works beside the link.
+    pub(super) fn to_work_with(&self) -> (Places, Clock) {
+        (self.places.clone(), self.clock.clone())
+    }
+}
+
 /// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
 /// `lost` says why an earlier life could not go on with its slot.
 pub(super) async fn prepare(config: &Config, lost: Option<&'static str>) -> Result<Ready, AppError> {

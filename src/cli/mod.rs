@@ -100,7 +100,13 @@ fn half_of_the_processors() -> usize {
 
 async fn dispatch(command: Command, sources: Sources) -> ExitCode {
     match command {
-        Command::Run => finish(app::run(sources).await),
+        Command::Run => {
+            // Not into the log: that is kept, and read by others.
+            let tell = |text: &str| {
+                print::line(text);
+            };
+            finish(app::run(sources, tell).await)
+        }
         Command::Listen(args) => listen::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Bench(args) => bench::run(args).await,

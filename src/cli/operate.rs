@@ -3,6 +3,7 @@
 mod ask;
 mod backfill;
 mod check;
+mod keys;
 mod render;
 mod retry;
 mod secrets;
@@ -22,7 +23,7 @@ use clap::Subcommand;
 
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
-use crate::control::{self, ControlError, Given, Places};
+use crate::control::{self, ControlError, Desk, Given, Places};
 use crate::domain::limits;
 
 /// The operator's verbs.
@@ -72,6 +73,9 @@ pub(super) enum Operate {
                       walhook backfill crm --table orders --since created_at=2026-01-01\n  walhook backfill pause 3"
     )]
     Backfill(backfill::BackfillArgs),
+    /// Make, list and revoke keys of the HTTP API
+    #[command(after_help = "Example:\n  walhook keys create dashboard --scope webhook:read --expires 90d")]
+    Keys(keys::KeysArgs),
     /// Drop the slot, the publications and the schema, after saying what goes
     #[command(after_help = "Example:\n  walhook uninstall")]
     Uninstall(uninstall::UninstallArgs),
@@ -98,6 +102,7 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
                 Operate::Secrets(args) => secrets::run(&args, &here).await,
                 Operate::Trigger(args) => trigger::run(&args, &here).await,
                 Operate::Backfill(args) => backfill::run(&args, &here).await,
+                Operate::Keys(args) => keys::run(&args, &here).await,
                 Operate::Uninstall(args) => uninstall::run(&args, &here).await,
                 Operate::Check(_) | Operate::Render(_) => Ok(ExitCode::SUCCESS),
             }
@@ -110,6 +115,13 @@ struct Here {
     config: Config,
     places: Places,
     clock: Clock,
+}
+
+impl Here {
+    /// What the verbs that edit work with.
+    fn desk(&self) -> Desk {
+        Desk::of(self.config.clone(), self.places.clone(), self.clock.clone())
+    }
 }
 
 /// An event's data from a file; `-` is standard input.

@@ -64,7 +64,7 @@ fn a_row_has_ends_too_and_still_points_nowhere() {
     let config = loaded(DATABASE, &[]);
     let read = |secret: Value| {
         let row = json!({ "name": "r", "url": "https://r.example", "events": ["*"], "secret": secret });
-        webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL)
+        webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL, Strangers::Left)
     };
     let end = "2026-12-01T00:00:00Z";
     let row = read(json!(["a", { "secret": "b", "until": end }])).unwrap();

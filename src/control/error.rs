@@ -155,6 +155,69 @@ pub enum ControlError {
         #[source]
         source: std::io::Error,
     },
+    /// What somebody wants to declare has problems.
+    #[error("{0}")]
+    Declaration(Problems),
+    /// A value that was given cannot be used.
+    #[error("{key}: {problem}")]
+    Value {
+        /// Which one.
+        key: &'static str,
+        /// What is wrong with it: lower case, without a full stop.
+        problem: String,
+    },
+    /// The name is taken.
+    #[error("there is a webhook \"{name}\" already")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// The file declares it, and only the file changes it.
+    #[error("webhook \"{name}\" is declared in {path}")]
+    ReadOnly {
+        /// The webhook.
+        name: String,
+        /// The file.
+        path: String,
+    },
+    /// Somebody else has changed it since.
+    #[error("webhook \"{name}\" was changed since it was read")]
+    Stale {
+        /// The webhook.
+        name: String,
+    },
+    /// The webhook is in no state for that.
+    #[error("webhook \"{name}\" cannot be {what}")]
+    NotSo {
+        /// The webhook.
+        name: String,
+        /// `resumed`.
+        what: &'static str,
+        /// Its state.
+        status: &'static str,
+    },
+    /// The delivery is not one that waits.
+    #[error("delivery {id} cannot be cancelled")]
+    NotCancellable {
+        /// The delivery.
+        id: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Another request was made under the same key.
+    #[error("the Idempotency-Key was used for another request")]
+    OtherRequest,
+    /// There are as many as there may be.
+    #[error("there are {most} {what} already, which is the most")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        most: i64,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
     /// The slot cannot be dropped while somebody streams from it.
     #[error("an instance streams from slot \"{slot}\"")]
     SlotBusy {
@@ -176,9 +239,13 @@ impl ControlError {
             Self::Ledger(error) => source_of(error),
             Self::Transport(error) => source_of(error),
             Self::Backfill(error) => error.detail(),
-            Self::NotSteerable { status, .. } => Some(format!("It is {status}.")),
+            Self::NotSteerable { status, .. } | Self::NotSo { status, .. } => {
+                Some(format!("It is {status}."))
+            }
             Self::Input { source, .. } => Some(source.to_string()),
-            Self::NotReplayable { reason, .. } | Self::Unusable { reason, .. } => Some(reason.clone()),
+            Self::NotReplayable { reason, .. }
+            | Self::NotCancellable { reason, .. }
+            | Self::Unusable { reason, .. } => Some(reason.clone()),
             Self::SlotBusy { pid, .. } => Some(format!("It is active for PID {pid}.")),
             Self::Data { .. } => Some(
                 "It is a JSON object with \"record\" (an object or null) and, as you like, \"old\", \"changed\", \
@@ -206,6 +273,10 @@ impl ControlError {
                 return Some(format!("Perhaps you meant \"{nearest}\"."));
             }
             Self::Unknown { what: "backfill", .. } => "`walhook backfill --list` lists them.",
+            Self::Unknown { what: "key", .. } => "`walhook keys list` lists them.",
+            Self::ReadOnly { .. } => "Change it there; SIGHUP has the file read again.",
+            Self::Stale { .. } => "Read it again, and make the change to what it is now.",
+            Self::OtherRequest => "Take a new key for each request that is not a repetition.",
             Self::Unknown { what: "webhook", .. } => "`walhook status` lists the webhooks.",
             Self::NotReplayable { .. } => {
                 "Only deliveries that have ended and whose body was kept can be sent again."

@@ -15,6 +15,10 @@
 //! | see what a format or a template makes | [`preview()`], of a real row [`given_row()`] |
 //! | deliver existing rows | [`backfill`] |
 //! | replace a webhook's secret, show it, encrypt what the database holds | [`secrets`] |
+//! | list, create, change, remove webhooks | [`webhooks`] |
+//! | search deliveries, send one again, cancel one | [`deliveries`] |
+//! | make, list, revoke keys of the API | [`keys`] |
+//! | read who did what | [`Desk::audit`] |
 //! | remove all traces | [`uninstall`] |
 //!
 //! Also here, because checking and starting must agree: what a configuration names ([`Places`]) and whether webhooks
@@ -23,8 +27,11 @@
 pub mod backfill;
 pub mod check;
 mod conditions;
+pub mod deliveries;
+mod desk;
 mod error;
 pub mod fit;
+pub mod keys;
 mod places;
 pub mod preview;
 pub mod retry;
@@ -36,8 +43,10 @@ pub mod stats;
 pub mod status;
 pub mod trigger;
 pub mod uninstall;
+pub mod webhooks;
 
 pub use check::{CheckReport, Finding, Severity, check};
+pub use desk::{Actor, Desk};
 pub use error::ControlError;
 pub use places::{Places, load_config, manage, transport};
 pub use preview::preview;

@@ -49,6 +49,26 @@ pub struct Wish {
     pub cause: Option<Cause>,
 }
 
+/// A cause in words: `timeout`, `unreachable`, `refused`, a status such as `503`, a class such as `5xx`.
+pub fn cause(text: &str) -> Option<Cause> {
+    let answered = || {
+        let (first, rest) = text.split_at_checked(1)?;
+        let class = first.parse::<u16>().ok().filter(|class| (1..=5).contains(class))?;
+        match rest {
+            "xx" => Some(Cause::Answered(class * 100, class * 100 + 99)),
+            _ => {
+                text.parse().ok().filter(|status| (100..600).contains(status)).map(|s| Cause::Answered(s, s))
+            }
+        }
+    };
+    match text {
+        "timeout" => Some(Cause::TimedOut),
+        "unreachable" => Some(Cause::Unreachable),
+        "refused" => Some(Cause::Refused),
+        _ => answered(),
+    }
+}
+
 impl Wish {
     fn which(&self) -> Which {
         let (id, webhook) = match &self.target {

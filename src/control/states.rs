@@ -1,9 +1,11 @@
 //! Whether a webhook is sent to: by hand.
 
+use serde_json::json;
 use tokio_postgres::Client;
 
-use super::{ControlError, Places, declared, ledger_session, nearest};
-use crate::config::Config;
+use super::keys::transaction_failed;
+use super::webhooks::unknown;
+use super::{Actor, ControlError, Desk};
 use crate::domain::StoreBodies;
 use crate::ledger::replay;
 use crate::ledger::states::{self, End, Suspension};
@@ -15,6 +17,8 @@ pub enum Wish {
     Enable,
     /// Send to it, but not what is held.
     EnableAnew,
+    /// Send to it again, where it is paused.
+    Resume,
     /// Hold what it is owed for a while, for this reason.
     Pause(String),
     /// Hold what it is owed until further notice, for this reason.
@@ -31,35 +35,44 @@ pub struct Done {
 }
 
 /// Changes a webhook's state; a running instance follows within a second.
-pub async fn set(config: &Config, places: &Places, webhook: &str, wish: &Wish) -> Result<Done, ControlError> {
-    let mut session = ledger_session(places).await?;
-    let (snapshot, rows) = declared(config, &session).await?;
-    let before = rows.states.get(webhook);
-    let is_known = before.is_some()
-        || snapshot.by_name(webhook).is_some()
-        || snapshot.invalid.iter().any(|invalid| invalid.webhook == webhook);
+pub async fn set(desk: &Desk, actor: &Actor, webhook: &str, wish: &Wish) -> Result<Done, ControlError> {
+    let config = desk.config();
+    let mut session = desk.session().await?;
+    let standing = states::standings(&*session, &[webhook]).await?.remove(webhook);
+    let is_known = standing.is_some() || config.webhooks.iter().any(|known| *known.name == *webhook);
     if !is_known {
-        let nearest = nearest(webhook, snapshot.webhooks().iter().map(|c| &*c.webhook.name));
-        return Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest });
+        return Err(unknown(&*session, &config, webhook).await?);
     }
-    let client = &mut session.client;
+    let before = standing.map_or_else(|| "active".to_owned(), |standing| standing.status);
+    if *wish == Wish::Resume && before == "disabled" {
+        let (name, what) = (webhook.to_owned(), "resumed");
+        return Err(ControlError::NotSo { name, what, status: "disabled" });
+    }
     let mut cancelled = 0;
-    let (suspension, reason) = match wish {
-        Wish::Enable | Wish::EnableAnew => {
-            if *wish == Wish::EnableAnew {
-                cancelled = cancel_held(client, webhook, config.ledger.store_bodies).await?;
-            }
-            let changed = states::resume(client, webhook).await?;
-            if cancelled > 0 {
-                replay::announce(client).await?;
-            }
-            return Ok(Done { changed, cancelled });
-        }
-        Wish::Pause(reason) => (Suspension::Paused, reason),
-        Wish::Disable(reason) => (Suspension::Disabled, reason),
+    if *wish == Wish::EnableAnew {
+        cancelled = cancel_held(&mut session, webhook, config.ledger.store_bodies).await?;
+    }
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
+    let (action, suspension) = match wish {
+        Wish::Enable | Wish::EnableAnew => ("webhook.enable", None),
+        Wish::Resume => ("webhook.resume", None),
+        Wish::Pause(reason) => ("webhook.pause", Some((Suspension::Paused, reason))),
+        Wish::Disable(reason) => ("webhook.disable", Some((Suspension::Disabled, reason))),
     };
-    states::suspend(client, webhook, suspension, reason).await?;
-    Ok(Done { changed: before.is_none_or(|state| state.suspension != suspension), cancelled })
+    let changed = match suspension {
+        None => states::resume(&transaction, webhook).await?,
+        Some((suspension, reason)) => {
+            states::suspend(&transaction, webhook, suspension, reason).await?;
+            before != suspension.as_str()
+        }
+    };
+    let after = json!({ "reason": suspension.map(|(_, reason)| reason), "cancelled": cancelled });
+    actor.note(&transaction, action, webhook, (Some(json!({ "status": before })), Some(after))).await?;
+    transaction.commit().await.map_err(transaction_failed)?;
+    if cancelled > 0 {
+        replay::announce(&session).await?;
+    }
+    Ok(Done { changed, cancelled })
 }
 
 /// In steps; returns how many.

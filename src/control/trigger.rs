@@ -1,15 +1,17 @@
 //! A test event through the real path: rendered as the webhook has it, into the ledger, and from there by the
 //! running instance, signed and judged like any other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::{ControlError, Given, Places, declared, fit, ledger_session, nearest, sample};
+use super::keys::transaction_failed;
+use super::{Actor, ControlError, Desk, Given, declared, fit, ledger_session, nearest, sample};
 use crate::catalog::Snapshot;
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::{Delivery, DeliveryId, Lane, NamedEvent, Notice, Operation, Ordering, lane_of};
+use crate::domain::{Delivery, DeliveryId, Lane, NamedEvent, Notice, Operation, Ordering, Webhook, lane_of};
 use crate::ledger::query::{Standing, standing};
 use crate::ledger::{replay, trigger as row};
 use crate::matcher::{names_notice, pattern_matches};
@@ -27,6 +29,8 @@ pub struct Triggered {
     session: Session,
     /// The delivery's id.
     pub id: DeliveryId,
+    /// The event's type.
+    pub event_type: String,
     /// Whether the webhook subscribes to this event; it is sent all the same.
     pub subscribed: bool,
     patience: Duration,
@@ -35,14 +39,14 @@ pub struct Triggered {
 /// Makes the event, puts it into the ledger, and tells the running instance. Refuses where none runs, or where the
 /// webhook is suspended: a test that arrives some other day is no test.
 pub async fn trigger(
-    config: &Config,
-    places: &Places,
+    desk: &Desk,
+    actor: &Actor,
     webhook: &str,
-    event_type: &str,
+    event_type: Option<&str>,
     given: Option<Given>,
-    clock: &Clock,
 ) -> Result<Triggered, ControlError> {
-    let session = ledger_session(places).await?;
+    let (config, places) = (&*desk.config(), &desk.places);
+    let mut session = ledger_session(places).await?;
     let (snapshot, rows) = declared(config, &session).await?;
     if let Some(invalid) = snapshot.invalid.iter().find(|invalid| invalid.webhook == webhook) {
         let (webhook, reason) = (webhook.to_owned(), invalid.reason.clone());
@@ -65,6 +69,9 @@ pub async fn trigger(
         return Err(ControlError::NotRunning { slot: slot.clone() });
     }
     let known = tables(&source, &config.database.schema).await?;
+    let types = fit::event_types(&snapshot, config, &known);
+    let event_type = chosen(event_type, &compiled.webhook, &types)?;
+    let event_type = event_type.as_str();
     let notice = Notice::of_type(event_type);
     let made = if notice.is_some() { None } else { makes(&snapshot, config, &known, event_type)? };
     let (schema, name) = made.map_or(("", ""), |(table, _)| (&table.schema, &table.table));
@@ -78,7 +85,7 @@ pub async fn trigger(
         }
         (None, None) => sample::of_no_table(notice)?.or_of_no_table(Operation::Test).write()?,
     };
-    let event = sample::event(event_type, places.database.database().unwrap_or_default(), clock);
+    let event = sample::event(event_type, places.database.database().unwrap_or_default(), &desk.clock);
     let rendered = compiled.renderer.render(&event, &data, webhook, config.delivery.max_body)?;
     let id = DeliveryId::of(&event.place, event_type, webhook);
     let delivery = Delivery {
@@ -96,10 +103,33 @@ pub async fn trigger(
         headers: rendered.headers,
         body: rendered.body,
     };
-    row::insert(&session.client, &delivery).await?;
-    replay::announce(&session.client).await?;
-    let subscribed = compiled.webhook.events.iter().any(|pattern| asks(pattern, event_type));
-    Ok(Triggered { session, id, subscribed, patience: compiled.webhook.timeout + MARGIN })
+    record(&mut session, actor, &delivery).await?;
+    let (subscribed, event_type) = (subscribes(&compiled.webhook, event_type), event_type.to_owned());
+    Ok(Triggered { session, id, event_type, subscribed, patience: compiled.webhook.timeout + MARGIN })
+}
+
+fn subscribes(webhook: &Webhook, event_type: &str) -> bool {
+    webhook.events.iter().any(|pattern| asks(pattern, event_type))
+}
+
+/// The type that was named, or the first that the webhook subscribes to.
+fn chosen(named: Option<&str>, webhook: &Webhook, types: &[Arc<str>]) -> Result<String, ControlError> {
+    let first = || types.iter().find(|event_type| subscribes(webhook, event_type)).map(AsRef::as_ref);
+    let chosen = named.or_else(first).map(str::to_owned);
+    chosen.ok_or_else(|| ControlError::Value {
+        key: "event",
+        problem: "no event that there is matches what the webhook subscribes to; name one".to_owned(),
+    })
+}
+
+/// Puts it into the ledger, and tells the running instance.
+async fn record(session: &mut Session, actor: &Actor, delivery: &Delivery) -> Result<(), ControlError> {
+    let transaction = session.client.transaction().await.map_err(transaction_failed)?;
+    row::insert(&transaction, delivery).await?;
+    let after = json!({ "delivery": delivery.id.as_str(), "event": &*delivery.event_type });
+    actor.note(&transaction, "webhook.test", &delivery.webhook, (None, Some(after))).await?;
+    transaction.commit().await.map_err(transaction_failed)?;
+    Ok(replay::announce(&session.client).await?)
 }
 
 /// Whether a pattern means events of a type.

@@ -150,3 +150,44 @@ pub const ROLLUP_HOURS: Duration = Duration::from_secs(35 * 24 * 3600);
 pub const METRIC_WEBHOOKS: usize = 500;
 /// Webhooks, over file and database.
 pub const WEBHOOKS: usize = 100_000;
+
+/// The longest body of a request to the API.
+pub const API_BODY_BYTES: usize = 256 * 1024;
+/// How long the API takes for an answer, but where it waits for an attempt.
+pub const API_ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long the API waits for the outcome of a test.
+pub const API_TEST_WITHIN: Duration = Duration::from_secs(25);
+/// Requests that the API works on at once; others wait within their time.
+pub const API_AT_ONCE: usize = 64;
+/// Sessions with the database that the API and its command line use at once.
+pub const API_SESSIONS: usize = 4;
+/// How long a statement of theirs may take.
+pub const API_STATEMENT: Duration = Duration::from_secs(10);
+/// How long one of theirs waits for a lock.
+pub const API_LOCK: Duration = Duration::from_secs(5);
+/// Entries of a page of the API.
+pub const API_PAGE: u32 = 200;
+/// Deliveries that are looked through for one page of a search.
+pub const API_LOOKED_THROUGH: i64 = 10_000;
+/// Keys that are not revoked.
+pub const API_KEYS: i64 = 10_000;
+/// The longest name of a key, in characters.
+pub const API_KEY_NAME: usize = 100;
+/// Answers kept for who asks again under the same `Idempotency-Key`.
+pub const API_ANSWERS: i64 = 20_000;
+/// How long they are kept.
+pub const API_ANSWERS_FOR: Duration = Duration::from_secs(24 * 3600);
+/// The longest `Idempotency-Key`.
+pub const API_IDEMPOTENCY_BYTES: usize = 255;
+/// The longest `x-request-id` that is taken over.
+pub const API_REQUEST_ID_BYTES: usize = 100;
+/// Wrong keys from one address within [`API_GUESSES_WITHIN`] that lock it out for as long.
+pub const API_GUESSES: u32 = 10;
+/// See [`API_GUESSES`].
+pub const API_GUESSES_WITHIN: Duration = Duration::from_secs(60);
+/// Addresses whose wrong keys are counted; the oldest makes room.
+pub const API_GUESSERS: usize = 4096;
+/// The longest description of a webhook, in characters.
+pub const DESCRIPTION_CHARS: usize = 1000;
+/// What may be noted beside a webhook, as JSON.
+pub const METADATA_BYTES: usize = 16 * 1024;

@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use serde_json::Value;
-use tokio_postgres::Transaction;
+use tokio_postgres::{GenericClient, Row, Transaction};
 
+use super::row::time_of;
 use super::{LedgerError, doing};
 
 /// How somebody came to act.
@@ -41,9 +43,45 @@ pub struct Act<'a> {
     pub detail: Value,
 }
 
+/// What was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// Its number; later ones are greater.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// How whoever it was came.
+    pub actor_kind: String,
+    /// Who.
+    pub actor: String,
+    /// Did what.
+    pub action: String,
+    /// To what.
+    pub object: Option<String>,
+    /// How it was and is.
+    pub detail: Value,
+    /// From where.
+    pub address: Option<IpAddr>,
+}
+
 const RECORD: &str = "
 insert into audit (actor_kind, actor, action, object, detail, from_address)
 values ($1, coalesce($2, session_user), $3, $4, $5, case when $1 = 'command' then inet_client_addr() else $6 end)";
+
+const COLUMNS: &str = "id, at, actor_kind, actor, action, object, detail, from_address";
+
+fn written_of(row: &Row) -> Written {
+    Written {
+        id: row.get(0),
+        at: time_of(row.get(1)),
+        actor_kind: row.get(2),
+        actor: row.get(3),
+        action: row.get(4),
+        object: row.get(5),
+        detail: row.get(6),
+        address: row.get(7),
+    }
+}
 
 impl Actor {
     fn columns(&self) -> (&'static str, Option<&str>, Option<IpAddr>) {
@@ -64,4 +102,23 @@ pub async fn record(transaction: &Transaction<'_>, act: &Act<'_>) -> Result<(), 
         .await
         .map_err(doing("recording who did what"))?;
     Ok(())
+}
+
+/// Entries before a number, newest first; of one object, where one is named.
+pub async fn page(
+    client: &impl GenericClient,
+    object: Option<&str>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Written>, LedgerError> {
+    let before = before.unwrap_or(i64::MAX);
+    let rows = if let Some(object) = object {
+        let sql =
+            format!("select {COLUMNS} from audit where object = $1 and id < $2 order by id desc limit $3");
+        client.query(&sql, &[&object, &before, &limit]).await
+    } else {
+        let sql = format!("select {COLUMNS} from audit where id < $1 order by id desc limit $2");
+        client.query(&sql, &[&before, &limit]).await
+    };
+    Ok(rows.map_err(doing("reading the audit"))?.iter().map(written_of).collect())
 }

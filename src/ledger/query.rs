@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 use super::row::time_of;
 use super::{LedgerError, doing};
@@ -91,7 +91,7 @@ pub async fn backlog(client: &Client, webhooks: &[&str]) -> Result<Vec<Backlog>,
 }
 
 /// How one delivery stands; `None` where the ledger does not know it.
-pub async fn standing(client: &Client, id: &str) -> Result<Option<Standing>, LedgerError> {
+pub async fn standing(client: &impl GenericClient, id: &str) -> Result<Option<Standing>, LedgerError> {
     let row = client.query_opt(STANDING, &[&id]).await.map_err(doing("looking up a delivery"))?;
     Ok(row.map(|row| Standing {
         status: row.get(0),

@@ -1,8 +1,8 @@
 //! Sending again by hand: ended deliveries become open, with the same id and the same bytes.
 
 use jiff::Timestamp;
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::row::{pg_time, time_of};
 use super::states::KEEP_WRITER_OUT;
@@ -47,12 +47,20 @@ pub enum Cause {
 }
 
 impl Cause {
-    fn outcome(self) -> &'static str {
+    pub(super) fn outcome(self) -> &'static str {
         match self {
             Self::TimedOut => "timed_out",
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
             Self::Answered(..) => "responded",
+        }
+    }
+
+    /// The statuses, where it was answered.
+    pub(super) fn statuses(self) -> Option<(i32, i32)> {
+        match self {
+            Self::Answered(first, last) => Some((first.into(), last.into())),
+            _ => None,
         }
     }
 }
@@ -149,10 +157,7 @@ struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     fn of(which: &'a Which) -> Self {
-        let statuses = match which.cause {
-            Some(Cause::Answered(first, last)) => (Some(first.into()), Some(last.into())),
-            _ => (None, None),
-        };
+        let statuses = which.cause.and_then(Cause::statuses).unzip();
         Self {
             ended: which.ended.iter().map(|ended| ended.as_str()).collect(),
             id: which.id.as_deref(),
@@ -181,7 +186,7 @@ impl<'a> Parameters<'a> {
 }
 
 /// A pattern of event types in the language of `LIKE`.
-fn like(pattern: &str) -> String {
+pub(super) fn like(pattern: &str) -> String {
     let mut like = String::with_capacity(pattern.len() + 4);
     for character in pattern.chars() {
         match character {
@@ -194,7 +199,7 @@ fn like(pattern: &str) -> String {
 }
 
 /// How many could be sent again.
-pub async fn count(client: &Client, which: &Which) -> Result<Census, LedgerError> {
+pub async fn count(client: &impl GenericClient, which: &Which) -> Result<Census, LedgerError> {
     let sql = format!("select count(*), now() from deliveries d where {CHOSEN}");
     let parameters = Parameters::of(which);
     let row = client.query_one(&sql, &parameters.all()).await.map_err(doing("counting deliveries"))?;
@@ -211,10 +216,24 @@ pub async fn replay(
     step: u32,
 ) -> Result<u64, LedgerError> {
     let doing_it = || doing("sending deliveries again");
+    let transaction = client.transaction().await.map_err(doing_it())?;
+    let count = replay_in(&transaction, which, census, reached, step).await?;
+    transaction.commit().await.map_err(doing_it())?;
+    Ok(count)
+}
+
+/// The same as a part of a transaction, which ends soon: it keeps the ledger's writer out.
+pub async fn replay_in(
+    transaction: &Transaction<'_>,
+    which: &Which,
+    census: &Census,
+    reached: &mut Reached,
+    step: u32,
+) -> Result<u64, LedgerError> {
+    let doing_it = || doing("sending deliveries again");
     let (parameters, at, step) = (Parameters::of(which), pg_time(census.at), i64::from(step.min(STEP)));
     let mut all = parameters.all().to_vec();
     all.extend([&at as &(dyn ToSql + Sync), &reached.last, &step]);
-    let transaction = client.transaction().await.map_err(doing_it())?;
     transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
     let moved = transaction.query(&replay_sql(), &all).await.map_err(doing_it())?;
     let count: i64 = moved.iter().map(|row| row.get::<_, i64>(2)).sum();
@@ -222,7 +241,6 @@ pub async fn replay(
     let webhooks: Vec<&str> = moved.iter().map(|row| row.get(0)).collect();
     let lanes: Vec<i64> = moved.iter().map(|row| row.get(1)).collect();
     transaction.execute(WAKE, &[&webhooks, &lanes]).await.map_err(doing_it())?;
-    transaction.commit().await.map_err(doing_it())?;
     reached.last = last.unwrap_or_default().max(std::mem::take(&mut reached.last));
     Ok(u64::try_from(count).unwrap_or(0))
 }

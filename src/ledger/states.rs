@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, GenericClient};
 
 use super::row::time_of;
 use super::{LedgerError, doing, notices, rollups};
@@ -38,6 +38,20 @@ pub struct WebhookState {
     /// Since when.
     pub since: Timestamp,
 }
+
+/// How a webhook stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookStanding {
+    /// `active`, `failing`, `paused`, `disabled`.
+    pub status: String,
+    /// Why it is not active.
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+}
+
+const STANDINGS: &str =
+    "select webhook, status, reason, since from webhook_standings where webhook = any($1)";
 
 const LOAD: &str = "select webhook, status, reason, since from webhook_states";
 
@@ -84,7 +98,7 @@ select lane, count(*), count(*) filter (where id >= $8), max(id), count(*) filte
 from ended group by lane";
 
 /// Of each lane, the earliest open delivery becomes due where it is not.
-const WAKE_LANES: &str = "
+pub(super) const WAKE_LANES: &str = "
 update deliveries_open o set due_at = now()
 from unnest($2::bigint[]) as l(lane), lateral (
     select n.id, n.due_at, n.status from deliveries_open n
@@ -115,9 +129,23 @@ pub async fn load(client: &Client) -> Result<HashMap<Arc<str>, WebhookState>, Le
     Ok(rows.iter().map(|row| (row.get::<_, &str>(0).into(), state(row))).collect())
 }
 
+/// How these webhooks stand; one that nothing is known of is active.
+pub async fn standings(
+    client: &impl GenericClient,
+    webhooks: &[&str],
+) -> Result<HashMap<String, WebhookStanding>, LedgerError> {
+    let rows = client.query(STANDINGS, &[&webhooks]).await.map_err(doing("reading the webhooks' states"))?;
+    let standing = |row: &tokio_postgres::Row| WebhookStanding {
+        status: row.get(1),
+        reason: row.get(2),
+        since: row.get::<_, Option<_>>(3).map(time_of),
+    };
+    Ok(rows.iter().map(|row| (row.get(0), standing(row))).collect())
+}
+
 /// Suspends a webhook; what waits for it is held by the next [`hold`].
 pub async fn suspend(
-    client: &Client,
+    client: &impl GenericClient,
     webhook: &str,
     suspension: Suspension,
     reason: &str,
@@ -128,7 +156,7 @@ pub async fn suspend(
 }
 
 /// Makes a webhook active again. Returns whether it was not.
-pub async fn resume(client: &Client, webhook: &str) -> Result<bool, LedgerError> {
+pub async fn resume(client: &impl GenericClient, webhook: &str) -> Result<bool, LedgerError> {
     let gone = client.execute(CLEAR, &[&webhook]).await.map_err(doing("resuming a webhook"))?;
     Ok(gone > 0)
 }

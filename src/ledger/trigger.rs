@@ -1,6 +1,6 @@
 //! Putting a delivery that no change made into the ledger.
 
-use tokio_postgres::Client;
+use tokio_postgres::GenericClient;
 
 use super::row::pg_time;
 use super::{LedgerError, doing};
@@ -15,7 +15,7 @@ values ($1, $2, $3, $4, $5, 'pending', timestamptz 'epoch', $6, $7, $8, $9, $10,
 /// Records a delivery as pending and due before all others: somebody waits for it. Its id must be below those of all
 /// deliveries that changes make (generation
 /// zero), so that it never counts as the furthest recorded, and its lane its own.
-pub async fn insert(client: &Client, delivery: &Delivery) -> Result<(), LedgerError> {
+pub async fn insert(client: &impl GenericClient, delivery: &Delivery) -> Result<(), LedgerError> {
     client
         .execute(
             TRIGGER,

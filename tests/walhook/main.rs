@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod accidents;
 #[cfg(test)]
+mod api;
+#[cfg(test)]
 mod backfill;
 #[cfg(test)]
 mod batch;

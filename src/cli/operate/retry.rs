@@ -12,7 +12,7 @@ use super::super::print;
 use super::Here;
 use super::ask::{Answer, ask};
 use crate::control::ControlError;
-use crate::control::retry::{Target, Wish, count};
+use crate::control::retry::{self, Target, Wish, count};
 use crate::ledger::replay::{Cause, Ended};
 
 #[derive(Debug, Args)]
@@ -84,24 +84,9 @@ pub(super) fn when(text: &str) -> Result<When, String> {
 }
 
 fn cause(text: &str) -> Result<Cause, String> {
-    let answered = || {
-        let (first, rest) = text.split_at_checked(1)?;
-        let class = first.parse::<u16>().ok().filter(|class| (1..=5).contains(class))?;
-        match rest {
-            "xx" => Some(Cause::Answered(class * 100, class * 100 + 99)),
-            _ => {
-                text.parse().ok().filter(|status| (100..600).contains(status)).map(|s| Cause::Answered(s, s))
-            }
-        }
-    };
-    match text {
-        "timeout" => Ok(Cause::TimedOut),
-        "unreachable" => Ok(Cause::Unreachable),
-        "refused" => Ok(Cause::Refused),
-        _ => answered().ok_or_else(|| {
-            "expected timeout, unreachable, refused, a status such as 503, or a class such as 5xx".to_owned()
-        }),
-    }
+    retry::cause(text).ok_or_else(|| {
+        "expected timeout, unreachable, refused, a status such as 503, or a class such as 5xx".to_owned()
+    })
 }
 
 fn rate(text: &str) -> Result<NonZeroU32, String> {

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::super::print;
 use super::Here;
-use crate::control::ControlError;
 use crate::control::states::{Wish, set};
+use crate::control::{Actor, ControlError};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EnableArgs {
@@ -29,7 +29,7 @@ pub(in crate::cli) struct SuspendArgs {
 
 pub(super) async fn enable(args: &EnableArgs, here: &Here) -> Result<ExitCode, ControlError> {
     let wish = if args.cancel_held { Wish::EnableAnew } else { Wish::Enable };
-    let done = set(&here.config, &here.places, &args.webhook, &wish).await?;
+    let done = set(&here.desk(), &Actor::command_line(), &args.webhook, &wish).await?;
     let what = match (done.changed, args.cancel_held) {
         (true, false) => "is active again; what was held goes out".to_owned(),
         (true, true) => format!("is active again; {} held deliveries were cancelled", done.cancelled),
@@ -56,7 +56,7 @@ async fn suspend(
     wish: &Wish,
     state: &str,
 ) -> Result<ExitCode, ControlError> {
-    let changed = set(&here.config, &here.places, &args.webhook, wish).await?.changed;
+    let changed = set(&here.desk(), &Actor::command_line(), &args.webhook, wish).await?.changed;
     let webhook = &args.webhook;
     let text = if changed {
         format!("{webhook} is {state}; what it is owed is held until `walhook enable {webhook}`")

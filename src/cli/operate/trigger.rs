@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::super::print;
 use super::{Here, given};
-use crate::control::{ControlError, RowName, given_row, trigger};
+use crate::control::{Actor, ControlError, RowName, given_row, trigger};
 use crate::ledger::query::Standing;
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub(super) async fn run(args: &TriggerArgs, here: &Here) -> Result<ExitCode, Con
         None => given(args.data.as_ref())?,
     };
     let triggered =
-        trigger(&here.config, &here.places, &args.webhook, &args.event, data, &here.clock).await?;
+        trigger(&here.desk(), &Actor::command_line(), &args.webhook, Some(&args.event), data).await?;
     if !triggered.subscribed {
         print::note(&format!(
             "{} does not subscribe to {}; it is sent all the same",

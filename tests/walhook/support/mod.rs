@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub use database::{Database, ORDERS, connect};
 pub use proxy::{Network, Proxy};
 pub use receiver::{Answer, Receiver, Request};
-pub use sidecar::{Run, Sidecar, refused, run_once};
+pub use sidecar::{Run, Sidecar, get, refused, run_once};
 
 /// How long a test waits for what should take a moment. Long, because the machine may be busy; nobody waits it out
 /// unless the test fails.

@@ -113,7 +113,7 @@ impl Sidecar {
             .envs(self.run.environment.iter().cloned())
             .current_dir(self.home.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(std::fs::File::create(self.home.path().join("stdout")).expect("a file"))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -147,6 +147,11 @@ impl Sidecar {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// What it said beside its log, in this run.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("stdout")).expect("a file")
     }
 
     /// Where its server listens, once it has said so.

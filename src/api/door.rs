@@ -1,0 +1,144 @@
+//! Who may do what: the bearer of a key (RFC 6750), of the operator's token, or of this run's.
+//!
+//! A handler that takes a [`May`] cannot be reached without the right it names. What is refused is told alike, whether
+//! the key is unknown, revoked or expired: that is nobody's business who does not hold it.
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use secrecy::ExposeSecret as _;
+
+use super::Api;
+use super::edge::RequestId;
+use super::guesses::Then;
+use super::problem::Problem;
+use crate::control::Actor;
+use crate::control::keys::{self, Refused, Scope};
+use crate::ledger::audit::Actor as Who;
+
+const REALM: &str = "Bearer realm=\"walhook\"";
+
+/// Whoever asks may do what `N` names.
+pub struct May<N> {
+    /// Who it is.
+    pub actor: Actor,
+    need: PhantomData<N>,
+}
+
+/// A right.
+pub trait Need {
+    /// The scope that gives it, beside `admin`.
+    const SCOPE: Scope;
+}
+
+/// To see webhooks and deliveries.
+pub struct Read;
+/// To change them.
+pub struct Write;
+/// To see and change everything.
+pub struct Admin;
+
+impl Need for Read {
+    const SCOPE: Scope = Scope::WebhookRead;
+}
+
+impl Need for Write {
+    const SCOPE: Scope = Scope::WebhookWrite;
+}
+
+impl Need for Admin {
+    const SCOPE: Scope = Scope::Admin;
+}
+
+impl<N: Need> FromRequestParts<Api> for May<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let (actor, scopes) = known(parts, api).await?;
+        let may = |scope: Scope| scopes.iter().any(|held| held == scope.as_str());
+        if may(N::SCOPE) || may(Scope::Admin) {
+            return Ok(Self { actor, need: PhantomData });
+        }
+        let scope = N::SCOPE.as_str();
+        let problem = Problem::new(
+            StatusCode::FORBIDDEN,
+            "scope",
+            "The key does not allow it",
+            format!("this needs the scope {scope}"),
+        );
+        let challenge = format!("{REALM}, error=\"insufficient_scope\", scope=\"{scope}\"");
+        Err(problem.header(header::WWW_AUTHENTICATE, &challenge))
+    }
+}
+
+/// Who asks, and what they may.
+async fn known(parts: &Parts, api: &Api) -> Result<(Actor, Vec<String>), Problem> {
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    let request = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
+    let actor = |who| Actor { who, request: request.clone() };
+    let given = bearer(parts)?;
+    if let Some(left) = address.and_then(|address| api.guesses.locked_out(address)) {
+        let problem = Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "locked-out",
+            "Too many wrong keys",
+            "too many wrong keys came from this address; for a while none is looked at",
+        );
+        return Err(problem.header(header::RETRY_AFTER, &(left.as_secs() + 1).to_string()));
+    }
+    let all = || Scope::ALL.map(|scope| scope.as_str().to_owned()).to_vec();
+    let config = api.desk.config();
+    match (&config.server.admin_token, &api.token) {
+        (Some(token), _) if keys::same(given, token.expose_secret()) => {
+            return Ok((actor(Who::Admin { from: address }), all()));
+        }
+        (None, Some(token)) if keys::same(given, token.expose_secret()) => {
+            return Ok((actor(Who::Admin { from: address }), all()));
+        }
+        _ => {}
+    }
+    match keys::verify(&api.desk, given).await? {
+        Ok(key) => {
+            let name = format!("{} ({})", key.name, key.id);
+            Ok((actor(Who::Key { name, from: address }), key.scopes))
+        }
+        Err(Refused::Tenant) => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "tenant",
+            "Keys of tenants are refused",
+            "this key belongs to a tenant; this version of walhook refuses those everything",
+        )),
+        Err(Refused::Unknown | Refused::Revoked | Refused::Expired) => {
+            if let Some(address) = address
+                && api.guesses.wrong(address) == Then::LockedOut
+            {
+                tracing::info!(%address, "an address is locked out for a while: it sent too many wrong keys");
+                api.desk.note_refusal(&actor(Who::Walhook), "login.locked_out", &address.to_string()).await?;
+            }
+            let challenge = format!("{REALM}, error=\"invalid_token\"");
+            Err(unauthorised("this key is not one that is valid now", &challenge))
+        }
+    }
+}
+
+/// The token of the request.
+fn bearer(parts: &Parts) -> Result<&str, Problem> {
+    let missing = "a key is needed: Authorization: Bearer KEY";
+    let value = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| unauthorised(missing, REALM))?;
+    let text = value.to_str().unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(unauthorised(missing, REALM));
+    }
+    Ok(token)
+}
+
+fn unauthorised(detail: &str, challenge: &str) -> Problem {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "key", "A valid key is needed", detail);
+    let hint = "`walhook keys create` makes one, and so does the operator's token (server.admin_token).";
+    problem.hint(hint).header(header::WWW_AUTHENTICATE, challenge)
+}

@@ -1,0 +1,219 @@
+//! `/keys`: who may use the API. And `/audit`: who did what.
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Api;
+use super::door::{Admin, May};
+use super::input::{Document, Fields, In, Parameters, cursor};
+use super::problem::Problem;
+use super::webhooks::named;
+use crate::control::keys::{self, NewKey, Scope};
+use crate::ledger::audit::Written;
+use crate::ledger::keys::ApiKey;
+
+const KEY: &str = "key";
+const ENTRY: &str = "audit";
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(revoke)).routes(routes!(audit))
+}
+
+/// A key, without the key.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Key {
+    /// The part of it that may be shown.
+    id: String,
+    /// What it is for.
+    name: String,
+    /// What it may do.
+    scopes: Vec<String>,
+    /// Since when it is there.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// From when on it is refused.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_used_at: Option<Timestamp>,
+    /// Since when it is refused for good.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    revoked_at: Option<Timestamp>,
+}
+
+impl From<ApiKey> for Key {
+    fn from(key: ApiKey) -> Self {
+        let ApiKey { id, name, scopes, created_at, expires_at, last_used_at, revoked_at, .. } = key;
+        Self { id, name, scopes, created_at, expires_at, last_used_at, revoked_at }
+    }
+}
+
+/// A key that was made.
+#[derive(Serialize, ToSchema)]
+pub struct MadeKey {
+    #[serde(flatten)]
+    made: Key,
+    /// The key itself, in this answer alone.
+    key: String,
+}
+
+/// A key to be made.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeyToMake {
+    /// What it is for.
+    #[schema(max_length = 100)]
+    name: String,
+    /// What it may do: `webhook:read`, `webhook:write`, `incoming:write`, `admin`.
+    scopes: Vec<String>,
+    /// From when on it is refused.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+}
+
+/// A page of keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeyPage {
+    /// In the order of ids.
+    data: Vec<Key>,
+    /// Where the next page begins; null: there is no more.
+    next_cursor: Option<String>,
+}
+
+/// What somebody did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditEntry {
+    /// Its number; later ones are greater.
+    id: i64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// How whoever it was came: `command`, `admin`, `key`, `walhook`.
+    actor_kind: String,
+    /// Who: the key's name and id, the database's role.
+    actor: String,
+    /// Did what: `webhook.update`.
+    action: String,
+    /// To what.
+    object: Option<String>,
+    /// How it was and is, with secrets left out; the id of the request.
+    #[schema(value_type = Object)]
+    detail: Value,
+    /// From where.
+    from_address: Option<String>,
+}
+
+impl From<Written> for AuditEntry {
+    fn from(written: Written) -> Self {
+        let Written { id, at, actor_kind, actor, action, object, detail, address } = written;
+        let from_address = address.map(|address| address.to_string());
+        Self { id, at, actor_kind, actor, action, object, detail, from_address }
+    }
+}
+
+/// A page of the audit.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditPage {
+    /// Newest first.
+    data: Vec<AuditEntry>,
+    /// Where the next page begins; null: there is no more.
+    next_cursor: Option<String>,
+}
+
+/// Takes off what is beyond a page, and names its end.
+fn next<T>(found: &mut Vec<T>, limit: u32, kind: &str, place: impl Fn(&T) -> String) -> Option<String> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    found.last().filter(|_| more).map(|last| cursor(kind, &place(last)))
+}
+
+/// Lists keys, revoked ones too. Needs admin.
+#[utoipa::path(get, operation_id = "list_keys", path = "/keys", tag = "keys",
+    params(
+        ("limit" = Option<u32>, Query, description = "how many; 1 to 200, 50 where it is absent", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+    ),
+    responses((status = OK, body = KeyPage)))]
+async fn list(
+    _: May<Admin>,
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<KeyPage>, Problem> {
+    let mut parameters = Parameters::of(query.as_deref());
+    let (limit, behind) = parameters.page(KEY);
+    parameters.finish()?;
+    let mut found = keys::list(&api.desk, behind.as_deref(), limit + 1).await?;
+    let next_cursor = next(&mut found, limit, KEY, |key| key.id.clone());
+    Ok(Json(KeyPage { data: found.into_iter().map(Key::from).collect(), next_cursor }))
+}
+
+/// Makes a key, which this answer alone shows. Needs admin.
+#[utoipa::path(post, operation_id = "create_key", path = "/keys", tag = "keys", request_body = KeyToMake,
+    responses((status = CREATED, body = MadeKey)))]
+async fn create(
+    may: May<Admin>,
+    State(api): State<Api>,
+    document: Document,
+) -> Result<(StatusCode, Json<MadeKey>), Problem> {
+    let mut fields = Fields::of(document);
+    let name = fields.text("name");
+    if name.is_none() {
+        fields.refuse::<()>("name", "expected what the key is for");
+    }
+    let names = Scope::ALL.map(Scope::as_str).join(", ");
+    let read = |value: &Value| value.as_str().and_then(Scope::named);
+    let given = fields.value("scopes");
+    let scopes = given.and_then(|given| given.as_array()?.iter().map(read).collect::<Option<Vec<_>>>());
+    if scopes.is_none() {
+        fields.refuse::<()>("scopes", format!("expected a list of some of {names}"));
+    }
+    let expires_at = fields.time("expires_at");
+    if fields.value("tenant").is_some() {
+        fields.refuse::<()>("tenant", "keys of tenants cannot be made in this version");
+    }
+    fields.finish()?;
+    let new = NewKey { name: name.unwrap_or_default(), scopes: scopes.unwrap_or_default(), expires_at };
+    let made = keys::create(&api.desk, &may.actor, &new).await?;
+    Ok((StatusCode::CREATED, Json(MadeKey { made: made.key.into(), key: made.secret })))
+}
+
+/// Refuses a key from now on, at every instance. Needs admin.
+#[utoipa::path(delete, operation_id = "revoke_key", path = "/keys/{id}", tag = "keys",
+    params(("id" = String, Path, description = "the key's id: wk_ and 16 digits")),
+    responses((status = OK, body = Key)))]
+async fn revoke(may: May<Admin>, State(api): State<Api>, In(id): In<String>) -> Result<Json<Key>, Problem> {
+    Ok(Json(keys::revoke(&api.desk, &may.actor, named(&id)?).await?.into()))
+}
+
+/// Reads who did what, newest first. Needs admin.
+#[utoipa::path(get, operation_id = "list_audit", path = "/audit", tag = "audit",
+    params(
+        ("object" = Option<String>, Query, description = "what was done to this: a webhook's name, a delivery's or a key's id"),
+        ("limit" = Option<u32>, Query, description = "how many; 1 to 200, 50 where it is absent", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+    ),
+    responses((status = OK, body = AuditPage)))]
+async fn audit(
+    _: May<Admin>,
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<AuditPage>, Problem> {
+    let mut parameters = Parameters::of(query.as_deref());
+    let (limit, behind) = parameters.page(ENTRY);
+    let object = parameters.one("object");
+    let before = behind.and_then(|place| {
+        place.parse().ok().or_else(|| parameters.refuse("cursor", "this is no cursor of this list"))
+    });
+    parameters.finish()?;
+    let mut found = api.desk.audit(object.as_deref(), before, limit + 1).await?;
+    let next_cursor = next(&mut found, limit, ENTRY, |entry| entry.id.to_string());
+    Ok(Json(AuditPage { data: found.into_iter().map(AuditEntry::from).collect(), next_cursor }))
+}

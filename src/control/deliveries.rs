@@ -1,0 +1,89 @@
+//! Deliveries, searched and handled one by one.
+
+use serde_json::json;
+
+use super::keys::transaction_failed;
+use super::{Actor, ControlError, Desk};
+use crate::domain::StoreBodies;
+use crate::ledger::deliveries::{self, Page, Search, Whole};
+use crate::ledger::query::standing;
+use crate::ledger::replay::{self, Ended, Reached, Which};
+
+/// Finds deliveries, newest first, behind the one of an id.
+pub async fn search(
+    desk: &Desk,
+    search: &Search,
+    behind: Option<&str>,
+    limit: u32,
+) -> Result<Page, ControlError> {
+    let session = desk.session().await?;
+    Ok(deliveries::search(&*session, search, behind, limit).await?)
+}
+
+/// One delivery of a webhook with all that is known of it.
+pub async fn get(desk: &Desk, webhook: &str, id: &str) -> Result<Whole, ControlError> {
+    let session = desk.session().await?;
+    let whole = deliveries::whole(&*session, webhook, id).await?;
+    whole.ok_or_else(|| no_delivery(id))
+}
+
+/// Sends one that has ended again, whether it failed, was cancelled or was delivered: who names one means it.
+pub async fn retry(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Result<Whole, ControlError> {
+    let which = Which {
+        id: Some(id.to_owned()),
+        webhook: Some(webhook.to_owned()),
+        ended: vec![Ended::Failed, Ended::Delivered, Ended::Cancelled],
+        ..Which::default()
+    };
+    let mut session = desk.session().await?;
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
+    let before = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
+    let census = replay::count(&transaction, &which).await?;
+    let moved = replay::replay_in(&transaction, &which, &census, &mut Reached::default(), 1).await?;
+    if moved == 0 {
+        let status = before.listed.status;
+        let reason = match &*status {
+            "failed" | "delivered" | "cancelled" => "Its body was not kept (ledger.store_bodies).".to_owned(),
+            _ => format!("It is {status}."),
+        };
+        return Err(ControlError::NotReplayable { id: id.to_owned(), reason });
+    }
+    let after = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
+    let told = (
+        Some(json!({ "webhook": webhook, "status": before.listed.status })),
+        Some(json!({ "webhook": webhook, "status": after.listed.status })),
+    );
+    actor.note(&transaction, "delivery.retry", id, told).await?;
+    transaction.commit().await.map_err(transaction_failed)?;
+    replay::announce(&session).await?;
+    Ok(after)
+}
+
+/// Ends one that waits, without another attempt. One that is under way, or still in memory, is left.
+pub async fn cancel(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Result<Whole, ControlError> {
+    let keep = desk.config().ledger.store_bodies != StoreBodies::None;
+    let mut session = desk.session().await?;
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
+    let before = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
+    if !deliveries::cancel(&transaction, webhook, id, keep).await? {
+        let now = standing(&transaction, id).await?.map(|standing| standing.status).unwrap_or_default();
+        let reason = match &*now {
+            "delivered" | "failed" | "cancelled" => format!("It is {now}."),
+            _ => "An attempt of it is under way.".to_owned(),
+        };
+        return Err(ControlError::NotCancellable { id: id.to_owned(), reason });
+    }
+    let after = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
+    let told = (
+        Some(json!({ "webhook": webhook, "status": before.listed.status })),
+        Some(json!({ "webhook": webhook, "status": after.listed.status })),
+    );
+    actor.note(&transaction, "delivery.cancel", id, told).await?;
+    transaction.commit().await.map_err(transaction_failed)?;
+    replay::announce(&session).await?;
+    Ok(after)
+}
+
+fn no_delivery(id: &str) -> ControlError {
+    ControlError::Unknown { what: "delivery", name: id.to_owned(), nearest: None }
+}

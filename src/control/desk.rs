@@ -1,0 +1,110 @@
+//! What the verbs that edit work with: the configuration as it is now, a few sessions, and who it is that asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+use tokio_postgres::Transaction;
+
+use super::keys::transaction_failed;
+use super::{ControlError, Places};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::ledger::LedgerError;
+use crate::ledger::audit::{self, Act, Written};
+use crate::ledger::pool::{Borrowed, Pool};
+
+/// Where an operator's hand works, by the API or the command line.
+#[derive(Debug)]
+pub struct Desk {
+    config: watch::Receiver<Arc<Config>>,
+    /// The databases.
+    pub places: Places,
+    /// The time.
+    pub clock: Clock,
+    pool: Pool,
+    ready: AtomicBool,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Who it is, and how they came.
+    pub who: audit::Actor,
+    /// The id of the request, where there is one.
+    pub request: Option<String>,
+}
+
+impl Actor {
+    /// Whoever may run commands on the machine.
+    pub fn command_line() -> Self {
+        Self { who: audit::Actor::Command, request: None }
+    }
+
+    /// Writes what is done into the audit.
+    pub(super) async fn note(
+        &self,
+        transaction: &Transaction<'_>,
+        action: &str,
+        object: &str,
+        (before, after): (Option<Value>, Option<Value>),
+    ) -> Result<(), LedgerError> {
+        let mut detail = Map::new();
+        let request = self.request.as_deref().map(Value::from);
+        for (key, value) in [("before", before), ("after", after), ("request", request)] {
+            detail.extend(value.map(|value| (key.to_owned(), value)));
+        }
+        let act = Act { actor: &self.who, action, object: Some(object), detail: detail.into() };
+        audit::record(transaction, &act).await
+    }
+}
+
+impl Desk {
+    /// A desk beside a running instance, which follows its configuration.
+    pub fn new(config: watch::Receiver<Arc<Config>>, places: Places, clock: Clock) -> Self {
+        let pool = Pool::new(places.ledger.clone());
+        Self { config, places, clock, pool, ready: AtomicBool::new(false) }
+    }
+
+    /// A desk for one command.
+    pub fn of(config: Config, places: Places, clock: Clock) -> Self {
+        Self::new(watch::channel(Arc::new(config)).1, places, clock)
+    }
+
+    /// The configuration as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// A session with the ledger, which must be there.
+    pub(super) async fn session(&self) -> Result<Borrowed, ControlError> {
+        let session = self.pool.session().await?;
+        if !self.ready.load(Ordering::Relaxed) {
+            if !self.places.ledger.look(&session).await?.ready {
+                return Err(ControlError::NoLedger { schema: self.places.ledger.schema().to_owned() });
+            }
+            self.ready.store(true, Ordering::Relaxed);
+        }
+        Ok(session)
+    }
+
+    /// What was done, newest first: entries before a number, of one object where one is named.
+    pub async fn audit(
+        &self,
+        object: Option<&str>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Written>, ControlError> {
+        let session = self.session().await?;
+        Ok(audit::page(&*session, object, before, i64::from(limit)).await?)
+    }
+
+    /// Notes a refusal that concerns the security of the whole.
+    pub async fn note_refusal(&self, actor: &Actor, action: &str, object: &str) -> Result<(), ControlError> {
+        let mut session = self.session().await?;
+        let transaction = session.transaction().await.map_err(transaction_failed)?;
+        actor.note(&transaction, action, object, (None, None)).await?;
+        transaction.commit().await.map_err(transaction_failed)
+    }
+}

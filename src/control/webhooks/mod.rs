@@ -1,0 +1,350 @@
+//! Webhooks, listed and edited one by one.
+//!
+//! Those of the file are shown and never written. Those of the database are rows of `walhook.webhooks`: what is written
+//! here is judged by what judges the file and every row, and is live within a second, on every instance. A write is one
+//! transaction with its entry in the audit; two writers notice each other by the row's version.
+
+mod mask;
+mod view;
+
+use std::collections::{BTreeMap, HashMap};
+
+use secrecy::ExposeSecret as _;
+use secrecy::zeroize::Zeroizing;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio_postgres::{GenericClient, Transaction};
+
+pub use mask::MASK;
+pub use view::{READ_ONLY, View};
+
+use super::keys::transaction_failed;
+use super::{Actor, ControlError, Desk, nearest};
+use crate::catalog::{check_row, sealed_anew};
+use crate::config::{Config, Problem, Problems, Strangers, row_described};
+use crate::domain::limits;
+use crate::ledger::idempotency::{self, Found};
+use crate::ledger::secrets::{COLUMNS as SECRET_COLUMNS, Held};
+use crate::ledger::states::standings;
+use crate::ledger::webhooks::{self, Lock, Stored};
+use crate::seal::SealError;
+use crate::sign::{Shape, new_secret};
+use mask::{left_over, masked, merge, unmask};
+use view::{of_file, of_row, spoken};
+
+/// What a writer has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever is there.
+    Any,
+    /// This version.
+    Version(i64),
+}
+
+/// A change of a webhook.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The whole anew; without `secret`, the stored one stays.
+    Replace(Map<String, Value>),
+    /// A merge patch (RFC 7396).
+    Merge(Map<String, Value>),
+}
+
+/// What tells a repetition of a create from another create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repetition {
+    id: [u8; 32],
+    request: [u8; 32],
+}
+
+impl Repetition {
+    /// Of an `Idempotency-Key`, which is each actor's own, and of the request's document.
+    pub fn of(actor: &str, key: &str, document: &Map<String, Value>) -> Self {
+        let mut id = Sha256::new();
+        for part in [actor, key] {
+            id.update(part.len().to_be_bytes());
+            id.update(part);
+        }
+        let request = Sha256::digest(json!(document).to_string());
+        Self { id: id.finalize().into(), request: request.into() }
+    }
+}
+
+/// The webhooks after a name, in the order of names: those of the file and of the database.
+pub async fn list(desk: &Desk, after: Option<&str>, limit: u32) -> Result<Vec<View>, ControlError> {
+    let config = desk.config();
+    let session = desk.session().await?;
+    let rows = webhooks::page(&*session, after, i64::from(limit)).await?;
+    let of_the_file =
+        config.webhooks.iter().filter(|webhook| after.is_none_or(|after| *webhook.name > *after));
+    let names: Vec<&str> =
+        rows.iter().filter_map(name_of).chain(of_the_file.clone().map(|w| &*w.name)).collect();
+    let standings = standings(&*session, &names).await?;
+    let mut all = BTreeMap::new();
+    for stored in &rows {
+        if let Some(name) = name_of(stored) {
+            all.insert(name.to_owned(), of_row(stored.clone(), &config, &standings));
+        }
+    }
+    // A row of the name of one of the file is set aside.
+    all.extend(of_the_file.map(|webhook| (webhook.name.to_string(), of_file(webhook, &standings))));
+    Ok(all.into_values().take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
+}
+
+/// One webhook.
+pub async fn get(desk: &Desk, name: &str) -> Result<View, ControlError> {
+    let config = desk.config();
+    let session = desk.session().await?;
+    seen(&*session, &config, name).await
+}
+
+async fn seen(client: &impl GenericClient, config: &Config, name: &str) -> Result<View, ControlError> {
+    if let Some(webhook) = config.webhooks.iter().find(|webhook| *webhook.name == *name) {
+        return Ok(of_file(webhook, &standings(client, &[name]).await?));
+    }
+    match webhooks::get(client, name, Lock::None).await? {
+        Some(stored) => Ok(of_row(stored, config, &standings(client, &[name]).await?)),
+        None => Err(unknown(client, config, name).await?),
+    }
+}
+
+/// Says that there is no webhook of a name, and which comes near.
+pub(super) async fn unknown(
+    client: &impl GenericClient,
+    config: &Config,
+    name: &str,
+) -> Result<ControlError, ControlError> {
+    let rows = webhooks::page(client, None, 1000).await?;
+    let names = rows.iter().filter_map(name_of).chain(config.webhooks.iter().map(|webhook| &*webhook.name));
+    Ok(ControlError::Unknown { what: "webhook", name: name.to_owned(), nearest: nearest(name, names) })
+}
+
+/// Makes a webhook in the database. Without `secret` one is made, and is shown in this answer alone; `null` makes one that
+/// does not sign.
+pub async fn create(
+    desk: &Desk,
+    actor: &Actor,
+    mut document: Map<String, Value>,
+    repetition: Option<&Repetition>,
+) -> Result<View, ControlError> {
+    let config = desk.config();
+    let made = if document.contains_key("secret") { None } else { Some(made_secret()?) };
+    if let Some(secret) = &made {
+        document.insert("secret".to_owned(), secret.as_str().into());
+    }
+    let document = judged(&config, document, None)?;
+    let mut session = desk.session().await?;
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
+    if let Some(repetition) = repetition
+        && let Some(answered) = repeated(&transaction, repetition, &config).await?
+    {
+        return Ok(answered);
+    }
+    let name = document.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let exists = || ControlError::Exists { name: name.clone() };
+    if config.webhooks.iter().any(|webhook| *webhook.name == *name) {
+        return Err(exists());
+    }
+    let most = i64::try_from(limits::WEBHOOKS).unwrap_or(i64::MAX);
+    if webhooks::count(&transaction, most).await? >= most {
+        return Err(ControlError::TooMany { what: "webhooks", most });
+    }
+    let stored = webhooks::insert(&transaction, &sealed(&document, &config)?).await?.ok_or_else(exists)?;
+    let after = Some(Value::Object(masked(&document)));
+    actor.note(&transaction, "webhook.create", &name, (None, after)).await?;
+    let mut view = of_row(stored, &config, &HashMap::new());
+    if let Some(repetition) = repetition {
+        let answer = json!({ "document": view.document, "made_secret": made.is_some() });
+        idempotency::keep(&transaction, &repetition.id, 201, &answer).await?;
+    }
+    transaction.commit().await.map_err(transaction_failed)?;
+    if let Some(secret) = made {
+        view.document.insert("secret".to_owned(), secret.into());
+    }
+    Ok(view)
+}
+
+/// The answer that was given before. The secret that was made then is not kept with it: it is the row's, as long as nobody
+/// has changed that.
+async fn repeated(
+    transaction: &Transaction<'_>,
+    repetition: &Repetition,
+    config: &Config,
+) -> Result<Option<View>, ControlError> {
+    let bounds = (limits::API_ANSWERS_FOR.as_secs_f64(), limits::API_ANSWERS);
+    let found = idempotency::take(transaction, &repetition.id, &repetition.request, bounds).await?;
+    let answer = match found {
+        Found::New => return Ok(None),
+        Found::Other => return Err(ControlError::OtherRequest),
+        Found::Answered { answer, .. } => answer,
+    };
+    let made_secret = answer.get("made_secret").and_then(Value::as_bool).unwrap_or_default();
+    let document = answer.get("document").and_then(Value::as_object).cloned().unwrap_or_default();
+    let version = document.get("version").and_then(Value::as_i64);
+    let name = document.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut view = View { document, version };
+    if made_secret
+        && let Some(stored) = webhooks::get(transaction, &name, Lock::None).await?
+        && Some(stored.version) == version
+        && let Ok(row) = spoken(&stored.row, config)
+        && let Some(secret) = row.get("secret")
+    {
+        view.document.insert("secret".to_owned(), secret.clone());
+    }
+    Ok(Some(view))
+}
+
+/// Changes a webhook of the database.
+pub async fn change(
+    desk: &Desk,
+    actor: &Actor,
+    name: &str,
+    (change, expected): (Change, Expected),
+) -> Result<View, ControlError> {
+    let config = desk.config();
+    let mut session = desk.session().await?;
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
+    let stored = to_write(&transaction, &config, name, expected).await?;
+    let before = spoken(&stored.row, &config).map_err(ControlError::Declaration)?;
+    let shown = Value::Object(masked(&before));
+    let is_patch = matches!(change, Change::Merge(_));
+    let mut given = match change {
+        Change::Replace(mut document) => {
+            document.entry("name").or_insert_with(|| name.into());
+            if let Some(secret) = before.get("secret").filter(|_| !document.contains_key("secret")) {
+                document.insert("secret".to_owned(), secret.clone());
+            }
+            Value::Object(document)
+        }
+        Change::Merge(patch) => Value::Object(patch),
+    };
+    unmask(&mut given, &shown, &Value::Object(before.clone()));
+    if is_patch {
+        let mut document = Value::Object(before.clone());
+        merge(&mut document, given);
+        given = document;
+    }
+    let Value::Object(given) = given else { return Err(unknown(&transaction, &config, name).await?) };
+    let document = judged(&config, given, Some(name))?;
+    let Some(stored) = webhooks::update(&transaction, &sealed(&document, &config)?).await? else {
+        return Err(unknown(&transaction, &config, name).await?);
+    };
+    let told = (Some(shown), Some(Value::Object(masked(&document))));
+    actor.note(&transaction, "webhook.update", name, told).await?;
+    let view = of_row(stored, &config, &standings(&transaction, &[name]).await?);
+    transaction.commit().await.map_err(transaction_failed)?;
+    Ok(view)
+}
+
+/// Removes a webhook of the database. What it is owed waits for its return.
+pub async fn remove(desk: &Desk, actor: &Actor, name: &str, expected: Expected) -> Result<(), ControlError> {
+    let config = desk.config();
+    let mut session = desk.session().await?;
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
+    let stored = to_write(&transaction, &config, name, expected).await?;
+    webhooks::delete(&transaction, name).await?;
+    let shown = spoken(&stored.row, &config).unwrap_or(stored.row);
+    let before = Some(Value::Object(masked(&shown)));
+    actor.note(&transaction, "webhook.delete", name, (before, None)).await?;
+    transaction.commit().await.map_err(transaction_failed)
+}
+
+/// The row that is to be written, which nobody else writes meanwhile.
+async fn to_write(
+    transaction: &Transaction<'_>,
+    config: &Config,
+    name: &str,
+    expected: Expected,
+) -> Result<Stored, ControlError> {
+    if config.webhooks.iter().any(|webhook| *webhook.name == *name) {
+        let path = config.path.display().to_string();
+        return Err(ControlError::ReadOnly { name: name.to_owned(), path });
+    }
+    match webhooks::get(transaction, name, Lock::ForUpdate).await? {
+        None => Err(unknown(transaction, config, name).await?),
+        Some(stored) if matches!(expected, Expected::Version(version) if version != stored.version) => {
+            Err(ControlError::Stale { name: name.to_owned() })
+        }
+        Some(stored) => Ok(stored),
+    }
+}
+
+/// A document that may be stored, without what is shown only; or every problem that it has. `name` is the name it has to
+/// keep.
+fn judged(
+    config: &Config,
+    mut document: Map<String, Value>,
+    name: Option<&str>,
+) -> Result<Map<String, Value>, ControlError> {
+    document.retain(|key, value| !value.is_null() && !READ_ONLY.contains(&key.as_str()));
+    let written = document.get("name").and_then(Value::as_str).unwrap_or_default();
+    let row = row_described(written, config);
+    let problem = |key: &str, message: String| Problem::of_row(&row, key, message);
+    let mut problems = Vec::new();
+    if let Some(name) = name
+        && written != name
+    {
+        problems.push(problem("name", format!("a webhook keeps its name, which is \"{name}\"")));
+    }
+    match document.get("description") {
+        None => {}
+        Some(Value::String(text)) if text.chars().count() <= limits::DESCRIPTION_CHARS => {}
+        Some(_) => {
+            let most = limits::DESCRIPTION_CHARS;
+            problems.push(problem("description", format!("expected a string of at most {most} characters")));
+        }
+    }
+    let metadata = document.get("metadata");
+    if metadata.is_some_and(|value| !value.is_object() || value.to_string().len() > limits::METADATA_BYTES) {
+        let most = limits::METADATA_BYTES;
+        problems.push(problem("metadata", format!("expected an object of at most {most} bytes of JSON")));
+    }
+    let mut masks = Vec::new();
+    left_over(&Value::Object(document.clone()), "", &mut masks);
+    problems.extend(masks.into_iter().map(|pointer| {
+        let what = format!("{MASK} stands for a value that is stored, and none is stored here");
+        Problem { pointer, ..problem("", what) }
+    }));
+    let mut declared = document.clone();
+    declared.retain(|key, _| !["description", "metadata"].contains(&key.as_str()));
+    if let Err(Problems(others)) = check_row(&declared, config, Strangers::Refused) {
+        problems.extend(others);
+    }
+    if problems.is_empty() { Ok(document) } else { Err(ControlError::Declaration(Problems(problems))) }
+}
+
+fn name_of(stored: &Stored) -> Option<&str> {
+    stored.row.get("name").and_then(Value::as_str)
+}
+
+/// A document as it is stored: what is secret in it encrypted, where there is a key for that.
+fn sealed(document: &Map<String, Value>, config: &Config) -> Result<Map<String, Value>, ControlError> {
+    let webhook = document.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |column: &'static str| {
+        document.get(column).map(|value| match value {
+            Value::String(text) if column == "secret" => Zeroizing::new(text.clone()),
+            other => Zeroizing::new(other.to_string()),
+        })
+    };
+    let held = Held { webhook, columns: SECRET_COLUMNS.map(text) };
+    let refused = |(column, error): (&str, SealError)| ControlError::Unusable {
+        webhook: held.webhook.clone(),
+        reason: format!("{column}: {error}"),
+    };
+    let mut document = document.clone();
+    let Some(after) = sealed_anew(&held, &config.security.encryption_keys).map_err(refused)? else {
+        return Ok(document);
+    };
+    for (column, text) in SECRET_COLUMNS.into_iter().zip(&after.columns) {
+        let Some(text) = text else { continue };
+        let of_json = || serde_json::from_str(text).ok();
+        let value = if column == "secret" { Some(Value::from(text.as_str())) } else { of_json() };
+        document.extend(value.map(|value| (column.to_owned(), value)));
+    }
+    Ok(document)
+}
+
+fn made_secret() -> Result<String, ControlError> {
+    let secret = new_secret(Shape::Shared).map_err(|_| ControlError::NoRandomness)?;
+    Ok(secret.expose_secret().to_owned())
+}

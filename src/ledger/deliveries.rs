@@ -1,0 +1,290 @@
+//! What operators read of deliveries: searched, and one with all that is known of it; and cancelling one.
+//!
+//! A search goes by the ids, newest first: every part of the table has an index on them, so the next page is found
+//! without counting. No index knows every combination of what may be asked for, and one more would cost each delivery
+//! a write; so a page looks through a bounded number of rows, and may be short, or empty, with more behind it.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use tokio_postgres::{GenericClient, Row, Transaction};
+
+use super::replay::Cause;
+use super::row::{pg_time, time_of};
+use super::states::{KEEP_WRITER_OUT, WAKE_LANES};
+use super::{LedgerError, doing};
+use crate::domain::limits;
+
+/// What is searched for: deliveries for which everything holds that is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search {
+    /// Of this webhook.
+    pub webhook: Option<String>,
+    /// In one of these states; none means any.
+    pub status: Vec<&'static str>,
+    /// Of event types like this, with `*` for any run of characters.
+    pub event: Option<String>,
+    /// Of this table: its schema and its name.
+    pub table: Option<(String, String)>,
+    /// Of the row of this key.
+    pub key: Option<String>,
+    /// Whose last attempt went like this.
+    pub cause: Option<Cause>,
+    /// Of changes committed then or later.
+    pub since: Option<Timestamp>,
+    /// Of changes committed before.
+    pub until: Option<Timestamp>,
+}
+
+/// A delivery without its body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// Its event's id.
+    pub event_id: String,
+    /// Its event's type.
+    pub event_type: String,
+    /// Its webhook.
+    pub webhook: String,
+    /// `pending`, `retrying`, …
+    pub status: String,
+    /// Attempts made.
+    pub attempts: i32,
+    /// When it is tried next, where that is known.
+    pub due_at: Option<Timestamp>,
+    /// When the change was committed.
+    pub committed_at: Timestamp,
+    /// When it came to the ledger.
+    pub recorded_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The schema of the row's table.
+    pub schema: String,
+    /// The row's table.
+    pub table: String,
+    /// The row's key.
+    pub key: String,
+    /// `insert`, `update`, …
+    pub operation: String,
+    /// Why it failed.
+    pub fail_reason: Option<String>,
+    /// How the last attempt went.
+    pub last: Option<Try>,
+}
+
+/// How an attempt went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Try {
+    /// Which one it was, from 1.
+    pub number: i32,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+    /// `responded`, `timed_out`, `unreachable`, `refused`.
+    pub outcome: String,
+    /// The answer's status.
+    pub http_status: Option<i32>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// The beginning of the answer's body.
+    pub response: Option<Vec<u8>>,
+}
+
+/// A delivery with all that is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Whole {
+    /// What the list has.
+    pub listed: Listed,
+    /// The body's media type.
+    pub content_type: String,
+    /// The headers that came with the body, a line `name: value` each.
+    pub headers: Option<String>,
+    /// The body, where it was kept.
+    pub body: Option<Vec<u8>>,
+    /// Its attempts that are still known, oldest first.
+    pub attempts: Vec<Try>,
+}
+
+/// A page of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// What was found, newest first.
+    pub found: Vec<Listed>,
+    /// Where the next page begins; `None`: there is no more.
+    pub next: Option<String>,
+}
+
+/// Every state.
+pub const STATES: [&str; 6] = ["pending", "retrying", "held", "delivered", "failed", "cancelled"];
+/// Sorts behind every id.
+const BEHIND_ALL: &str = "e";
+
+const COLUMNS: &str =
+    "d.id, d.event_id, d.event_type, d.webhook, d.status, d.attempts, d.due_at, d.committed_at,
+    d.recorded_at, d.finished_at, d.schema_name, d.table_name, d.row_key, d.operation, d.fail_reason,
+    d.last_attempt_at, d.last_took_ms, d.last_outcome, d.last_http_status, d.last_error";
+
+const END_OF_LOOK: &str = "
+select d.id from deliveries d where d.status = any($1) and d.id < $2 order by d.id desc offset $3 limit 1";
+
+const PAST: &str = "
+select number, attempted_at, took_ms, outcome, http_status, error, response
+from past_attempts where delivery = $1 order by number limit 1000";
+
+/// One that is under way is left: its attempt would arrive all the same.
+const CANCEL: &str = "
+update deliveries d set status = 'cancelled', due_at = null, lease = null, finished_at = now(),
+    body = case when $3 then d.body end
+where d.status in ('pending', 'retrying', 'held') and d.id = $1 and d.webhook = $2
+    and (d.lease is null or d.due_at < now())
+returning d.lane";
+
+fn listed_of(row: &Row) -> Listed {
+    let time = |index: usize| row.get::<_, Option<_>>(index).map(time_of);
+    let last = time(15).map(|at| Try {
+        number: row.get(5),
+        at,
+        took_ms: row.get::<_, Option<_>>(16).unwrap_or_default(),
+        outcome: row.get::<_, Option<_>>(17).unwrap_or_default(),
+        http_status: row.get(18),
+        error: row.get(19),
+        response: None,
+    });
+    Listed {
+        id: row.get(0),
+        event_id: row.get(1),
+        event_type: row.get(2),
+        webhook: row.get(3),
+        status: row.get(4),
+        attempts: row.get(5),
+        due_at: time(6),
+        committed_at: time_of(row.get(7)),
+        recorded_at: time_of(row.get(8)),
+        finished_at: time(9),
+        schema: row.get(10),
+        table: row.get(11),
+        key: row.get(12),
+        operation: row.get(13),
+        fail_reason: row.get(14),
+        last,
+    }
+}
+
+/// The statement of [`search`].
+pub fn search_sql() -> String {
+    format!(
+        "select {COLUMNS} from (
+            select * from deliveries d where d.status = any($1) and d.id < $2 order by d.id desc limit $3) d
+        where ($4::text is null or d.webhook = $4)
+            and ($5::text is null or d.event_type like $5)
+            and ($6::text is null or (d.schema_name = $6 and d.table_name = $7::text))
+            and ($8::text is null or d.row_key = $8)
+            and ($9::text is null or d.last_outcome = $9)
+            and ($10::integer is null or d.last_http_status between $10 and $11::integer)
+            and ($12::timestamptz is null or d.committed_at >= $12)
+            and ($13::timestamptz is null or d.committed_at < $13)
+        order by d.id desc limit $14"
+    )
+}
+
+/// Finds deliveries, newest first, behind the one of an id.
+pub async fn search(
+    client: &impl GenericClient,
+    search: &Search,
+    behind: Option<&str>,
+    limit: u32,
+) -> Result<Page, LedgerError> {
+    let states = if search.status.is_empty() { STATES.to_vec() } else { search.status.clone() };
+    let from = behind.unwrap_or(BEHIND_ALL);
+    let wanted = i64::from(limit) + 1;
+    let everything = *search == Search { status: search.status.clone(), ..Search::default() };
+    let look = if everything { wanted } else { limits::API_LOOKED_THROUGH };
+    let event = search.event.as_deref().map(super::replay::like);
+    let (schema, table) = search.table.clone().unzip();
+    let outcome = search.cause.map(Cause::outcome);
+    let (least, most) = search.cause.and_then(Cause::statuses).unzip();
+    let (since, until): (Option<SystemTime>, _) = (search.since.map(pg_time), search.until.map(pg_time));
+    let rows = client
+        .query(
+            &search_sql(),
+            &[
+                &states,
+                &from,
+                &look,
+                &search.webhook,
+                &event,
+                &schema,
+                &table,
+                &search.key,
+                &outcome,
+                &least,
+                &most,
+                &since,
+                &until,
+                &wanted,
+            ],
+        )
+        .await
+        .map_err(doing("searching deliveries"))?;
+    let mut found: Vec<Listed> = rows.iter().map(listed_of).collect();
+    let full = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = if full {
+        found.pop();
+        found.last().map(|last| last.id.clone())
+    } else if everything {
+        None
+    } else {
+        let end = client.query_opt(END_OF_LOOK, &[&states, &from, &(look - 1)]).await;
+        end.map_err(doing("searching deliveries"))?.map(|row| row.get(0))
+    };
+    Ok(Page { found, next })
+}
+
+/// One delivery of a webhook.
+pub async fn whole(
+    client: &impl GenericClient,
+    webhook: &str,
+    id: &str,
+) -> Result<Option<Whole>, LedgerError> {
+    let sql = format!(
+        "select {COLUMNS}, d.content_type, d.headers, d.body, d.last_response
+        from deliveries d where d.id = $1 and d.webhook = $2"
+    );
+    let row = client.query_opt(&sql, &[&id, &webhook]).await.map_err(doing("reading a delivery"))?;
+    let Some(row) = row else { return Ok(None) };
+    let listed = listed_of(&row);
+    let past = client.query(PAST, &[&id]).await.map_err(doing("reading a delivery's attempts"))?;
+    let mut attempts: Vec<Try> = past
+        .iter()
+        .map(|row| Try {
+            number: row.get(0),
+            at: time_of(row.get(1)),
+            took_ms: row.get(2),
+            outcome: row.get(3),
+            http_status: row.get(4),
+            error: row.get(5),
+            response: row.get(6),
+        })
+        .collect();
+    attempts.extend(listed.last.clone().map(|last| Try { response: row.get(23), ..last }));
+    Ok(Some(Whole { listed, content_type: row.get(20), headers: row.get(21), body: row.get(22), attempts }))
+}
+
+/// Ends an open delivery without an attempt; what stood behind it in its lane becomes due. Returns whether it was open
+/// and not under way. `keep` says whether the body is kept.
+pub async fn cancel(
+    transaction: &Transaction<'_>,
+    webhook: &str,
+    id: &str,
+    keep: bool,
+) -> Result<bool, LedgerError> {
+    let doing_it = || doing("cancelling a delivery");
+    transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
+    let ended = transaction.query_opt(CANCEL, &[&id, &webhook, &keep]).await.map_err(doing_it())?;
+    let Some(ended) = ended else { return Ok(false) };
+    let lanes: Vec<i64> = vec![ended.get(0)];
+    transaction.execute(WAKE_LANES, &[&webhook, &lanes]).await.map_err(doing_it())?;
+    Ok(true)
+}
