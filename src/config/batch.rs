@@ -87,7 +87,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::tests::{ACCEPT_ALL, Folder};
-    use super::super::{load, webhook_from_row};
+    use super::super::{Strangers, load, webhook_from_row};
     use super::*;
 
     const HEAD: &str = "[database]\nurl = 'postgres://db/app'\n";
@@ -110,7 +110,9 @@ mod tests {
 
         let row = |batch| {
             let row = json!({ "name": "t", "url": "https://t.example.com", "events": ["*"], "batch": batch });
-            webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL).unwrap().batch
+            webhook_from_row(row.as_object().unwrap().clone(), &config, &ACCEPT_ALL, Strangers::Left)
+                .unwrap()
+                .batch
         };
         assert_eq!(row(json!({ "max_events": 7 })), Some(BatchPolicy { max_events: 7, ..all }));
         assert_eq!(row(json!(false)), None);
