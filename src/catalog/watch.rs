@@ -119,7 +119,9 @@ async fn publish(watcher: &Watcher, compiler: &mut Compiler, rows: &Rows) {
             report(&snapshot, &watcher.published.borrow().snapshot);
             let (snapshot, states) = (Arc::new(snapshot), Arc::new(rows.states.clone()));
             (watcher.before)(Arc::clone(&snapshot)).await;
+            let webhooks = snapshot.webhooks().len();
             watcher.published.send_replace(Published { snapshot, states });
+            tracing::info!(webhooks, "the catalog is up to date");
         }
         Err(problem) => {
             tracing::error!(problem, "the webhooks cannot be compiled; those known so far go on");
@@ -136,7 +138,7 @@ pub fn tell_unverified(webhook: &str) {
     );
 }
 
-/// Tells what is new: how many there are, and which of the database are set aside.
+/// Tells what is new: which of the database are set aside, and whose certificate is not checked.
 fn report(new: &Snapshot, old: &Snapshot) {
     for invalid in &new.invalid {
         if !old.invalid.contains(invalid) {
@@ -149,5 +151,4 @@ fn report(new: &Snapshot, old: &Snapshot) {
             tell_unverified(&webhook.name);
         }
     }
-    tracing::info!(webhooks = new.webhooks().len(), "the catalog is up to date");
 }

@@ -6,8 +6,11 @@ use tokio::sync::Mutex;
 
 use crate::catalog::Snapshot;
 use crate::domain::limits;
-use crate::postgres::{Server, told};
+use crate::postgres::{Server, Session, told};
 use crate::source::{self, Manage, PublicationNames, SetupError, TableInfo, TableWanted, reconcile, tables};
+
+/// How often one round looks, where tables go away meanwhile.
+const LOOKS: u32 = 3;
 
 /// What upkeep works with.
 #[derive(Debug, Clone)]
@@ -87,12 +90,21 @@ impl Upkeep {
     async fn round(&self, snapshot: &Snapshot) -> Result<source::Report, String> {
         let session = self.server.session("walhook upkeep").await;
         let mut session = session.map_err(|e| told(&e, e.detail().as_deref(), e.hint().as_deref()))?;
-        let compared = async {
-            let known = tables(&session, &self.own_schema).await?;
-            let wanted = wanted(snapshot, &known);
-            reconcile(&mut session, &self.names, &wanted, &known, self.manage).await
-        };
-        compared.await.map_err(|e: SetupError| told(&e, e.detail().as_deref(), e.hint().as_deref()))
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            match self.look(&mut session, snapshot).await {
+                // A table that was dropped or renamed between the look and the statement is not there at the next look.
+                Err(e) if e.is_of_a_missing_table() && looks < LOOKS => {}
+                looked => return looked.map_err(|e| told(&e, e.detail().as_deref(), e.hint().as_deref())),
+            }
+        }
+    }
+
+    async fn look(&self, session: &mut Session, snapshot: &Snapshot) -> Result<source::Report, SetupError> {
+        let known = tables(session, &self.own_schema).await?;
+        let wanted = wanted(snapshot, &known);
+        reconcile(session, &self.names, &wanted, &known, self.manage).await
     }
 }
 

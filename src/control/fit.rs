@@ -64,6 +64,9 @@ impl LonelyPattern {
     }
 }
 
+/// The most letters by which a notice may be mistyped, to be told as what was meant.
+const MISTYPED: usize = 3;
+
 /// Every event type that the tables and the file's `[[events]]` can make.
 pub fn event_types(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Vec<Arc<str>> {
     let named = config.events.iter().map(|event| Arc::clone(&event.event_type));
@@ -82,11 +85,13 @@ pub fn lonely_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]
             if of_notice || types.iter().any(|event_type| pattern_matches(pattern, event_type)) {
                 continue;
             }
-            let likeness = |event_type: &&Arc<str>| strsim::damerau_levenshtein(pattern, event_type);
+            let distance = |event_type: &&Arc<str>| strsim::damerau_levenshtein(pattern, event_type);
+            // A notice is what was meant only where it was mistyped; a table may be told as what there is.
+            let mistyped = notices.iter().filter(|event_type| distance(event_type) <= MISTYPED);
             lonely.push(LonelyPattern {
                 webhook: Arc::clone(&compiled.webhook.name),
                 pattern: pattern.clone(),
-                nearest: types.iter().chain(&notices).min_by_key(likeness).cloned(),
+                nearest: types.iter().chain(mistyped).min_by_key(distance).cloned(),
             });
         }
     }

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use tokio_postgres::error::SqlState;
+
 use super::frame::FrameError;
 use crate::pgoutput::DecodeError;
 use crate::postgres::{ConnectError, Fault, Nature, fault_nature};
@@ -345,6 +347,14 @@ pub enum SetupError {
 impl SetupError {
     pub(super) fn query(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Self {
         move |source| Self::Query { doing, source: Box::new(source) }
+    }
+
+    /// Whether a statement named a table that is not there.
+    pub fn is_of_a_missing_table(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => source.code() == Some(&SqlState::UNDEFINED_TABLE),
+            _ => false,
+        }
     }
 
     /// Whether trying again can help.

@@ -7,12 +7,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 use walhook::cluster::{Cluster, Options};
 
+use crate::order::latency_p99;
 use crate::support::{Answer, Database, Receiver, Run, Sidecar, alone, eventually, knob};
 
 const LIMIT_KIB: u64 = 96 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1200);
 /// So much more log than before may be kept at any moment: what is being written.
 const RETAINED_MORE: i64 = 4 * 1024 * 1024;
+/// What a receiver that is well again takes for an answer, and how many it is sent at once.
+const HEALED_TAKES: Duration = Duration::from_millis(100);
+const HEALED_WIDTH: u32 = 64;
 
 /// The most memory that a process ever had resident, in KiB.
 fn peak_kib(pid: u32) -> u64 {
@@ -169,7 +173,8 @@ async fn a_backlog_of_a_million_rows_and_a_start_with_it_stay_within_96_mebibyte
     database.execute("create table customers (id int8 primary key)").await;
     receiver.script("/crm", |_| Answer::Status(200));
     dead.refuse();
-    let dead_keys = "events = [\"orders.*\"]\nconcurrency = 64\nretry = { schedule = [\"2h\"] }";
+    let dead_keys = "events = [\"orders.*\"]\nconcurrency = 64\nretry = { schedule = [\"2h\"] }\n\
+                     breaker = { probe_after = \"1s\", probe_max = \"1s\" }";
     let run = Run::default()
         .webhook("dead", &dead.url("/dead"), dead_keys)
         .webhook("crm", &receiver.url("/crm"), "events = [\"customers.*\"]")
@@ -204,4 +209,24 @@ async fn a_backlog_of_a_million_rows_and_a_start_with_it_stay_within_96_mebibyte
     tokio::time::sleep(Duration::from_secs(5)).await;
     judge("a start with a million open rows", &sidecar, started);
     assert_eq!(database.number(open).await, owed, "the backlog changed");
+
+    // When its receiver is well again, what waits leaves at full width, and other webhooks' news keep their pace.
+    let alone = latency_p99(&database, &receiver, ("/crm", customer), 2, 500).await;
+    dead.script("/dead", |_| Answer::Late(HEALED_TAKES, 200));
+    dead.only_count();
+    dead.welcome();
+    dead.expect_count(u64::from(HEALED_WIDTH) * 4, Duration::from_secs(60)).await;
+    let (started, before) = (Instant::now(), dead.count());
+    let beside = latency_p99(&database, &receiver, ("/crm", customer), 502, 1500).await;
+    // By Little's law: how many came, times what each takes, over the time.
+    let came = u32::try_from(dead.count() - before).expect("a small number");
+    let width = (HEALED_TAKES * came).as_secs_f64() / started.elapsed().as_secs_f64();
+    println!("a healed receiver has {width:.0} at once; p99 of others {alone:?}, then {beside:?}");
+    assert!(width >= f64::from(HEALED_WIDTH) * 0.7, "only {width} at once");
+    assert!(beside <= (alone * 2).max(Duration::from_millis(50)), "{alone:?} became {beside:?}");
+    judge("a million rows that leave", &sidecar, started);
+}
+
+fn customer(id: u64) -> String {
+    format!("insert into customers values ({id})")
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use walhook::cluster::{Cluster, Options};
 
 use crate::support::{
     Answer, Database, PATIENCE, Receiver, Request, Run, Sidecar, beside_others, eventually, refused, run_once,
@@ -231,7 +232,10 @@ async fn i11_two_dead_webhooks_that_ask_for_everything_do_not_keep_each_other_bu
 #[tokio::test]
 async fn a_gap_and_a_log_that_lags_are_told() {
     let _turn = beside_others().await;
-    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    // A server of its own: others' log would be a lag of this one's.
+    let cluster = Cluster::create(&Options::default()).expect("a cluster");
+    let (database, receiver) = (Database::on(&cluster).await, Receiver::start().await);
+    database.execute(crate::support::ORDERS).await;
     receiver.script("/crm", |_| Answer::Status(500));
     let lags = "[notices]\nevery = \"1s\"\nlag = \"1h\"\nlag_bytes = \"1MiB\"\n";
     let mut run = Run::with(lags)

@@ -100,17 +100,21 @@ async fn without_ordering_a_retry_holds_nobody_back() {
     assert!(came.len() <= 4, "the later change waited for the last attempt");
 }
 
+fn order(id: u64) -> String {
+    format!("insert into orders values ({id}, 'a', 1, null)")
+}
+
 /// The 99th percentile of what passes between the end of a commit and its arrival, over `count` commits.
-async fn latency_p99(
+pub async fn latency_p99(
     database: &Database,
     receiver: &Receiver,
-    path: &str,
+    (path, insert): (&str, fn(u64) -> String),
     first: u64,
     count: u64,
 ) -> Duration {
     let mut committed = Vec::new();
     for id in first..first + count {
-        database.execute(&format!("insert into orders values ({id}, 'a', 1, null)")).await;
+        database.execute(&insert(id)).await;
         committed.push(Instant::now());
         tokio::time::sleep(Duration::from_millis(4)).await;
     }
@@ -136,8 +140,8 @@ async fn a_dead_and_a_hanging_receiver_cost_a_third_neither_latency_nor_the_slot
         "events = [\"orders.*\"]\ntimeout = \"2s\"\nconcurrency = 4\nretry = { schedule = [\"1s\", \"1m\"] }";
     let mut sidecar =
         Sidecar::start(&database, Run::default().webhook("ok", &receiver.url("/ok"), keys)).await;
-    let warm = latency_p99(&database, &receiver, "/ok", 1, 200).await;
-    let before = latency_p99(&database, &receiver, "/ok", 201, 500).await;
+    let warm = latency_p99(&database, &receiver, ("/ok", order), 1, 200).await;
+    let before = latency_p99(&database, &receiver, ("/ok", order), 201, 500).await;
 
     dead.refuse();
     receiver.script("/hangs", |_| Answer::Hang);
@@ -146,7 +150,7 @@ async fn a_dead_and_a_hanging_receiver_cost_a_third_neither_latency_nor_the_slot
     });
     sidecar.write_own_file(&database);
     sidecar.restart().await;
-    let after = latency_p99(&database, &receiver, "/ok", 701, 500).await;
+    let after = latency_p99(&database, &receiver, ("/ok", order), 701, 500).await;
     println!(
         "p99 of a commit's way: {before:?} alone (warming up {warm:?}), {after:?} beside the broken ones"
     );

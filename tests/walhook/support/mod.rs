@@ -60,7 +60,7 @@ where
 }
 
 /// What the environment may turn. The sidecar does not get to see it: it refuses a variable that it does not know.
-pub const KNOBS: [&str; 7] = [
+pub const KNOBS: [&str; 8] = [
     "WALHOOK_SEED",
     "WALHOOK_SOAK",
     "WALHOOK_KILLS",
@@ -68,6 +68,7 @@ pub const KNOBS: [&str; 7] = [
     "WALHOOK_FUZZ_SECONDS",
     "WALHOOK_PGBENCH_SECONDS",
     "WALHOOK_SIMULATION",
+    "WALHOOK_REGRESS",
 ];
 
 /// A number from the environment, or `default`.

@@ -123,7 +123,7 @@ impl Receiver {
         });
     }
 
-    /// From now on only counts what comes, and remembers nothing of it.
+    /// From now on only counts what comes, and remembers nothing of it: to a script each request is the first.
     pub fn only_count(&self) {
         self.book().counting = true;
     }
@@ -293,13 +293,13 @@ async fn respond(stream: &mut TcpStream, status: u16, header: &str) -> std::io::
 fn record(book: &Mutex<Book>, path: String, headers: HeaderMap, body: Bytes) -> Answer {
     let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
     book.count += 1;
-    if book.counting {
-        return Answer::Status(200);
+    let mut nth = 1;
+    if !book.counting {
+        let id = headers.get("webhook-id").map_or("", |id| id.to_str().unwrap_or("")).to_owned();
+        let times = book.times.entry((path.clone(), id)).or_default();
+        *times += 1;
+        nth = *times;
     }
-    let id = headers.get("webhook-id").map_or("", |id| id.to_str().unwrap_or("")).to_owned();
-    let nth = book.times.entry((path.clone(), id)).or_default();
-    *nth += 1;
-    let nth = *nth;
     let mut request = Request { path, headers, body, at: Instant::now(), nth, accepted: false };
     let answer = match book.scripts.get_mut(&request.path) {
         Some(script) => script(&request),
@@ -312,7 +312,9 @@ fn record(book: &Mutex<Book>, path: String, headers: HeaderMap, body: Bytes) -> 
             | Answer::Body(200..300, _)
             | Answer::Late(_, 200..300)
     );
-    book.requests.entry(request.path.clone()).or_default().push(request);
+    if !book.counting {
+        book.requests.entry(request.path.clone()).or_default().push(request);
+    }
     answer
 }
 
