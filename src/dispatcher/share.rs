@@ -1,9 +1,9 @@
-//! Who may have one more request in flight, over all webhooks ([`limits::IN_FLIGHT`]): fair, and pure.
+//! Who may have one more request in flight, over all webhooks: fair, and pure.
 //!
 //! Two rules keep a slow or busy webhook from starving others:
 //!
-//! - Webhooks whose receivers are *slow* ([`limits::SLOW`]) share [`limits::IN_FLIGHT_SLOW`]; the rest is for those that
-//!   are quick, however many are slow or hang.
+//! - Webhooks whose receivers are *slow* ([`limits::SLOW`]) share [`limits::IN_FLIGHT_SLOW`]; [`limits::IN_FLIGHT`] are
+//!   for those that are quick, however many are slow or hang.
 //! - While less than half is in use, everybody has all they may have. Beyond, a webhook may have one more only as long as
 //!   it has less than a quarter of what is free: the more crowded, the more alike.
 //!
@@ -55,11 +55,16 @@ impl Share {
     }
 
     fn free(&self, class: Class) -> usize {
-        let free = limits::IN_FLIGHT.saturating_sub(self.all);
-        match class {
-            Class::Quick => free,
-            Class::Slow => free.min(limits::IN_FLIGHT_SLOW.saturating_sub(self.slow)),
-        }
+        // A receiver that turns out to be slow takes what it has in flight along, beyond what is there for the slow.
+        let free = (limits::IN_FLIGHT + limits::IN_FLIGHT_SLOW).saturating_sub(self.all);
+        free.min(match class {
+            Class::Quick => limits::IN_FLIGHT.saturating_sub(self.quick()),
+            Class::Slow => limits::IN_FLIGHT_SLOW.saturating_sub(self.slow),
+        })
+    }
+
+    fn quick(&self) -> usize {
+        self.all.saturating_sub(self.slow)
     }
 
     /// Whether a webhook that has `own` may have one more; `called` from its place in line.
@@ -69,7 +74,7 @@ impl Share {
             return if free == 0 || in_line { May::Stand } else { May::Go };
         }
         let (used, half) = match class {
-            Class::Quick => (self.all, limits::IN_FLIGHT / 2),
+            Class::Quick => (self.quick(), limits::IN_FLIGHT / 2),
             Class::Slow => (self.slow, limits::IN_FLIGHT_SLOW / 2),
         };
         let is_fair = used < half || own.saturating_mul(4) < free;
@@ -124,11 +129,8 @@ impl Share {
 
     /// The next in line that there is room for.
     pub fn call(&mut self) -> Option<Arc<str>> {
-        if self.free(Class::Quick) == 0 {
-            return None;
-        }
         let slow = if self.free(Class::Slow) > 0 { self.slow_line.pop_front() } else { None };
-        slow.or_else(|| self.quick_line.pop_front())
+        slow.or_else(|| if self.free(Class::Quick) > 0 { self.quick_line.pop_front() } else { None })
     }
 }
 
@@ -235,7 +237,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert!(share.all <= limits::IN_FLIGHT && share.slow <= limits::IN_FLIGHT_SLOW);
+                prop_assert!(share.quick() <= limits::IN_FLIGHT && share.slow <= limits::IN_FLIGHT_SLOW);
             }
             prop_assert_eq!(share.all, own.iter().sum::<usize>());
         }

@@ -90,9 +90,9 @@ pub const BATCHED_BYTES: usize = 16 * 1024 * 1024;
 pub const YOUNG_PER_WEBHOOK: usize = 1024;
 /// Lanes of one webhook that are remembered as blocked; with more, all its deliveries go by the ledger.
 pub const BLOCKED_LANES_PER_WEBHOOK: usize = 4096;
-/// Requests in flight over all webhooks.
+/// Requests in flight over all webhooks whose receivers are quick.
 pub const IN_FLIGHT: usize = 1024;
-/// Requests in flight to webhooks whose receivers are slow, over all of them; the others have the rest to themselves.
+/// Requests in flight, besides, over all webhooks whose receivers are slow.
 pub const IN_FLIGHT_SLOW: usize = IN_FLIGHT / 2;
 /// A receiver is slow when its attempts take longer than this, on a moving average.
 pub const SLOW: Duration = Duration::from_secs(1);

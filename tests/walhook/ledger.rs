@@ -64,6 +64,13 @@ async fn claims_of(ledger: &Ledger) -> (Session, Claimer) {
     (session, claimer)
 }
 
+/// A claimed delivery's attempt has led to a state.
+fn finish_of(claimed: Claimed, state: State, attempt: Option<Attempt>) -> Command {
+    let Claimed { delivery: Delivery { id, webhook, lane, .. }, lease, attempts, .. } = claimed;
+    let attempt = attempt.map(|attempt| Attempt { number: attempts + 1, ..attempt });
+    Command::Finish(Box::new(Finish { lease, id, webhook, lane, state, attempt, off_schedule: false }))
+}
+
 impl Desk {
     pub async fn new() -> Self {
         Self::with_options("").await
@@ -117,6 +124,17 @@ impl Desk {
         (self.commands, self.acks, self.writer, self.health) = (commands, acks, writer, health);
     }
 
+    /// Another process takes over while this one goes on; gives what this one goes on with.
+    async fn be_succeeded(
+        &mut self,
+    ) -> (mpsc::UnboundedSender<Command>, JoinHandle<Result<(), LedgerError>>) {
+        self.own = take_over(&self.ledger).await;
+        self.settlement = Settlement::new();
+        let (commands, acks, writer, health) = Self::writer(&self.ledger, &self.own, &self.settlement);
+        (self.acks, self.health) = (acks, health);
+        (std::mem::replace(&mut self.commands, commands), std::mem::replace(&mut self.writer, writer))
+    }
+
     pub fn delivery(&self, number: u64, lane: i64) -> Delivery {
         let commit = CommitLsn(Lsn(number));
         let place = Place { origin: self.own.lineage.of(commit), commit, sequence: 1 };
@@ -145,10 +163,7 @@ impl Desk {
     }
 
     pub fn finish(&self, claimed: Claimed, state: State, attempt: Option<Attempt>) {
-        let Claimed { delivery: Delivery { id, webhook, lane, .. }, lease, attempts, .. } = claimed;
-        let attempt = attempt.map(|attempt| Attempt { number: attempts + 1, ..attempt });
-        let finish = Finish { lease, id, webhook, lane, state, attempt, off_schedule: false };
-        self.commands.send(Command::Finish(Box::new(finish))).expect("a writer");
+        self.commands.send(finish_of(claimed, state, attempt)).expect("a writer");
     }
 
     pub async fn hear(&mut self, count: usize) -> Vec<Ack> {
@@ -223,7 +238,7 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
     let mut dice = fastrand::Rng::with_seed(7);
     let mut leased: Vec<Claimed> = Vec::new();
     let mut attempts: HashMap<String, i32> = HashMap::new();
-    let mut number: u64 = 0;
+    let (mut number, mut rivals): (u64, u32) = (0, 0);
     for round in 0..100 {
         let mut sent = 0;
         for _ in 0..dice.usize(0..6) {
@@ -257,6 +272,24 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
                 tokio::time::sleep(Duration::from_micros(dice.u64(0..6000))).await;
                 desk.crash().await;
             }
+            2 => {
+                // Whatever the process before still has to say comes too late.
+                let (commands, writer) = desk.be_succeeded().await;
+                let before = desk.all().await;
+                number += 1;
+                let (delivery, tried) = (desk.delivery(number, 0), Some(attempt(200)));
+                let row = NewRow { delivery, state: State::Delivered, attempt: tried, owed: None };
+                commands.send(Command::Insert(Box::new(row), None)).expect("a writer");
+                if let Some(claimed) = leased.pop() {
+                    commands
+                        .send(finish_of(claimed, State::Delivered, Some(attempt(200))))
+                        .expect("a writer");
+                }
+                let ended = writer.await.expect("no panic");
+                assert!(matches!(ended, Err(LedgerError::FencedOff)), "{ended:?}");
+                assert_eq!(desk.all().await, before, "a process that was succeeded has written");
+                rivals += 1;
+            }
             1 => {
                 desk.hear(sent).await;
                 let expire = "update deliveries_open set due_at = now() where lease is not null";
@@ -275,6 +308,7 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
             assert!(now >= before && now <= before + 1, "from {before} to {now} attempts in one step");
         }
     }
+    assert!(rivals > 3, "{rivals} are too few to say anything");
     assert!(attempts.len() > 150, "{} is too little to say anything", attempts.len());
 }
 

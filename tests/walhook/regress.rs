@@ -146,8 +146,7 @@ async fn the_servers_own_regression_database_streams_to_the_end() {
         "events = [\"*\"]\nordering = \"none\"\nconcurrency = 64\nfilter = \"!(table in [{bulk}])\"\n\
          format = \"raw\""
     );
-    let looked_at =
-        "events = [\"*\"]\nfilter = \"record != null && record.exists(c, record[c] == 'in no row')\"";
+    let looked_at = "events = [\"*\"]\nfilter = \"record == {'no such column': 'in any table'}\"";
     let mut run = Run::default()
         .webhook("sent", &receiver.url("/"), &sent)
         .webhook("looked-at", &receiver.url("/never"), looked_at)
