@@ -154,6 +154,7 @@ async fn the_servers_own_regression_database_streams_to_the_end() {
     for (name, value) in [
         ("WALHOOK_LEDGER__URL", &*ledger.url),
         ("WALHOOK_LEDGER__STORE_BODIES", "none"),
+        ("WALHOOK_DELIVERY__MAX_BODY", "16MiB"),
         ("WALHOOK_DATABASE__PUBLICATION", "everything"),
         ("WALHOOK_DATABASE__MANAGE_PUBLICATION", "false"),
     ] {
