@@ -279,12 +279,11 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
                 number += 1;
                 let (delivery, tried) = (desk.delivery(number, 0), Some(attempt(200)));
                 let row = NewRow { delivery, state: State::Delivered, attempt: tried, owed: None };
-                commands.send(Command::Insert(Box::new(row), None)).expect("a writer");
-                if let Some(claimed) = leased.pop() {
-                    commands
-                        .send(finish_of(claimed, State::Delivered, Some(attempt(200))))
-                        .expect("a writer");
-                }
+                let mut too_late = vec![Command::Insert(Box::new(row), None)];
+                let finish = |claimed| finish_of(claimed, State::Delivered, Some(attempt(200)));
+                too_late.extend(leased.pop().map(finish));
+                // What it had before it was succeeded may have ended it already.
+                too_late.into_iter().for_each(|command| drop(commands.send(command)));
                 let ended = writer.await.expect("no panic");
                 assert!(matches!(ended, Err(LedgerError::FencedOff)), "{ended:?}");
                 assert_eq!(desk.all().await, before, "a process that was succeeded has written");
