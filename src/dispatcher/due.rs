@@ -126,6 +126,7 @@ impl State {
                         }
                     }
                     self.slots.due_by(&webhook, now);
+                    self.touch(&webhook);
                 }
             }
             Answer::Failed => self.asking.survey_at = Instant::now() + Duration::from_secs(1),

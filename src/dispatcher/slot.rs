@@ -158,7 +158,9 @@ impl Slot {
         // Attempts from before it failed keep no probe back.
         let others = if self.pace.is_open() { 0 } else { own };
         if others >= self.pace.allows(at) {
-            return Begin::Nothing;
+            // What was claimed before the receiver failed is the next probe, and nothing else would begin it.
+            let probe = self.pace.probe_at().filter(|until| self.pace.is_open() && *until > at);
+            return probe.map_or(Begin::Nothing, Begin::Paced);
         }
         if let Some(until) = self.pace.wait(at) {
             return Begin::Paced(until);

@@ -135,6 +135,23 @@ impl Desk {
         (std::mem::replace(&mut self.commands, commands), std::mem::replace(&mut self.writer, writer))
     }
 
+    /// Another process takes over; whatever the one before still has to say comes too late.
+    async fn lose_to_a_rival(&mut self, number: u64, claimed: Option<Claimed>) {
+        let (commands, writer) = self.be_succeeded().await;
+        let before = self.all().await;
+        let (delivery, tried) = (self.delivery(number, 0), Some(attempt(200)));
+        let row = NewRow { delivery, state: State::Delivered, attempt: tried, owed: None };
+        let mut too_late = vec![Command::Insert(Box::new(row), None)];
+        too_late.extend(claimed.map(|claimed| finish_of(claimed, State::Delivered, Some(attempt(200)))));
+        for command in too_late {
+            // What it had before it was succeeded may have ended it already.
+            drop(commands.send(command));
+        }
+        let ended = writer.await.expect("no panic");
+        assert!(matches!(ended, Err(LedgerError::FencedOff)), "{ended:?}");
+        assert_eq!(self.all().await, before, "a process that was succeeded has written");
+    }
+
     pub fn delivery(&self, number: u64, lane: i64) -> Delivery {
         let commit = CommitLsn(Lsn(number));
         let place = Place { origin: self.own.lineage.of(commit), commit, sequence: 1 };
@@ -273,20 +290,8 @@ async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_i
                 desk.crash().await;
             }
             2 => {
-                // Whatever the process before still has to say comes too late.
-                let (commands, writer) = desk.be_succeeded().await;
-                let before = desk.all().await;
                 number += 1;
-                let (delivery, tried) = (desk.delivery(number, 0), Some(attempt(200)));
-                let row = NewRow { delivery, state: State::Delivered, attempt: tried, owed: None };
-                let mut too_late = vec![Command::Insert(Box::new(row), None)];
-                let finish = |claimed| finish_of(claimed, State::Delivered, Some(attempt(200)));
-                too_late.extend(leased.pop().map(finish));
-                // What it had before it was succeeded may have ended it already.
-                too_late.into_iter().for_each(|command| drop(commands.send(command)));
-                let ended = writer.await.expect("no panic");
-                assert!(matches!(ended, Err(LedgerError::FencedOff)), "{ended:?}");
-                assert_eq!(desk.all().await, before, "a process that was succeeded has written");
+                desk.lose_to_a_rival(number, leased.pop()).await;
                 rivals += 1;
             }
             1 => {
