@@ -72,6 +72,7 @@ async fn a_change_that_came_by_replication_from_elsewhere_is_a_change_like_any_o
     database.execute("insert into orders values (1, 'a', 1, null)").await;
     database.execute("select pg_replication_origin_session_reset()").await;
     database.rows("select pg_replication_origin_drop($1)", &[&origin]).await;
+    receiver.expect("/crm", 1).await;
     database.execute("insert into orders values (2, 'a', 1, null)").await;
     let requests = receiver.expect("/crm", 2).await;
     assert_eq!([requests[0].column("id"), requests[1].column("id")], [1, 2]);

@@ -161,7 +161,12 @@ async fn what_was_not_confirmed_comes_again_after_a_lost_connection() {
     assert!(matches!(running.item().await, Item::Restarted));
     database.execute("insert into t values (1)").await;
     while !matches!(running.item().await, Item::Chunk(_)) {}
-    database.execute("select pg_terminate_backend(active_pid) from pg_replication_slots where active").await;
+    database
+        .execute(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots \
+         where active and database = current_database()",
+        )
+        .await;
     while !matches!(running.item().await, Item::Restarted) {}
     assert_eq!(running.transactions(1).await.len(), 1);
     running.stop().await;
