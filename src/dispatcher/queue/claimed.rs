@@ -116,15 +116,24 @@ impl Queue {
     ) {
         let state = self.state_after(verdict, turn);
         let off_schedule = !state.is_ended();
-        turn.load.remove(&claimed, self.class);
-        self.loaded = self.loaded.saturating_sub(1);
-        Self::finish(claimed.delivery, claimed.lease, state, (Some(attempt), off_schedule), turn);
+        self.let_go(claimed, state, (Some(attempt), off_schedule), turn);
     }
 
     fn end_claimed(&mut self, claimed: Claimed, state: State, attempt: Option<Attempt>, turn: &mut Turn<'_>) {
+        self.let_go(claimed, state, (attempt, false), turn);
+    }
+
+    /// It is here no more; the ledger hears what became of it.
+    fn let_go(
+        &mut self,
+        claimed: Claimed,
+        state: State,
+        tried: (Option<Attempt>, bool),
+        turn: &mut Turn<'_>,
+    ) {
         turn.load.remove(&claimed, self.class);
         self.loaded = self.loaded.saturating_sub(1);
-        Self::finish(claimed.delivery, claimed.lease, state, (attempt, false), turn);
+        Self::finish(claimed.delivery, claimed.lease, state, tried, turn);
     }
 
     pub(super) fn finish(
