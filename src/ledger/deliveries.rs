@@ -1,12 +1,14 @@
 //! What operators read of deliveries: searched, and one with all that is known of it; and cancelling one.
 //!
-//! A search goes by the ids, newest first: every part of the table has an index on them, so the next page is found
-//! without counting. No index knows every combination of what may be asked for, and one more would cost each delivery
-//! a write; so a page looks through a bounded number of rows, and may be short, or empty, with more behind it.
+//! A search goes by the ids, newest first: every part of the table has an index on them, and one on those of each webhook,
+//! so the next page is found without counting. No index knows every combination of what may be asked for, and each one
+//! more would cost every delivery a write; so a page looks through a bounded number of rows, and may be short, or empty,
+//! with more behind it. Days that ended before the time asked for are not looked at.
 
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row, Transaction};
 
 use super::replay::Cause;
@@ -126,9 +128,6 @@ const COLUMNS: &str =
     d.recorded_at, d.finished_at, d.schema_name, d.table_name, d.row_key, d.operation, d.fail_reason,
     d.last_attempt_at, d.last_took_ms, d.last_outcome, d.last_http_status, d.last_error";
 
-const END_OF_LOOK: &str = "
-select d.id from deliveries d where d.status = any($1) and d.id < $2 order by d.id desc offset $3 limit 1";
-
 const PAST: &str = "
 select number, attempted_at, took_ms, outcome, http_status, error, response
 from past_attempts where delivery = $1 order by number limit 1000";
@@ -172,20 +171,55 @@ fn listed_of(row: &Row) -> Listed {
     }
 }
 
-/// The statement of [`search`].
-pub fn search_sql() -> String {
+/// The rows that a page looks through, newest first: of states `$1`, before the id `$2`, `$3` at most, that ended no
+/// sooner than an hour before `$4` (two clocks, one of them late), of the webhook `$5` where one is asked for.
+///
+/// A part of the table for each branch, in which an index has the order. Failed and cancelled ones share a part, and who
+/// asks for one state alone must not have to pass all of the other: so they are told apart later.
+fn looked_through(of_webhook: bool) -> String {
+    let since = "and d.finished_at >= coalesce($4::timestamptz, '-infinity') - interval '1 hour'";
+    let open: &[&str] =
+        if of_webhook { &["'pending'", "'retrying'", "'held'"] } else { &["'pending','retrying','held'"] };
+    let parts = open
+        .iter()
+        .map(|states| (*states, ""))
+        .chain([("'delivered'", since), ("'failed','cancelled'", since)]);
+    let webhook = if of_webhook { "and d.webhook = $5::text" } else { "" };
+    let branches: Vec<String> = parts
+        .map(|(states, ended)| {
+            format!(
+                "(select * from deliveries d
+                where $1::text[] && array[{states}] and d.status in ({states}) and d.id < $2::text {webhook} {ended}
+                order by d.id desc limit $3::bigint)"
+            )
+        })
+        .collect();
+    format!("select * from ({}) d order by d.id desc limit $3", branches.join(" union all "))
+}
+
+/// The statement of [`search`], for those of one webhook or of all: the parameters of what is looked through, of all with a
+/// null for `$5`, and then what the found ones have in common.
+pub fn search_sql(of_webhook: bool) -> String {
     format!(
-        "select {COLUMNS} from (
-            select * from deliveries d where d.status = any($1) and d.id < $2 order by d.id desc limit $3) d
-        where ($4::text is null or d.webhook = $4)
-            and ($5::text is null or d.event_type like $5)
-            and ($6::text is null or (d.schema_name = $6 and d.table_name = $7::text))
-            and ($8::text is null or d.row_key = $8)
-            and ($9::text is null or d.last_outcome = $9)
-            and ($10::integer is null or d.last_http_status between $10 and $11::integer)
-            and ($12::timestamptz is null or d.committed_at >= $12)
+        "select {COLUMNS} from ({}) d
+        where d.status = any($1) and ($5::text is null or d.webhook = $5)
+            and ($6::text is null or d.event_type like $6)
+            and ($7::text is null or (d.schema_name = $7 and d.table_name = $8::text))
+            and ($9::text is null or d.row_key = $9)
+            and ($10::text is null or d.last_outcome = $10)
+            and ($11::integer is null or d.last_http_status between $11 and $12::integer)
+            and ($4::timestamptz is null or d.committed_at >= $4)
             and ($13::timestamptz is null or d.committed_at < $13)
-        order by d.id desc limit $14"
+        order by d.id desc limit $14",
+        looked_through(of_webhook)
+    )
+}
+
+/// The last of so many rows that were looked through; nothing where there were fewer.
+fn end_of_look_sql(of_webhook: bool) -> String {
+    format!(
+        "select min(d.id) from ({}) d where $5::text is null or d.webhook = $5 having count(*) = $3",
+        looked_through(of_webhook)
     )
 }
 
@@ -199,44 +233,25 @@ pub async fn search(
     let states = if search.status.is_empty() { STATES.to_vec() } else { search.status.clone() };
     let from = behind.unwrap_or(BEHIND_ALL);
     let wanted = i64::from(limit) + 1;
-    let everything = *search == Search { status: search.status.clone(), ..Search::default() };
-    let look = if everything { wanted } else { limits::API_LOOKED_THROUGH };
+    let look = limits::API_LOOKED_THROUGH;
     let event = search.event.as_deref().map(super::replay::like);
     let (schema, table) = search.table.clone().unzip();
     let outcome = search.cause.map(Cause::outcome);
     let (least, most) = search.cause.and_then(Cause::statuses).unzip();
     let (since, until): (Option<SystemTime>, _) = (search.since.map(pg_time), search.until.map(pg_time));
-    let rows = client
-        .query(
-            &search_sql(),
-            &[
-                &states,
-                &from,
-                &look,
-                &search.webhook,
-                &event,
-                &schema,
-                &table,
-                &search.key,
-                &outcome,
-                &least,
-                &most,
-                &since,
-                &until,
-                &wanted,
-            ],
-        )
-        .await
-        .map_err(doing("searching deliveries"))?;
+    let of_webhook = search.webhook.is_some();
+    let looked: [&(dyn ToSql + Sync); 5] = [&states, &from, &look, &since, &search.webhook];
+    let asked: [&(dyn ToSql + Sync); 9] =
+        [&event, &schema, &table, &search.key, &outcome, &least, &most, &until, &wanted];
+    let rows = client.query(&search_sql(of_webhook), &[&looked[..], &asked[..]].concat()).await;
+    let rows = rows.map_err(doing("searching deliveries"))?;
     let mut found: Vec<Listed> = rows.iter().map(listed_of).collect();
     let full = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     let next = if full {
         found.pop();
         found.last().map(|last| last.id.clone())
-    } else if everything {
-        None
     } else {
-        let end = client.query_opt(END_OF_LOOK, &[&states, &from, &(look - 1)]).await;
+        let end = client.query_opt(&end_of_look_sql(of_webhook), &looked).await;
         end.map_err(doing("searching deliveries"))?.map(|row| row.get(0))
     };
     Ok(Page { found, next })

@@ -30,6 +30,9 @@ async fn a_small_run_tells_every_figure_beside_its_limit() {
         "delivery of a backlog",
         "commit to receipt at 100 changes/s, p50",
         "commit to receipt at 100 changes/s, p99",
+        "webhooks made over the API, 50 in a row",
+        "a quiet webhook's deliveries beside 10000 deliveries, p95",
+        "one delivery in full beside 10000 deliveries, p95",
     ] {
         assert!(told.contains(&what), "{what} in {told:?}");
     }

@@ -19,6 +19,9 @@ pub(super) struct Figure {
     pub(super) ratio: f64,
     /// What the ratio has to be, at least; `None` where it only informs.
     pub(super) wanted: Option<f64>,
+    /// What the ratio may be, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) wanted_at_most: Option<f64>,
     /// The most that the sidecar's process had resident, in MiB, where known.
     pub(super) resident_mib: Option<f64>,
 }
@@ -33,12 +36,28 @@ impl Figure {
         limit: f64,
     ) -> Self {
         let ratio = measured / limit;
-        Self { what: what.into(), unit, measured, against, limit, ratio, wanted: None, resident_mib: None }
+        let (wanted, wanted_at_most, resident_mib) = (None, None, None);
+        Self {
+            what: what.into(),
+            unit,
+            measured,
+            against,
+            limit,
+            ratio,
+            wanted,
+            wanted_at_most,
+            resident_mib,
+        }
     }
 
     /// With the least ratio that is wanted.
     pub(super) fn wanting(self, ratio: f64) -> Self {
         Self { wanted: Some(ratio), ..self }
+    }
+
+    /// With the highest ratio that is wanted.
+    pub(super) fn wanting_at_most(self, ratio: f64) -> Self {
+        Self { wanted_at_most: Some(ratio), ..self }
     }
 
     /// With what the sidecar had resident.
@@ -75,7 +94,11 @@ pub(super) fn table(figures: &[Figure]) -> String {
             number(figure.measured),
             format!("{} {}", number(figure.limit), figure.against),
             format!("{:.2}", figure.ratio),
-            figure.wanted.map_or_else(|| "–".to_owned(), |least| format!("≥ {least:.1}")),
+            match (figure.wanted, figure.wanted_at_most) {
+                (Some(least), _) => format!("≥ {least:.1}"),
+                (None, Some(most)) => format!("≤ {most:.1}"),
+                (None, None) => "–".to_owned(),
+            },
             figure.resident_mib.map_or_else(|| "–".to_owned(), |mib| format!("{mib:.0} MiB")),
         ]
     }));

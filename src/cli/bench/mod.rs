@@ -10,9 +10,10 @@
 //! and a receiver in a process of its own ([`receiver`]).
 //!
 //! [`decode`] is the way from the log to the question who wants a change, with nobody wanting it; [`delivery`] the
-//! whole way, as much as goes through; [`latency`] the whole way, at a pace. Memory is the highest the sidecar's
+//! whole way, as much as goes through; [`latency`] the whole way, at a pace; [`api`] what an operator waits for. Memory is the highest the sidecar's
 //! process had resident in that stage, and each stage has a process of its own.
 
+mod api;
 mod decode;
 mod delivery;
 mod figures;
@@ -52,7 +53,7 @@ pub struct BenchArgs {
     /// Rounds of each, of which the median counts [default: 3]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=9))]
     rounds: Option<u32>,
-    /// Only these parts: decode, delivery, latency
+    /// Only these parts: decode, delivery, latency, api
     #[arg(long, value_name = "PART", value_enum)]
     only: Vec<Part>,
 }
@@ -66,6 +67,8 @@ enum Part {
     Delivery,
     /// From the commit to the receiver, at a pace.
     Latency,
+    /// The HTTP API, beside a full ledger.
+    Api,
 }
 
 /// How much is measured.
@@ -81,6 +84,8 @@ struct Sizes {
     paced: (u32, u32),
     rounds: u32,
     concurrency: u32,
+    /// Webhooks made over the API, and deliveries in the ledger beside its pages.
+    api: (u32, u32),
 }
 
 /// What ended the measuring before its time.
@@ -104,6 +109,8 @@ enum BenchError {
     Transport(#[from] TransportError),
     #[error("the receiver refused a request of the bare loop: {told}")]
     Refused { told: String },
+    #[error("the API refused a request: {told}")]
+    Api { told: String },
     #[error("stopped; nothing is left behind")]
     Stopped,
     #[error("a helper thread died")]
@@ -123,6 +130,7 @@ impl Sizes {
             paced: (500, 20),
             rounds: args.rounds.unwrap_or(3),
             concurrency: args.concurrency,
+            api: (10_000, 5_000_000),
         };
         if !args.quick {
             return full;
@@ -133,6 +141,7 @@ impl Sizes {
             rows: args.rows.unwrap_or(500),
             paced: (100, 1),
             rounds: args.rounds.unwrap_or(1),
+            api: (50, 10_000),
             ..full
         }
     }
@@ -183,6 +192,9 @@ async fn measure(args: &BenchArgs) -> Result<Vec<Figure>, BenchError> {
     }
     if wanted(Part::Latency) {
         figures.extend(latency::measure(&stage, &sizes).await?);
+    }
+    if wanted(Part::Api) {
+        figures.extend(api::measure(&stage, &sizes).await?);
     }
     stage.clear().await?;
     Ok(figures)

@@ -40,7 +40,7 @@ impl Sidecar {
         let address = listener.local_addr().map_err(io("find a free port"))?;
         drop(listener);
         let (path, log) = (home.path().join("walhook.toml"), home.path().join("log"));
-        let config = format!("{config}\n[server]\nlisten = \"{address}\"\n");
+        let config = format!("server.listen = \"{address}\"\n{config}");
         std::fs::write(&path, config).map_err(io("write walhook.toml"))?;
         let stderr = std::fs::File::create(&log).map_err(io("make a log"))?;
         let binary = std::env::current_exe().map_err(io("find this program"))?;
@@ -70,6 +70,11 @@ impl Sidecar {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+
+    /// Where its API is.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// An error with the end of its log where it has died.

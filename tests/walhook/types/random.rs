@@ -68,13 +68,12 @@ const TYPES: [(&str, Oracle, Draw); 31] = [
         format!("{}{:+03}:{:02}:{:02}", clock(dice), dice.i8(-15..15), dice.u8(..60), dice.u8(..60))
     }),
     ("interval", Oracle::Text, |dice| {
-        format!(
-            "{} years {} mons {} days {} us",
-            dice.i16(..),
-            dice.i8(..),
-            dice.i16(..),
-            dice.i64(-1 << 50..1 << 50)
-        )
+        // As a clock's reading: before 15 a number of microseconds had to fit 32 bits.
+        let sign = if dice.bool() { "-" } else { "" };
+        let (hours, rest) = (dice.u32(..1 << 19), dice.u32(..3_600_000_000));
+        let (minutes, seconds, micros) = (rest / 60_000_000, rest / 1_000_000 % 60, rest % 1_000_000);
+        let (years, months, days) = (dice.i16(..), dice.i8(..), dice.i16(..));
+        format!("{years} years {months} mons {days} days {sign}{hours}:{minutes:02}:{seconds:02}.{micros:06}")
     }),
     ("uuid", Oracle::Text, |dice| format!("{:032x}", dice.u128(..))),
     ("inet", Oracle::Text, |dice| {
