@@ -22,7 +22,7 @@ use crate::transport::{self, Policy, Route};
 /// has one compiler: what a row comes to depends on it.
 #[derive(Default)]
 pub(super) struct Compiler {
-    checked: HashMap<String, (Map<String, Value>, Checked)>,
+    checked: HashMap<String, (Arc<Map<String, Value>>, Checked)>,
 }
 
 /// A row's webhook, or every problem of the row.
@@ -82,7 +82,7 @@ impl Compiler {
         for row in &rows.webhooks {
             let name = row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
             let known = self.checked.remove(&name).filter(|(before, _)| before == row);
-            let (row, result) = known.unwrap_or_else(|| (row.clone(), check(row, config)));
+            let (row, result) = known.unwrap_or_else(|| (Arc::clone(row), check(row, config)));
             match &result {
                 _ if webhooks.len() >= limits::WEBHOOKS => {
                     let reason = format!("there are more than {} webhooks", limits::WEBHOOKS);

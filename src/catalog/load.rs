@@ -1,4 +1,8 @@
 //! Reads what the database declares: webhooks, their states, and the version of both.
+//!
+//! Every change of a row gives it a number that no row ever had ([`V12__api`](../../../migrations/V12__api.sql)). So whoever
+//! reads again asks for the numbers, and then for the rows whose number is another: one change among ten thousand costs
+//! one row, and not ten thousand made into JSON.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +20,7 @@ pub struct Rows {
     /// Which version this is; it grows with every change.
     pub version: i64,
     /// The rows of `webhooks`, by name, each without its nulls. They hold secrets, encrypted or not.
-    pub webhooks: Vec<Map<String, Value>>,
+    pub webhooks: Vec<Arc<Map<String, Value>>>,
     /// The webhooks that are not active.
     pub states: HashMap<Arc<str>, WebhookState>,
 }
@@ -31,8 +35,12 @@ impl fmt::Debug for Rows {
 
 const VERSION: &str = "select version from catalog_version";
 
+const NUMBERS: &str = "select name, version from webhooks order by name";
+
 const WEBHOOKS: &str = "
-select jsonb_strip_nulls(to_jsonb(w) - array['created_at', 'updated_at', 'version', 'description', 'metadata']) from webhooks w order by name";
+select name, version,
+    jsonb_strip_nulls(to_jsonb(w) - array['created_at', 'updated_at', 'version', 'description', 'metadata'])
+from webhooks w where name = any($1)";
 
 /// The version of what the database declares.
 pub(super) async fn version(client: &Client) -> Result<i64, LedgerError> {
@@ -42,17 +50,44 @@ pub(super) async fn version(client: &Client) -> Result<i64, LedgerError> {
         .get(0))
 }
 
-/// Everything the database declares. The version is read first: a change in between is read twice, never missed.
+/// Everything the database declares.
 pub async fn load(client: &Client) -> Result<Rows, LedgerError> {
-    let version = version(client).await?;
-    let rows = client.query(WEBHOOKS, &[]).await;
-    let rows = rows.map_err(|source| LedgerError::Statement { doing: "reading the webhooks", source })?;
-    let as_map = |row: &tokio_postgres::Row| match row.get(0) {
-        Value::Object(map) => Some(map),
-        _ => None,
-    };
-    let webhooks = rows.iter().filter_map(as_map).collect();
-    Ok(Rows { version, webhooks, states: states::load(client).await? })
+    Reader::default().load(client).await
+}
+
+/// Reads again and again, and remembers.
+#[derive(Default)]
+pub(super) struct Reader {
+    known: HashMap<String, (i64, Arc<Map<String, Value>>)>,
+}
+
+impl Reader {
+    /// Everything the database declares. The version is read first: a change in between is read twice, never missed.
+    pub(super) async fn load(&mut self, client: &Client) -> Result<Rows, LedgerError> {
+        let reading = |source| LedgerError::Statement { doing: "reading the webhooks", source };
+        let version = version(client).await?;
+        let numbers = client.query(NUMBERS, &[]).await.map_err(reading)?;
+        let numbers: Vec<(String, i64)> = numbers.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let is_known =
+            |(name, number): &&(String, i64)| self.known.get(name).is_some_and(|(known, _)| known == number);
+        let (same, others): (Vec<_>, Vec<_>) = numbers.iter().partition(is_known);
+        let mut known: HashMap<_, _> =
+            same.iter().filter_map(|(name, _)| self.known.remove_entry(name)).collect();
+        if !others.is_empty() {
+            let names: Vec<&str> = others.iter().map(|(name, _)| &**name).collect();
+            for row in client.query(WEBHOOKS, &[&names]).await.map_err(reading)? {
+                if let Value::Object(declared) = row.get(2) {
+                    known.insert(row.get(0), (row.get(1), Arc::new(declared)));
+                }
+            }
+        }
+        self.known = known;
+        // One that went in between is not there, and is missed by nobody.
+        let declared =
+            |(name, _): &(String, i64)| self.known.get(name).map(|(_, declared)| Arc::clone(declared));
+        let webhooks = numbers.iter().filter_map(declared).collect();
+        Ok(Rows { version, webhooks, states: states::load(client).await? })
+    }
 }
 
 /// A secret is a column of text; several are a JSON array in it. So is a signature; one of the receiver's own is a JSON

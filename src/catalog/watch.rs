@@ -1,17 +1,22 @@
 //! Keeps the published catalog true: to the database, to the file.
 //!
-//! `NOTIFY` is a hint that makes it quick; the version, asked every second, is the truth.
+//! `NOTIFY` is a hint that makes it quick; the version, asked every second, is the truth. Whoever changes ten thousand
+//! webhooks one by one must not keep a processor busy with each of ten thousand catalogs: after one is published there is a
+//! rest, longer the longer it took to make, and short enough that a change is live within a second all the same. It is
+//! made on a thread of its own, so that deliveries do not wait for it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_postgres::Notification;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{Compiler, unverified};
-use super::load::{Rows, load, version};
+use super::load::{Reader, Rows, version};
 use super::{Published, Snapshot};
 use crate::config::Config;
 use crate::domain::limits;
@@ -21,6 +26,9 @@ use crate::telemetry::chain;
 
 /// How often the version is asked for.
 const POLL_EVERY: Duration = Duration::from_secs(1);
+
+/// Rest after a catalog, as a multiple of what it took; and the longest.
+const REST: (u32, Duration) = (2, Duration::from_millis(400));
 
 /// What the watcher works with.
 pub struct Watcher {
@@ -48,24 +56,31 @@ struct Open {
 pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
     let mut known = rows.version;
     let mut compiler = Compiler::default();
-    let mut open = None;
+    let (mut open, mut reader) = (None, Reader::default());
     let mut told = false;
+    let mut rest_until = Instant::now();
     loop {
-        let outcome = within(limits::ANSWER_WITHIN, step(&watcher, &mut open, known)).await;
-        match outcome {
-            Ok(Some(rows)) => {
-                known = rows.version;
-                publish(&watcher, &mut compiler, &rows).await;
-                told = false;
-            }
-            Ok(None) => told = false,
-            Err(error) => {
-                open = None;
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(reason = chain(&error), "the webhooks of the database cannot be read");
+        let begun = Instant::now();
+        if begun >= rest_until {
+            let outcome = within(limits::ANSWER_WITHIN, step(&watcher, &mut open, &mut reader, known)).await;
+            match outcome {
+                Ok(Some(rows)) => {
+                    known = rows.version;
+                    compiler = publish(&watcher, compiler, rows).await;
+                    told = false;
+                    let (times, most) = REST;
+                    rest_until = Instant::now() + (begun.elapsed() * times).min(most);
+                }
+                Ok(None) => told = false,
+                Err(error) => {
+                    open = None;
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(reason = chain(&error), "the webhooks of the database cannot be read");
+                    }
                 }
             }
         }
+        let next_look = if Instant::now() < rest_until { rest_until } else { begun + POLL_EVERY };
         let hint = async {
             match open.as_mut() {
                 Some(Open { hints, .. }) => hints.recv().await,
@@ -78,20 +93,25 @@ pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
                 if changed.is_err() {
                     return;
                 }
-                (known, compiler) = (0, Compiler::default());
+                (known, compiler, rest_until) = (0, Compiler::default(), begun);
             }
             hint = hint => match hint {
                 Some(hint) if hint.payload() == "ledger" => watcher.pokes.send_modify(|n| *n += 1),
                 Some(_) => {}
                 None => open = None,
             },
-            () = tokio::time::sleep(POLL_EVERY) => {}
+            () = tokio::time::sleep_until(next_look) => {}
         }
     }
 }
 
 /// Reads the database's declarations if their version is not the known one.
-async fn step(watcher: &Watcher, open: &mut Option<Open>, known: i64) -> Result<Option<Rows>, LedgerError> {
+async fn step(
+    watcher: &Watcher,
+    open: &mut Option<Open>,
+    reader: &mut Reader,
+    known: i64,
+) -> Result<Option<Rows>, LedgerError> {
     let there = match open.take() {
         Some(there) if !there.session.client.is_closed() => there,
         _ => connect(&watcher.ledger).await?,
@@ -100,7 +120,7 @@ async fn step(watcher: &Watcher, open: &mut Option<Open>, known: i64) -> Result<
     if version(client).await? == known {
         return Ok(None);
     }
-    load(client).await.map(Some)
+    reader.load(client).await.map(Some)
 }
 
 async fn connect(ledger: &Ledger) -> Result<Open, LedgerError> {
@@ -112,12 +132,21 @@ async fn connect(ledger: &Ledger) -> Result<Open, LedgerError> {
     Ok(Open { session, hints })
 }
 
-async fn publish(watcher: &Watcher, compiler: &mut Compiler, rows: &Rows) {
+/// Compiles and publishes. Gives the compiler back, which remembers.
+async fn publish(watcher: &Watcher, mut compiler: Compiler, rows: Rows) -> Compiler {
     let config = watcher.config.borrow().clone();
-    match compiler.compile(&config, rows) {
+    let work = tokio::task::spawn_blocking(move || {
+        let outcome = compiler.compile(&config, &rows);
+        (compiler, outcome, rows.states)
+    });
+    let (compiler, outcome, states) = match work.await {
+        Ok(done) => done,
+        Err(error) => (Compiler::default(), Err(error.to_string()), HashMap::new()),
+    };
+    match outcome {
         Ok(snapshot) => {
             report(&snapshot, &watcher.published.borrow().snapshot);
-            let (snapshot, states) = (Arc::new(snapshot), Arc::new(rows.states.clone()));
+            let (snapshot, states) = (Arc::new(snapshot), Arc::new(states));
             (watcher.before)(Arc::clone(&snapshot)).await;
             let webhooks = snapshot.webhooks().len();
             watcher.published.send_replace(Published { snapshot, states });
@@ -127,6 +156,7 @@ async fn publish(watcher: &Watcher, compiler: &mut Compiler, rows: &Rows) {
             tracing::error!(problem, "the webhooks cannot be compiled; those known so far go on");
         }
     }
+    compiler
 }
 
 /// Says loudly whose receiver's certificate is not checked.

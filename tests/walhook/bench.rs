@@ -27,6 +27,7 @@ async fn a_small_run_tells_every_figure_beside_its_limit() {
         "decode and match, large transactions",
         "decode and match, one-row transactions",
         "delivery end to end",
+        "delivery end to end, beside what Postgres takes",
         "delivery of a backlog",
         "commit to receipt at 100 changes/s, p50",
         "commit to receipt at 100 changes/s, p99",

@@ -5,6 +5,11 @@
 //! committed at once, and most wait in the ledger in between. The bare loop sends the bytes that the sidecar sent
 //! first, headers and body, to the same receiver at the same concurrency. Rounds go in turns; what the ledger still
 //! has to write after a round is waited for before the next.
+//!
+//! The processors that the bare loop has to itself are Postgres's too as soon as rows are committed, decoded and
+//! recorded. So the closed loop stands beside a second limit: the rate that the bare loop would have if what Postgres
+//! took for each delivery were taken from it. Nothing that sends with this client and records in this database gets
+//! beyond it, however little it does itself.
 
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -33,12 +38,46 @@ enum Way {
 #[derive(Debug, Clone, Copy)]
 struct Round {
     per_second: f64,
+    /// The sender's.
     cpu_per_million: f64,
+    receiver_per_million: f64,
+    postgres_per_million: f64,
+}
+
+/// Whose processor time is looked at.
+struct Clocks<'a> {
+    stage: &'a Stage,
+    postmaster: u32,
+    /// Sender, receiver, Postgres.
+    before: [f64; 3],
+}
+
+impl<'a> Clocks<'a> {
+    fn start(stage: &'a Stage, postmaster: u32, sender: f64) -> Self {
+        let before = [sender, stage.receiver.cpu_seconds(), process::family_seconds(postmaster)];
+        Self { stage, postmaster, before }
+    }
+
+    fn stop(&self, sender: f64, per_second: f64, rows: u32) -> Round {
+        let [before, receiver, postgres] = self.before;
+        Round {
+            per_second,
+            cpu_per_million: process::per_million(before, sender, rows),
+            receiver_per_million: process::per_million(receiver, self.stage.receiver.cpu_seconds(), rows),
+            postgres_per_million: process::per_million(
+                postgres,
+                process::family_seconds(self.postmaster),
+                rows,
+            ),
+        }
+    }
 }
 
 /// Both ways.
 pub(super) async fn measure(stage: &Stage, sizes: &Sizes) -> Result<Vec<Figure>, BenchError> {
     let client = stage.orders("delivery").await?;
+    let backend: i32 = client.query_one("select pg_backend_pid()", &[]).await?.get(0);
+    let postmaster = u32::try_from(backend).ok().and_then(process::parent).unwrap_or(0);
     let mut figures = Vec::new();
     for (way, what) in [(Way::Closed, "delivery end to end"), (Way::Backlog, "delivery of a backlog")] {
         let url = stage.receiver.url(COUNTED);
@@ -52,17 +91,34 @@ pub(super) async fn measure(stage: &Stage, sizes: &Sizes) -> Result<Vec<Figure>,
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..sizes.rounds {
             settled(&client, SLOT).await?;
-            theirs.push(alone(&bare, sizes).await?);
-            ours.push(through(stage, &client, &mut sidecar, sizes, way).await?);
+            theirs.push(alone(stage, postmaster, &bare, sizes).await?);
+            ours.push(through((stage, postmaster), &client, &mut sidecar, sizes, way).await?);
         }
         let of = |all: &[Round], what: fn(&Round) -> f64| median(&all.iter().map(what).collect::<Vec<_>>());
         let rate = |round: &Round| round.per_second;
         let cpu = |round: &Round| round.cpu_per_million;
-        let rates = Figure::new(what, "requests/s", of(&ours, rate), AGAINST, of(&theirs, rate));
-        let rates = rates.resident(sidecar.peak_mib());
+        let (our_rate, their_rate) = (of(&ours, rate), of(&theirs, rate));
+        let rates =
+            Figure::new(what, "requests/s", our_rate, AGAINST, their_rate).resident(sidecar.peak_mib());
         figures.push(if way == Way::Closed { rates.wanting(0.6) } else { rates });
+        let postgres = of(&ours, |round| round.postgres_per_million);
+        if way == Way::Closed {
+            let bare = of(&theirs, cpu) + of(&theirs, |round| round.receiver_per_million);
+            let left = their_rate * bare / (bare + postgres);
+            let what = format!("{what}, beside what Postgres takes");
+            figures.push(Figure::new(
+                what,
+                "requests/s",
+                our_rate,
+                "the bare loop on what Postgres leaves",
+                left,
+            ));
+        }
         let time = format!("{what}, processor time");
-        figures.push(Figure::new(time, "s per million requests", of(&ours, cpu), AGAINST, of(&theirs, cpu)));
+        let unit = "s per million requests";
+        figures.push(Figure::new(time, unit, of(&ours, cpu), AGAINST, of(&theirs, cpu)));
+        let time = format!("{what}, processor time of Postgres");
+        figures.push(Figure::new(time, unit, postgres, AGAINST, of(&theirs, cpu)));
         settled(&client, SLOT).await?;
         sidecar.stop().await?;
     }
@@ -70,30 +126,29 @@ pub(super) async fn measure(stage: &Stage, sizes: &Sizes) -> Result<Vec<Figure>,
     Ok(figures)
 }
 
-async fn alone(bare: &Bare, sizes: &Sizes) -> Result<Round, BenchError> {
+async fn alone(stage: &Stage, postmaster: u32, bare: &Bare, sizes: &Sizes) -> Result<Round, BenchError> {
     let cpu = || process::cpu_seconds(std::process::id());
-    let before = cpu();
+    let clocks = Clocks::start(stage, postmaster, cpu());
     let per_second = bare.burst(sizes.rows, sizes.concurrency).await?;
-    Ok(Round { per_second, cpu_per_million: process::per_million(before, cpu(), sizes.rows) })
+    Ok(clocks.stop(cpu(), per_second, sizes.rows))
 }
 
 async fn through(
-    stage: &Stage,
+    (stage, postmaster): (&Stage, u32),
     client: &Client,
     sidecar: &mut Sidecar,
     sizes: &Sizes,
     way: Way,
 ) -> Result<Round, BenchError> {
-    let (before, begun) = (sidecar.cpu_seconds(), Instant::now());
+    let (clocks, begun) = (Clocks::start(stage, postmaster, sidecar.cpu_seconds()), Instant::now());
     tokio::select! {
         ended = commit(stage, client, sizes.rows, way) => ended?,
         failure = sidecar.death() => return Err(failure),
     }
     let per_second = f64::from(sizes.rows) / begun.elapsed().as_secs_f64();
-    // What it does for the ledger after the last request is a part of its price.
+    // What is done for the ledger after the last request is a part of its price.
     settled(client, SLOT).await?;
-    let cpu_per_million = process::per_million(before, sidecar.cpu_seconds(), sizes.rows);
-    Ok(Round { per_second, cpu_per_million })
+    Ok(clocks.stop(sidecar.cpu_seconds(), per_second, sizes.rows))
 }
 
 /// Commits so many rows and waits until the last has come.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::receiver::Ask;
-use super::{BenchError, io};
+use super::{BenchError, io, process};
 use crate::clock::Clock;
 use crate::domain::{Outcome, WebhookSource};
 use crate::transport::{Policy, Request, Transport, TransportOptions};
@@ -35,7 +35,7 @@ const NOT_OURS: [&str; 4] = ["host", "content-length", "user-agent", "accept"];
 pub(super) struct Receiver {
     address: SocketAddr,
     questions: Mutex<TcpStream>,
-    _child: Child,
+    child: Child,
 }
 
 /// A request as the sidecar sent it.
@@ -70,7 +70,12 @@ impl Receiver {
         };
         let questions = TcpStream::connect(questions).await.map_err(io("reach the receiver"))?;
         questions.set_nodelay(true).map_err(io("reach the receiver"))?;
-        Ok(Self { address, questions: Mutex::new(questions), _child: child })
+        Ok(Self { address, questions: Mutex::new(questions), child })
+    }
+
+    /// Processor time it has had, in seconds.
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        self.child.id().map_or(0.0, process::cpu_seconds)
     }
 
     /// A place on it.

@@ -132,10 +132,8 @@ fn config() -> Config {
 fn published() -> Published {
     let row = |webhook: usize| {
         let url = "https://receiver.example.com/";
-        json!({ "name": &*name(webhook), "url": url, "events": ["orders.*"] })
-            .as_object()
-            .expect("one")
-            .clone()
+        let row = json!({ "name": &*name(webhook), "url": url, "events": ["orders.*"] });
+        Arc::new(row.as_object().expect("one").clone())
     };
     let rows = Rows { webhooks: (0..WEBHOOKS).map(row).collect(), ..Rows::default() };
     let snapshot = compile_with(&config(), &rows).expect("webhooks");
