@@ -156,7 +156,9 @@ async fn fill(client: &Client, deliveries: u32) -> Result<(), BenchError> {
     client.batch_execute("select ensure_partitions(current_date - 8, current_date + 1)").await?;
     let count = i64::from(deliveries);
     client.execute(FILL, &[&count]).await?;
-    client.batch_execute("vacuum analyze deliveries; analyze webhooks; checkpoint").await?;
+    for statement in ["vacuum analyze deliveries", "analyze webhooks", "checkpoint"] {
+        client.batch_execute(statement).await?;
+    }
     Ok(())
 }
 
