@@ -52,7 +52,7 @@
 //! 4  catalog                                          the webhooks of file and database, compiled
 //! 3  source   ledger   transport                      the outside world, one door each
 //! 2  postgres   cluster                               how any part reaches (or makes) a Postgres server
-//! 1  pgoutput  matcher  render  sign  seal  config  settlement  clock  tasks  telemetry   engines: no I/O
+//! 1  pgoutput  matcher  render  sign  seal  config  settlement  live  clock  tasks  telemetry   engines: no I/O
 //! 0  domain                                           the nouns
 //! ```
 //!
@@ -107,6 +107,7 @@ pub mod dispatcher;
 pub mod domain;
 pub mod intake;
 pub mod ledger;
+pub mod live;
 pub mod matcher;
 pub mod pgoutput;
 pub mod postgres;

@@ -147,8 +147,14 @@ impl From<Try> for Attempt {
     }
 }
 
+impl Header {
+    pub(super) fn new(name: &str, value: &str) -> Self {
+        Self { name: name.to_owned(), value: value.to_owned() }
+    }
+}
+
 impl Bytes {
-    fn of(bytes: Vec<u8>) -> Self {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
         match String::from_utf8(bytes) {
             Ok(content) => Self { encoding: "utf-8", content },
             Err(error) => Self { encoding: "base64", content: BASE64_STANDARD.encode(error.as_bytes()) },
@@ -182,7 +188,7 @@ impl From<Listed> for Delivery {
 impl DeliveryInFull {
     /// `masked` are the names of the headers that the webhook sets.
     fn of(whole: Whole, masked: &[String]) -> Self {
-        let header = |name: &str, value: &str| Header { name: name.to_owned(), value: value.to_owned() };
+        let header = Header::new;
         let mut headers = vec![
             header("content-type", &whole.content_type),
             header("webhook-id", &whole.listed.id),
@@ -336,7 +342,7 @@ async fn get(
         ("id" = String, Path, description = "the webhook's name"),
         ("delivery_id" = String, Path, description = "the delivery's id"),
     ),
-    responses((status = OK, body = DeliveryInFull)))]
+    responses((status = OK, body = DeliveryInFull), (status = CONFLICT, description = "it cannot be sent again")))]
 async fn retry(
     may: May<Write>,
     State(api): State<Api>,
@@ -352,7 +358,7 @@ async fn retry(
         ("id" = String, Path, description = "the webhook's name"),
         ("delivery_id" = String, Path, description = "the delivery's id"),
     ),
-    responses((status = OK, body = DeliveryInFull)))]
+    responses((status = OK, body = DeliveryInFull), (status = CONFLICT, description = "it waits no more")))]
 async fn cancel(
     may: May<Write>,
     State(api): State<Api>,

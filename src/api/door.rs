@@ -5,6 +5,7 @@
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
@@ -15,6 +16,7 @@ use super::Api;
 use super::edge::RequestId;
 use super::guesses::Then;
 use super::problem::Problem;
+use super::rates::Noted;
 use crate::control::Actor;
 use crate::control::keys::{self, Refused, Scope};
 use crate::ledger::audit::Actor as Who;
@@ -25,7 +27,23 @@ const REALM: &str = "Bearer realm=\"walhook\"";
 pub struct May<N> {
     /// Who it is.
     pub actor: Actor,
+    is_admin: bool,
     need: PhantomData<N>,
+}
+
+impl<N> May<N> {
+    /// Refuses whoever may not do everything.
+    pub fn insist_on_admin(&self, what: &str) -> Result<(), Problem> {
+        if self.is_admin { Ok(()) } else { Err(beyond(Scope::Admin, what)) }
+    }
+}
+
+fn beyond(scope: Scope, what: &str) -> Problem {
+    let scope = scope.as_str();
+    let detail = format!("{what} needs the scope {scope}");
+    let problem = Problem::new(StatusCode::FORBIDDEN, "scope", "The key does not allow it", detail);
+    let challenge = format!("{REALM}, error=\"insufficient_scope\", scope=\"{scope}\"");
+    problem.header(header::WWW_AUTHENTICATE, &challenge)
 }
 
 /// A right.
@@ -58,19 +76,19 @@ impl<N: Need> FromRequestParts<Api> for May<N> {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let (actor, scopes) = known(parts, api).await?;
-        let may = |scope: Scope| scopes.iter().any(|held| held == scope.as_str());
-        if may(N::SCOPE) || may(Scope::Admin) {
-            return Ok(Self { actor, need: PhantomData });
+        if let Some(limit) = api.desk.config().server.rate_limit {
+            let standing = api.rates.count(actor.who.name(), limit);
+            if let Some(noted) = parts.extensions.get::<Arc<Noted>>() {
+                noted.0.get_or_init(|| standing);
+            }
+            standing.checked()?;
         }
-        let scope = N::SCOPE.as_str();
-        let problem = Problem::new(
-            StatusCode::FORBIDDEN,
-            "scope",
-            "The key does not allow it",
-            format!("this needs the scope {scope}"),
-        );
-        let challenge = format!("{REALM}, error=\"insufficient_scope\", scope=\"{scope}\"");
-        Err(problem.header(header::WWW_AUTHENTICATE, &challenge))
+        let may = |scope: Scope| scopes.iter().any(|held| held == scope.as_str());
+        let is_admin = may(Scope::Admin);
+        if may(N::SCOPE) || is_admin {
+            return Ok(Self { actor, is_admin, need: PhantomData });
+        }
+        Err(beyond(N::SCOPE, "this"))
     }
 }
 

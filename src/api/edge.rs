@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
 use super::problem::Problem;
+use super::rates::Noted;
 use crate::domain::limits;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,6 +37,8 @@ pub async fn surround(State(turns): State<Turns>, mut request: Request, next: Ne
     let id =
         given.filter(|id| is_plain(id)).map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned);
     request.extensions_mut().insert(RequestId(id.clone()));
+    let noted = Arc::new(Noted::default());
+    request.extensions_mut().insert(Arc::clone(&noted));
     let span = tracing::info_span!("request", id);
     let answered = async {
         // The semaphore is never closed.
@@ -46,8 +50,44 @@ pub async fn surround(State(turns): State<Turns>, mut request: Request, next: Ne
         let seconds = limits::API_ANSWER_WITHIN.as_secs();
         Problem::unavailable(format!("there was no answer within {seconds} s")).into_response()
     });
+    if let Some(standing) = noted.0.get() {
+        standing.tell(response.headers_mut());
+    }
     response.headers_mut().extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
     response
+}
+
+/// What lets the web pages of these origins use the API; `None`: none may. Keys go by a header, never by cookies, so no
+/// credentials of the browser's are allowed.
+pub fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok()))
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            HeaderName::from_static("idempotency-key"),
+            REQUEST_ID,
+        ])
+        .expose_headers([
+            header::ETAG,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
+            REQUEST_ID,
+        ])
+        .max_age(limits::CORS_FOR);
+    Some(layer)
 }
 
 fn is_plain(id: &str) -> bool {

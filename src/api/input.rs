@@ -1,5 +1,7 @@
 //! What a request brings: a JSON document, parameters. Every wrong field is told, not the first alone.
 
+use std::time::Duration;
+
 use axum::body::HttpBody as _;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -7,14 +9,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jiff::Timestamp;
+use jiff::{Span, SpanRelativeTo, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::problem::{Problem, Wrong};
 use crate::domain::limits;
 
-/// The object that a request's body is; without a body, an empty one.
+/// The object that a request's body is; without a body (or with null), an empty one.
 pub struct Document(pub Map<String, Value>);
 
 impl<S: Sync> FromRequest<S> for Document {
@@ -50,6 +52,8 @@ impl<S: Sync> FromRequest<S> for Document {
         without_nul(&parsed, "", &mut wrong);
         match parsed {
             Value::Object(map) if wrong.is_empty() => Ok(Self(map)),
+            // As if there were none.
+            Value::Null => Ok(Self(Map::new())),
             Value::Object(_) => Err(Problem::invalid(wrong)),
             _ => Err(Problem::invalid(vec![Wrong::field("", "expected an object")])),
         }
@@ -125,6 +129,14 @@ impl Fields {
         }
     }
 
+    /// A text that must be there.
+    pub fn required(&mut self, key: &'static str, expected: &str) -> Option<String> {
+        match self.value(key) {
+            Some(Value::String(text)) => Some(text),
+            _ => self.refuse(key, expected),
+        }
+    }
+
     /// A moment (RFC 3339).
     pub fn time(&mut self, key: &'static str) -> Option<Timestamp> {
         let text = self.text(key)?;
@@ -132,9 +144,35 @@ impl Fields {
         text.parse().ok().or_else(|| self.refuse(key, expected))
     }
 
-    /// Notes that a field is wrong.
+    /// A whole number in a range.
+    pub fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
+        let given = self.value(key)?;
+        let number = given.as_u64().and_then(|number| u32::try_from(number).ok());
+        let expected = || format!("expected a whole number from {} to {}", range.start(), range.end());
+        number.filter(|number| range.contains(number)).or_else(|| self.refuse(key, expected()))
+    }
+
+    /// Yes or no; absent is no.
+    pub fn flag(&mut self, key: &'static str) -> bool {
+        match self.value(key) {
+            None => false,
+            Some(Value::Bool(flag)) => flag,
+            Some(_) => self.refuse(key, "expected true or false").unwrap_or_default(),
+        }
+    }
+
+    /// A span of time up to `most`, such as `24h`.
+    pub fn span(&mut self, key: &'static str, most: Duration) -> Option<Duration> {
+        let text = self.text(key)?;
+        let expected =
+            || format!("expected a duration of at most {} h, such as 24h or 7d", most.as_secs() / 3600);
+        span(&text).filter(|span| *span <= most).or_else(|| self.refuse(key, expected()))
+    }
+
+    /// Notes that a field is wrong, or (with an empty name) the whole.
     pub fn refuse<T>(&mut self, key: &str, detail: impl Into<String>) -> Option<T> {
-        self.wrong.push(Wrong::field(format!("/{key}"), detail));
+        let pointer = if key.is_empty() { String::new() } else { format!("/{key}") };
+        self.wrong.push(Wrong::field(pointer, detail));
         None
     }
 
@@ -202,6 +240,15 @@ impl Parameters {
         read(&text).or_else(|| self.refuse(name, expected))
     }
 
+    /// The same for a list whose entries have numbers.
+    pub fn numbered_page(&mut self, kind: &str) -> (u32, Option<i64>) {
+        let (limit, behind) = self.page(kind);
+        let before = behind.and_then(|place| {
+            place.parse().ok().or_else(|| self.refuse("cursor", "this is no cursor of this list"))
+        });
+        (limit, before)
+    }
+
     /// How long a page is, and where it begins: behind what `kind` of cursor names.
     pub fn page(&mut self, kind: &str) -> (u32, Option<String>) {
         let most = limits::API_PAGE;
@@ -231,6 +278,20 @@ impl Parameters {
 /// The cursor of a place in a list. It is no secret and gives no right: whoever makes one up gets the page behind it.
 pub fn cursor(kind: &str, place: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(format!("{kind}:{place}"))
+}
+
+/// Takes off what is beyond a page, and names its end.
+pub fn next<T>(found: &mut Vec<T>, limit: u32, kind: &str, place: impl Fn(&T) -> String) -> Option<String> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    found.last().filter(|_| more).map(|last| cursor(kind, &place(last)))
+}
+
+/// A span of time as it is written in the configuration and on the command line: days have 24 hours.
+pub fn span(text: &str) -> Option<Duration> {
+    let span = text.parse::<Span>().ok().filter(|span| !span.is_negative())?;
+    Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()
 }
 
 fn place_of(kind: &str, cursor: &str) -> Option<String> {

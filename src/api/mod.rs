@@ -16,30 +16,44 @@
 //! It keeps no state but the count of wrong keys: every instance beside the same database answers alike. Its sessions with
 //! the database are few and its own, so that whoever floods it waits here, and deliveries do not.
 
+mod audit;
+mod backfills;
 mod deliveries;
 mod door;
 mod edge;
+mod events;
 mod guesses;
 mod input;
 mod keys;
+mod live;
+mod numbers;
 mod openapi;
 pub mod problem;
+mod rates;
+mod reference;
+mod retries;
 #[expect(dead_code, reason = "what it has is described, and never made")]
 mod schema;
+mod templates;
 mod webhooks;
 
 use std::sync::Arc;
 
+use axum::http::header;
+use axum::response::Html;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::control::Desk;
+use crate::live::Live;
 use edge::Turns;
 use guesses::Guesses;
+use rates::Rates;
 
 /// What every handler works with. Cheap to clone.
 #[derive(Clone)]
@@ -48,20 +62,31 @@ pub struct Api {
     guesses: Arc<Guesses>,
     /// Opens everything as long as this process runs, where the operator has set no token.
     token: Option<SecretString>,
+    rates: Arc<Rates>,
+    live: Live,
+    /// Ends what would go on for ever.
+    stop: CancellationToken,
 }
 
 impl Api {
     /// An API on a desk.
-    pub fn new(desk: Arc<Desk>, token: Option<SecretString>) -> Self {
-        Self { desk, guesses: Arc::default(), token }
+    pub fn new(desk: Arc<Desk>, token: Option<SecretString>, live: Live, stop: CancellationToken) -> Self {
+        Self { desk, guesses: Arc::default(), token, rates: Arc::default(), live, stop }
     }
 }
 
 fn described() -> (Router<Api>, OpenApi) {
     let all = OpenApiRouter::with_openapi(openapi::base())
         .merge(webhooks::routes())
+        .merge(numbers::routes())
         .merge(deliveries::routes())
-        .merge(keys::routes());
+        .merge(retries::routes())
+        .merge(backfills::routes())
+        .merge(events::routes())
+        .merge(templates::routes())
+        .merge(live::routes())
+        .merge(keys::routes())
+        .merge(audit::routes());
     let (router, document) = all.split_for_parts();
     (router, openapi::complete(document))
 }
@@ -69,18 +94,35 @@ fn described() -> (Router<Api>, OpenApi) {
 /// The routes, under `/api` and `/api/v1`.
 pub fn router(api: Api) -> Router {
     let (router, document) = described();
+    let page = Arc::new(reference::page(&document));
     let document = Arc::new(document);
+    let shown = move || {
+        let page = Arc::clone(&page);
+        async move {
+            let headers = [
+                (header::CONTENT_SECURITY_POLICY, page.policy.clone()),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+                (header::REFERRER_POLICY, "no-referrer".to_owned()),
+            ];
+            (headers, Html(page.html.clone()))
+        }
+    };
+    let origins = api.desk.config().server.cors_origins.clone();
     let described = move || {
         let document = Arc::clone(&document);
         async move { Json((*document).clone()) }
     };
     let router = router
         .route("/openapi.json", get(described))
+        .route("/reference", get(shown))
         .fallback(edge::no_route)
         .method_not_allowed_fallback(edge::no_method)
-        .layer(CompressionLayer::new())
-        .layer(middleware::from_fn_with_state(Turns::new(), edge::surround))
-        .with_state(api);
+        .layer(CompressionLayer::new());
+    let router = match edge::cors(&origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    let router = router.layer(middleware::from_fn_with_state(Turns::new(), edge::surround)).with_state(api);
     Router::new().nest("/api/v1", router.clone()).nest("/api", router)
 }
 

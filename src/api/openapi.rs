@@ -1,9 +1,9 @@
 //! The document that describes the API (`OpenAPI` 3.1), made of the routes themselves: what is not in it is not routed.
 
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr,
+    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Response,
     ResponseBuilder, ServerBuilder,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -40,28 +40,62 @@ pub(super) fn base() -> OpenApi {
         .build()
 }
 
-/// Adds what every route answers where something goes wrong.
+/// What every operation may answer beside what it declares.
+const ALWAYS: [(&str, &str); 5] = [
+    ("401", "no key that is valid now"),
+    ("403", "the key does not allow it"),
+    ("429", "too many requests, or too many wrong keys; `Retry-After` says when again"),
+    ("500", "a fault of walhook's"),
+    ("503", "it cannot be done now; `Retry-After` says when again"),
+];
+
+/// Adds what every route answers where something goes wrong: by what it takes.
 pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
-            for response in operation.responses.responses.values_mut() {
-                if let RefOr::T(response) = response
-                    && response.description.is_empty()
-                {
-                    "it is done".clone_into(&mut response.description);
-                }
+            let takes = |place: &ParameterIn| {
+                let is_there = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(it) if it.parameter_in == *place);
+                operation.parameters.iter().flatten().any(is_there)
+            };
+            let mut wrong = ALWAYS.to_vec();
+            if operation.request_body.is_some() {
+                wrong.extend([
+                    ("400", "the body is no JSON"),
+                    ("413", "the body is too long"),
+                    ("415", "the body is of another media type"),
+                    ("422", "fields are wrong: `errors` lists every one"),
+                ]);
             }
-            for (status, description) in
-                [("4XX", "the request cannot be done: a problem document"), ("5XX", "it cannot be done now")]
-            {
-                let schema = Ref::from_schema_name(Told::name());
-                let content = ContentBuilder::new().schema(Some(schema)).build();
-                let response = ResponseBuilder::new().description(description).content(MEDIA_TYPE, content);
-                operation.responses.responses.insert(status.to_owned(), RefOr::T(response.build()));
+            if takes(&ParameterIn::Path) {
+                wrong.push(("404", "there is nothing of this name"));
+            }
+            if takes(&ParameterIn::Query) || takes(&ParameterIn::Header) {
+                wrong.push(("400", "parameters are wrong, or the body is no JSON"));
+            }
+            let responses = &mut operation.responses.responses;
+            for (status, description) in wrong {
+                let known = ResponseBuilder::new().description(description).build();
+                responses.entry(status.to_owned()).or_insert(RefOr::T(known));
+            }
+            for (status, response) in responses {
+                if let RefOr::T(response) = response {
+                    told(status, response);
+                }
             }
         }
     }
     document
+}
+
+fn told(status: &str, response: &mut Response) {
+    if response.description.is_empty() {
+        "it is done".clone_into(&mut response.description);
+    }
+    if status.starts_with(['4', '5']) && response.content.is_empty() {
+        let schema = Ref::from_schema_name(Told::name());
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        response.content.insert(MEDIA_TYPE.to_owned(), content.into());
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::backfill::BackfillError;
 use crate::config::Problems;
 use crate::control::ControlError;
 use crate::ledger::LedgerError;
@@ -170,21 +171,28 @@ impl From<ControlError> for Problem {
                 return Self::invalid(vec![Wrong::field(format!("/{key}"), problem)]);
             }
             E::Data { .. } | E::Render(_) => return Self::invalid(vec![Wrong::field("/data", told)]),
-            E::Unknown { what: "event", .. } => {
-                let wrong = Wrong { hint: error.hint(), ..Wrong::field("/event", told) };
+            E::Unknown { what: what @ ("event" | "table"), .. } => {
+                let wrong = Wrong { hint: error.hint(), ..Wrong::field(format!("/{what}"), told) };
                 return Self::invalid(vec![wrong]);
             }
+            E::Backfill(inner) => return of_backfill(inner, &told),
             E::Unknown { .. } => of(StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
             E::Exists { .. } => of(StatusCode::CONFLICT, "exists", "The name is taken"),
-            E::ReadOnly { .. } => of(StatusCode::CONFLICT, "read-only", "The file declares it"),
+            E::ReadOnly { .. } | E::OfFile { .. } => {
+                of(StatusCode::CONFLICT, "read-only", "The file declares it")
+            }
             E::Stale { .. } => of(StatusCode::PRECONDITION_FAILED, "stale", "It was changed meanwhile"),
             E::OtherRequest => {
                 of(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key", "The Idempotency-Key is another's")
             }
-            E::TooMany { .. } => of(StatusCode::CONFLICT, "too-many", "There are too many"),
+            E::TooMany { .. } | E::TooManySecrets { .. } => {
+                of(StatusCode::CONFLICT, "too-many", "There are too many")
+            }
             E::NotSo { .. }
             | E::NotReplayable { .. }
             | E::NotCancellable { .. }
+            | E::NotSteerable { .. }
+            | E::RetryOver { .. }
             | E::Suspended { .. }
             | E::Unusable { .. } => of(StatusCode::CONFLICT, "state", "Its state does not allow it"),
             E::Ledger(inner) if is_of_values(inner) => {
@@ -197,10 +205,8 @@ impl From<ControlError> for Problem {
                 tracing::warn!(reason = chain(inner), "the API could not ask the database");
                 return Self::unavailable("the database could not be asked");
             }
-            E::Connect(inner) => {
-                tracing::warn!(reason = chain(inner), "the API could not reach the database");
-                return Self::unavailable("the database could not be reached");
-            }
+            E::Connect(inner) => return unreached(inner),
+            E::Setup(inner) => return unreached(inner),
             _ => {
                 tracing::error!(reason = chain(&error), "the API met a fault");
                 let detail = "walhook met a fault; its log says which, under this request's id";
@@ -210,6 +216,31 @@ impl From<ControlError> for Problem {
         match error.hint() {
             Some(hint) => problem.hint(hint),
             None => problem,
+        }
+    }
+}
+
+fn unreached(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::warn!(reason = chain(error), "the API could not reach the database");
+    Problem::unavailable("the database could not be reached")
+}
+
+/// Why existing rows cannot be delivered: what was asked for, or how the table stands.
+fn of_backfill(error: &BackfillError, told: &str) -> Problem {
+    use BackfillError as E;
+    let field = |at: &str| {
+        let wrong = Wrong { hint: error.hint(), ..Wrong::field(at, told) };
+        Problem::invalid(vec![wrong])
+    };
+    match error {
+        E::Condition { .. } => field("/condition"),
+        E::NoTable { .. } | E::NoKey { .. } | E::NotWanted { .. } => field("/table"),
+        error if error.is_transient() => unreached(error),
+        E::Query { .. } => field("/table"),
+        error => {
+            let title = "Its state does not allow it";
+            let problem = Problem::new(StatusCode::CONFLICT, "state", title, told);
+            error.hint().map_or(problem.clone(), |hint| problem.hint(hint))
         }
     }
 }

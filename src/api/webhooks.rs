@@ -92,15 +92,23 @@ async fn list(_: May<Read>, State(api): State<Api>, RawQuery(query): RawQuery) -
 /// Makes a webhook in the database. Under an `Idempotency-Key` a repetition within a day is answered as the first was, and
 /// makes nothing. Needs webhook:write.
 #[utoipa::path(post, operation_id = "create_webhook", path = "/webhooks", tag = "webhooks", request_body = schema::Webhook,
-    params(("Idempotency-Key" = Option<String>, Header, description = "tells a repetition from another create", max_length = 255)),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "tells a repetition from another create", max_length = 255),
+        ("probe" = Option<bool>, Query, description = "refuses a webhook whose receiver cannot be reached now; nothing is sent to it"),
+    ),
     responses((status = CREATED, body = schema::Webhook, headers(("ETag" = String)),
-        description = "made; `secret` is shown in this answer alone, where it was made here")))]
+        description = "made; `secret` is shown in this answer alone, where it was made here"),
+        (status = CONFLICT, description = "the name is taken, or there are too many")))]
 async fn create(
     may: May<Write>,
     State(api): State<Api>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     Document(document): Document,
 ) -> Result<Response, Problem> {
+    let mut parameters = Parameters::of(query.as_deref());
+    let probes = parameters.read("probe", "expected true or false", |text| text.parse().ok());
+    parameters.finish()?;
     let key = match headers.get(IDEMPOTENCY_KEY) {
         None => None,
         Some(value) => {
@@ -116,6 +124,9 @@ async fn create(
         Who::Admin { .. } | Who::Command | Who::Walhook => "",
     };
     let repetition = key.map(|key| Repetition::of(whose, key, &document));
+    if probes == Some(true) {
+        webhooks::probe(&api.desk, &may.actor, &document).await?;
+    }
     let view = webhooks::create(&api.desk, &may.actor, document, repetition.as_ref()).await?;
     let name = view.document.get("name").and_then(|name| name.as_str()).unwrap_or_default();
     let location = format!("/api/webhooks/{name}");
@@ -138,7 +149,12 @@ async fn get(_: May<Read>, State(api): State<Api>, In(id): In<String>) -> Result
         ("id" = String, Path, description = "the webhook's name"),
         ("If-Match" = String, Header, description = "the ETag that was read, or *"),
     ),
-    responses((status = OK, body = schema::Webhook, headers(("ETag" = String)))))]
+    responses(
+        (status = OK, body = schema::Webhook, headers(("ETag" = String))),
+        (status = CONFLICT, description = "the file declares it"),
+        (status = PRECONDITION_FAILED, description = "it was changed since it was read"),
+        (status = PRECONDITION_REQUIRED, description = "If-Match is needed"),
+    ))]
 async fn replace(
     may: May<Write>,
     State(api): State<Api>,
@@ -157,7 +173,12 @@ async fn replace(
         ("id" = String, Path, description = "the webhook's name"),
         ("If-Match" = String, Header, description = "the ETag that was read, or *"),
     ),
-    responses((status = OK, body = schema::Webhook, headers(("ETag" = String)))))]
+    responses(
+        (status = OK, body = schema::Webhook, headers(("ETag" = String))),
+        (status = CONFLICT, description = "the file declares it"),
+        (status = PRECONDITION_FAILED, description = "it was changed since it was read"),
+        (status = PRECONDITION_REQUIRED, description = "If-Match is needed"),
+    ))]
 async fn merge(
     may: May<Write>,
     State(api): State<Api>,
@@ -175,7 +196,11 @@ async fn merge(
         ("id" = String, Path, description = "the webhook's name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that was read, or *"),
     ),
-    responses((status = NO_CONTENT)))]
+    responses(
+        (status = NO_CONTENT),
+        (status = CONFLICT, description = "the file declares it"),
+        (status = PRECONDITION_FAILED, description = "it was changed since it was read"),
+    ))]
 async fn remove(
     may: May<Write>,
     State(api): State<Api>,
@@ -189,6 +214,7 @@ async fn remove(
 
 /// Why a webhook is suspended.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Reason {
     /// For whoever looks at its status.
     #[schema(max_length = 1000)]
@@ -216,20 +242,53 @@ fn reason(document: Document) -> Result<String, Problem> {
     Ok(reason)
 }
 
-/// Sends to it again, first what was held. Needs webhook:write.
-#[utoipa::path(post, operation_id = "enable_webhook", path = "/webhooks/{id}/enable", tag = "webhooks",
-    params(("id" = String, Path, description = "the webhook's name")),
-    responses((status = OK, body = schema::Webhook)))]
-async fn enable(may: May<Write>, State(api): State<Api>, In(id): In<String>) -> Result<Response, Problem> {
-    switch(&may, &api, &id, Wish::Enable).await
+/// What becomes of what was held.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resumption {
+    /// Cancels what was held, instead of sending it.
+    cancel_held: Option<bool>,
 }
 
-/// Sends to a paused one again, first what was held; a disabled one stays so. Needs webhook:write.
-#[utoipa::path(post, operation_id = "resume_webhook", path = "/webhooks/{id}/resume", tag = "webhooks",
+fn cancels_held(document: Document) -> Result<bool, Problem> {
+    let mut fields = Fields::of(document);
+    let cancels = fields.flag("cancel_held");
+    fields.finish()?;
+    Ok(cancels)
+}
+
+/// Sends to it again, first what was held (or, with `cancel_held`, cancels that). Needs webhook:write.
+#[utoipa::path(post, operation_id = "enable_webhook", path = "/webhooks/{id}/enable", tag = "webhooks",
+    request_body = Option<Resumption>,
     params(("id" = String, Path, description = "the webhook's name")),
-    responses((status = OK, body = schema::Webhook)))]
-async fn resume(may: May<Write>, State(api): State<Api>, In(id): In<String>) -> Result<Response, Problem> {
-    switch(&may, &api, &id, Wish::Resume).await
+    responses((status = OK, body = schema::Webhook, headers(("ETag" = String)))))]
+async fn enable(
+    may: May<Write>,
+    State(api): State<Api>,
+    In(id): In<String>,
+    document: Document,
+) -> Result<Response, Problem> {
+    let wish = if cancels_held(document)? { Wish::EnableAnew } else { Wish::Enable };
+    switch(&may, &api, &id, wish).await
+}
+
+/// Sends to a paused one again, first what was held (or, with `cancel_held`, cancels that); a disabled one stays so. Needs
+/// webhook:write.
+#[utoipa::path(post, operation_id = "resume_webhook", path = "/webhooks/{id}/resume", tag = "webhooks",
+    request_body = Option<Resumption>,
+    params(("id" = String, Path, description = "the webhook's name")),
+    responses(
+        (status = OK, body = schema::Webhook, headers(("ETag" = String))),
+        (status = CONFLICT, description = "it is disabled"),
+    ))]
+async fn resume(
+    may: May<Write>,
+    State(api): State<Api>,
+    In(id): In<String>,
+    document: Document,
+) -> Result<Response, Problem> {
+    let wish = if cancels_held(document)? { Wish::ResumeAnew } else { Wish::Resume };
+    switch(&may, &api, &id, wish).await
 }
 
 /// Holds what it is owed until further notice. Needs webhook:write.
@@ -260,6 +319,7 @@ async fn pause(
 
 /// A test.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Test {
     /// The event's type; where it is absent, the first that the webhook subscribes to.
     #[schema(example = "orders.created")]
@@ -292,6 +352,7 @@ pub struct Tested {
     responses(
         (status = OK, body = Tested, description = "it was tried; `status` says how that went"),
         (status = ACCEPTED, body = Tested, description = "it is on its way, and was not tried in time"),
+        (status = CONFLICT, description = "it is paused or disabled, or its row has mistakes"),
     ))]
 async fn test(
     may: May<Write>,

@@ -33,6 +33,7 @@ use crate::dispatcher::{self, Dispatcher, Doors};
 use crate::domain::limits;
 use crate::ledger::LedgerError;
 use crate::ledger::writer::{Health, Writer};
+use crate::live::Live;
 use crate::settlement::Settlement;
 use crate::source::{Item, SourceState};
 use crate::tasks::{Role, Tasks};
@@ -127,10 +128,12 @@ async fn live(
         Err(error) => return stop::Ended { result: Err(error), config: Arc::clone(config), signals },
     };
     let (places, clock) = prepared.to_work_with();
-    let running = start::begin(Arc::clone(config), prepared, &tasks, state_in, (health_in, gaps_in));
+    let live = Live::default();
+    let running =
+        start::begin(live.clone(), Arc::clone(config), prepared, &tasks, state_in, (health_in, gaps_in));
     let desk = Arc::new(Desk::new(running.config.subscribe(), places, clock));
-    let api = Api::new(desk, served.token.clone());
-    tasks.spawn("server", Role::Essential, serve::serve(listener, page, api, tasks.stopping()));
+    let api = Api::new(desk, served.token.clone(), live, tasks.stopping());
+    tasks.spawn("server", Role::Essential, serve::serve(listener, page, api, tasks.clone()));
     stop::until_the_end(running, sources, tasks, deaths, states, signals).await
 }
 

@@ -1,23 +1,31 @@
 //! One server: `/healthz`, `/readyz`, `/metrics`, which are open to everybody, and the API.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Semaphore, watch};
+use tower::Service as _;
 
 use super::AppError;
 use crate::api::{self, Api};
+use crate::domain::limits;
 use crate::ledger::overview::Gap;
 use crate::ledger::writer::Health;
 use crate::source::SourceState;
+use crate::tasks::{Role, Tasks};
 
 /// What the pages show.
 #[derive(Clone)]
@@ -32,6 +40,8 @@ pub struct Pages {
     pub gaps: watch::Receiver<Vec<Gap>>,
 }
 
+/// How long to wait where no connection could be accepted.
+const BEFORE_ACCEPTING_AGAIN: Duration = Duration::from_millis(200);
 /// How often measured durations are summed up.
 const SUM_UP_EVERY: Duration = Duration::from_secs(2);
 
@@ -60,8 +70,8 @@ impl Door {
     }
 }
 
-/// Serves until asked to stop.
-pub async fn serve(listener: TcpListener, pages: Pages, api: Api, stop: CancellationToken) {
+/// Serves until asked to stop; then whoever is being answered is answered.
+pub async fn serve(listener: TcpListener, pages: Pages, api: Api, tasks: Tasks) {
     let metrics = pages.metrics.clone();
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -69,13 +79,53 @@ pub async fn serve(listener: TcpListener, pages: Pages, api: Api, stop: Cancella
         .route("/metrics", get(numbers))
         .with_state(pages)
         .merge(api::router(api));
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
+    let graceful = GracefulShutdown::new();
     tokio::select! {
-        served = serving => if let Err(error) = served {
-            tracing::error!(%error, "the pages can no longer be served");
-        },
+        () = accept(listener, &router, &graceful, &tasks) => {},
         () = sum_up(metrics) => {}
+    }
+    graceful.shutdown().await;
+}
+
+/// Takes connections, so many at a time. One that is slow with a request's head is closed: it would keep its place for
+/// nothing.
+async fn accept(listener: TcpListener, router: &Router, graceful: &GracefulShutdown, tasks: &Tasks) {
+    let (room, stop) = (Arc::new(Semaphore::new(limits::CONNECTIONS)), tasks.stopping());
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(limits::HEAD_WITHIN);
+    loop {
+        let place = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            place = Arc::clone(&room).acquire_owned() => place,
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // A connection that went away again; or there are too many open files, which passes.
+                tracing::debug!(%error, "a connection could not be accepted");
+                tokio::time::sleep(BEFORE_ACCEPTING_AGAIN).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        let answer = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            router.clone().call(request)
+        };
+        let connection = server.serve_connection(TokioIo::new(stream), service_fn(answer));
+        let watched = graceful.watch(connection);
+        tasks.spawn("connection", Role::Passing, async move {
+            if let Err(error) = watched.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+            drop(place);
+        });
     }
 }
 

@@ -15,6 +15,7 @@ use crate::backfill::{Backfills, Pages};
 use crate::catalog::Rows;
 use crate::chores::lag::{Lag, Thresholds};
 use crate::chores::notices::Notices;
+use crate::chores::retries::Retries;
 use crate::chores::standing::Standing;
 use crate::chores::{self, upkeep};
 use crate::clock::Clock;
@@ -26,6 +27,7 @@ use crate::ledger::overview::Gap;
 use crate::ledger::own::{Fork, Identity, Ownership};
 use crate::ledger::prune::Retention;
 use crate::ledger::rollups::SlaOf;
+use crate::live::Live;
 use crate::source::{
     self, PUBLICATION_DROPPED, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions,
     WalStatus, drop_slot, slot_state,
@@ -126,6 +128,7 @@ async fn forget_lost_slot(
 
 /// Begins the link, and behind it a task that builds the rest when the slot is ours.
 pub(super) fn begin(
+    live: Live,
     config: Arc<Config>,
     ready: Ready,
     tasks: &Tasks,
@@ -158,6 +161,7 @@ pub(super) fn begin(
     tasks.spawn("source", Role::Essential, report(told, link));
     let end = end_source.clone();
     let body = Body {
+        live,
         config,
         ready,
         tasks: tasks.clone(),
@@ -187,6 +191,7 @@ async fn report<T, E: Into<AppError>>(
 
 /// Everything behind the link.
 struct Body {
+    live: Live,
     config: Arc<Config>,
     ready: Ready,
     tasks: Tasks,
@@ -215,7 +220,7 @@ impl Body {
                 return Ok(());
             }
         }
-        let Self { config, ready, tasks, settlement, items, config_out, health, gaps, end } = self;
+        let Self { live, config, ready, tasks, settlement, items, config_out, health, gaps, end } = self;
         let ledger = ready.places.ledger.clone();
         let identity = Identity {
             system: ready.identity.system,
@@ -238,8 +243,8 @@ impl Body {
         let states = Arc::new(rows.states.clone());
         let (published, catalog) = watch::channel(Published { snapshot, states });
         let ((pokes_in, pokes), (news_in, news)) = (watch::channel(0), watch::channel(0));
-        let workers =
-            Workers { config, places: ready.places, transport: ready.transport, clock: ready.clock, own };
+        let Ready { places, transport, clock, .. } = ready;
+        let workers = Workers { live, config, places, transport, clock, own };
         let flow = Flow {
             items,
             catalog: catalog.clone(),
@@ -269,6 +274,7 @@ impl Body {
 }
 
 struct Workers {
+    live: Live,
     config: Arc<Config>,
     places: Places,
     transport: Transport,
@@ -336,6 +342,7 @@ impl Workers {
             clock: self.clock.clone(),
             health,
             news,
+            live: self.live.clone(),
         }
     }
 
@@ -397,6 +404,7 @@ impl Workers {
             pages: pages.clone(),
             recovery,
             shapes: Shapes::new(self.places.ledger.clone(), self.own.clone()),
+            live: self.live.clone(),
             clock: self.clock.clone(),
         };
         tasks.spawn(
@@ -451,12 +459,19 @@ impl Workers {
     ) {
         let (ledger, stop) = (&self.places.ledger, tasks.stopping());
         let config = &self.config.ledger;
-        let retention = Retention { delivered: config.retention, failed: config.failed_retention };
+        let retention = Retention {
+            delivered: config.retention,
+            failed: config.failed_retention,
+            audit: config.audit_retention,
+        };
         let retain = chores::keep_retention(ledger.clone(), retention, stop.clone());
         tasks.spawn("retention", Role::Essential, retain);
+        let heard = pokes.subscribe();
         let holds =
             chores::keep_holds(ledger.clone(), catalog.clone(), pokes, config.store_bodies, stop.clone());
         tasks.spawn("holds", Role::Essential, holds);
+        let retries = Retries { ledger: ledger.clone(), slot: self.own.slot.clone(), pokes: heard };
+        tasks.spawn("retries", Role::Essential, chores::retries::keep_retrying(retries, stop.clone()));
         tasks.spawn("upkeep", Role::Essential, chores::keep_publications(upkeep, catalog.clone(), stop));
     }
 }

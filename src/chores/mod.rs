@@ -7,6 +7,7 @@ pub mod hold;
 pub mod lag;
 pub mod notices;
 pub mod retain;
+pub mod retries;
 pub mod standing;
 pub mod upkeep;
 mod waiting;

@@ -36,8 +36,9 @@ fn event(mut table: Table<'_>) -> Option<NamedEvent> {
         })
     });
     let on = table.get("on", operations);
+    let description = table.get("description", super::tables::description);
     if let Some(on) = on.as_ref().filter(|on| on.contains(&Operation::Message)) {
-        return message(table, on, name);
+        return message(table, on, (name, description));
     }
     let place = table.require("table", "the table whose changes make the event", |node| {
         node.parse("the name of a table, as a string", names::table)
@@ -46,11 +47,22 @@ fn event(mut table: Table<'_>) -> Option<NamedEvent> {
     table.finish();
     let (schema, table) = place?;
     let rows = || vec![Operation::Insert, Operation::Update, Operation::Delete];
-    Some(NamedEvent { event_type: name?.into(), schema, table, on: on.unwrap_or_else(rows), when })
+    Some(NamedEvent {
+        event_type: name?.into(),
+        schema,
+        table,
+        on: on.unwrap_or_else(rows),
+        when,
+        description,
+    })
 }
 
 /// `on = ["message"]` declares the type of a logical message, so that webhooks may name it. Nothing else belongs to it.
-fn message(mut table: Table<'_>, on: &[Operation], name: Option<String>) -> Option<NamedEvent> {
+fn message(
+    mut table: Table<'_>,
+    on: &[Operation],
+    (name, description): (Option<String>, Option<String>),
+) -> Option<NamedEvent> {
     let mut whole = true;
     if on.len() > 1 {
         table.refuse(
@@ -71,7 +83,14 @@ fn message(mut table: Table<'_>, on: &[Operation], name: Option<String>) -> Opti
     table.finish();
     let event_type = name?.into();
     let (schema, table) = (String::new(), String::new());
-    whole.then(|| NamedEvent { event_type, schema, table, on: vec![Operation::Message], when: None })
+    whole.then(|| NamedEvent {
+        event_type,
+        schema,
+        table,
+        on: vec![Operation::Message],
+        when: None,
+        description,
+    })
 }
 
 fn operations(node: Node<'_>) -> Option<Vec<Operation>> {

@@ -9,7 +9,7 @@ use super::toml_file;
 use super::*;
 
 /// Keys without a default: required ones, and those whose absence is a meaning of its own.
-const NO_DEFAULT: [&str; 58] = [
+const NO_DEFAULT: [&str; 60] = [
     "database.url",
     "ledger.url",
     "server.admin_token",
@@ -22,10 +22,12 @@ const NO_DEFAULT: [&str; 58] = [
     "tables.*.mask",
     "tables.*.tenant",
     "tables.*.fold_moves",
+    "tables.*.description",
     "events[].type",
     "events[].table",
     "events[].on",
     "events[].when",
+    "events[].description",
     "webhooks[].name",
     "webhooks[].url",
     "webhooks[].secret",

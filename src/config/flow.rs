@@ -53,7 +53,7 @@ pub(super) fn concurrency(node: Node<'_>) -> Option<Concurrency> {
 }
 
 /// `"100/s"`, `"600/m"`, `"1000/h"`.
-fn rate_limit(node: Node<'_>) -> Option<RateLimit> {
+pub(super) fn rate_limit(node: Node<'_>) -> Option<RateLimit> {
     node.parse("a rate such as \"100/s\"", |text| {
         let refused = || {
             Fault::new(format!("expected a rate, found \"{}\"", text.escape_debug())).detail(format!(

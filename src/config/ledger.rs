@@ -21,6 +21,8 @@ pub struct Ledger {
     pub retention: Duration,
     /// How long a failed or cancelled one is.
     pub failed_retention: Duration,
+    /// How long it is remembered who did what.
+    pub audit_retention: Duration,
     /// Whose bodies are kept after the end.
     pub store_bodies: StoreBodies,
     /// How many bytes of a response are kept.
@@ -33,7 +35,10 @@ pub(super) fn read(mut table: Table<'_>) -> Ledger {
     let ledger = Ledger {
         url: table.get("url", connection),
         retention: table.get("retention", |node| node.duration(retentions.clone())).unwrap_or(7 * DAY),
-        failed_retention: table.get("failed_retention", |node| node.duration(retentions)).unwrap_or(30 * DAY),
+        failed_retention: table
+            .get("failed_retention", |node| node.duration(retentions.clone()))
+            .unwrap_or(30 * DAY),
+        audit_retention: table.get("audit_retention", |node| node.duration(retentions)).unwrap_or(365 * DAY),
         store_bodies: table.get("store_bodies", |node| node.word(&bodies)).unwrap_or_default(),
         capture_response: table
             .get("capture_response", |node| node.size(0..=limits::CAPTURE_BYTES))

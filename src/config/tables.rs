@@ -46,6 +46,7 @@ fn rule(mut table: Table<'_>, (schema, name): (String, String)) -> TableRule {
         mask_key: None,
         tenant: table.get("tenant", column),
         fold_moves: table.get("fold_moves", columns).unwrap_or_default(),
+        description: table.get("description", description),
     };
     let excluded: HashSet<_> = rule.exclude.iter().collect();
     for (masked, _) in rule.mask.iter().filter(|(name, _)| excluded.contains(name)) {
@@ -55,6 +56,15 @@ fn rule(mut table: Table<'_>, (schema, name): (String, String)) -> TableRule {
     }
     table.finish();
     rule
+}
+
+/// A sentence for whoever reads of the events.
+pub(super) fn description(node: Node<'_>) -> Option<String> {
+    node.parse("a sentence, as a string", |text| {
+        let most = limits::DESCRIPTION_CHARS;
+        let fits = (1..=most).contains(&text.chars().count());
+        if fits { Ok(text.to_owned()) } else { Err(Fault::new(format!("expected 1 to {most} characters"))) }
+    })
 }
 
 fn mask(node: Node<'_>) -> Option<Vec<(String, Mask)>> {

@@ -1,8 +1,11 @@
 //! Existing rows, delivered: asked for here, done by the running instance.
 
-use super::{ControlError, Places, declared, ledger_session, nearest};
+use serde_json::json;
+use tokio_postgres::GenericClient;
+
+use super::keys::transaction_failed;
+use super::{Actor, ControlError, Desk, declared, ledger_session, nearest};
 use crate::backfill::{self, Table, wanted_as};
-use crate::config::Config;
 use crate::ledger::backfills::{self, Backfill, NewBackfill, Steer};
 use crate::ledger::replay;
 use crate::postgres::Session;
@@ -37,9 +40,10 @@ pub struct Asked {
 }
 
 /// Finds out that everything is as it must be, and asks for it. Nothing is written otherwise.
-pub async fn ask(config: &Config, places: &Places, ask: &Ask) -> Result<Asked, ControlError> {
-    let session = ledger_session(places).await?;
-    let (snapshot, _) = declared(config, &session).await?;
+pub async fn ask(desk: &Desk, actor: &Actor, ask: &Ask) -> Result<Asked, ControlError> {
+    let (config, places) = (&*desk.config(), &desk.places);
+    let mut session = ledger_session(places).await?;
+    let (snapshot, _) = declared(config, &session.client).await?;
     let webhook = &ask.webhook;
     if snapshot.by_name(webhook).is_none() {
         let nearest = nearest(webhook, snapshot.webhooks().iter().map(|c| &*c.webhook.name));
@@ -71,7 +75,14 @@ pub async fn ask(config: &Config, places: &Places, ask: &Ask) -> Result<Asked, C
         rows_per_second: ask.rows_per_second,
         estimate,
     };
-    let id = backfills::create(&session.client, &new).await?;
+    let transaction = session.client.transaction().await.map_err(transaction_failed)?;
+    let id = backfills::create(&transaction, &new).await?;
+    let after = json!({
+        "backfill": id, "table": format!("{schema}.{name}"), "condition": new.condition,
+        "rows_per_second": new.rows_per_second,
+    });
+    actor.note(&transaction, "backfill.create", webhook, (None, Some(after))).await?;
+    transaction.commit().await.map_err(transaction_failed)?;
     replay::announce(&session.client).await?;
     Ok(Asked { session, slot, id, event_type, running })
 }
@@ -93,39 +104,70 @@ pub(super) fn place<'t>(known: &'t [TableInfo], written: &str) -> Result<(&'t st
 impl Asked {
     /// How far it has come.
     pub async fn now(&self) -> Result<Backfill, ControlError> {
-        one(&self.session, &self.slot, self.id).await
+        one(&self.session.client, &self.slot, self.id).await
     }
 }
 
-async fn one(session: &Session, slot: &str, id: i64) -> Result<Backfill, ControlError> {
-    let found = backfills::get(&session.client, slot, id).await?;
-    found.ok_or_else(|| ControlError::Unknown { what: "backfill", name: id.to_string(), nearest: None })
+async fn one(client: &impl GenericClient, slot: &str, id: i64) -> Result<Backfill, ControlError> {
+    backfills::get(client, slot, id).await?.ok_or_else(|| no_backfill(id))
+}
+
+fn no_backfill(id: i64) -> ControlError {
+    ControlError::Unknown { what: "backfill", name: id.to_string(), nearest: None }
 }
 
 /// All backfills of the slot, those that are not over first.
-pub async fn list(config: &Config, places: &Places) -> Result<Vec<Backfill>, ControlError> {
-    let session = ledger_session(places).await?;
-    Ok(backfills::list(&session.client, &config.database.slot).await?)
+pub async fn list(desk: &Desk, _actor: &Actor) -> Result<Vec<Backfill>, ControlError> {
+    let session = desk.session().await?;
+    Ok(backfills::list(&session, &desk.config().database.slot).await?)
 }
 
-/// Pauses, resumes or cancels one. What of it is in the ledger already is sent all the same.
+/// The backfills of a webhook before a number, newest first.
+pub async fn list_of(
+    desk: &Desk,
+    _actor: &Actor,
+    webhook: &str,
+    (before, limit): (Option<i64>, u32),
+) -> Result<Vec<Backfill>, ControlError> {
+    let session = desk.session().await?;
+    let slot = &desk.config().database.slot;
+    Ok(backfills::page(&session, (slot, webhook), before, i64::from(limit)).await?)
+}
+
+/// One of a webhook.
+pub async fn get(desk: &Desk, _actor: &Actor, webhook: &str, id: i64) -> Result<Backfill, ControlError> {
+    let session = desk.session().await?;
+    let found = one(&*session, &desk.config().database.slot, id).await?;
+    if found.webhook == webhook { Ok(found) } else { Err(no_backfill(id)) }
+}
+
+/// Pauses, resumes or cancels one, which is `webhook`'s where that is said. What of it is in the ledger already is sent all
+/// the same.
 pub async fn steer(
-    config: &Config,
-    places: &Places,
-    id: i64,
+    desk: &Desk,
+    actor: &Actor,
+    (webhook, id): (Option<&str>, i64),
     steer: Steer,
 ) -> Result<Backfill, ControlError> {
-    let session = ledger_session(places).await?;
-    let slot = &config.database.slot;
-    let before = one(&session, slot, id).await?;
-    if !backfills::steer(&session.client, slot, id, steer).await? {
-        let what = match steer {
-            Steer::Pause => "paused",
-            Steer::Resume => "resumed",
-            Steer::Cancel => "cancelled",
-        };
+    let slot = &desk.config().database.slot;
+    let mut session = desk.session().await?;
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
+    let before = one(&transaction, slot, id).await?;
+    if webhook.is_some_and(|webhook| webhook != before.webhook) {
+        return Err(no_backfill(id));
+    }
+    let (what, action) = match steer {
+        Steer::Pause => ("paused", "backfill.pause"),
+        Steer::Resume => ("resumed", "backfill.resume"),
+        Steer::Cancel => ("cancelled", "backfill.cancel"),
+    };
+    if !backfills::steer(&transaction, slot, id, steer).await? {
         return Err(ControlError::NotSteerable { id, what, status: before.status.as_str() });
     }
-    replay::announce(&session.client).await?;
-    one(&session, slot, id).await
+    let after = one(&transaction, slot, id).await?;
+    let told = |of: &Backfill| Some(json!({ "backfill": id, "status": of.status.as_str() }));
+    actor.note(&transaction, action, &before.webhook, (told(&before), told(&after))).await?;
+    transaction.commit().await.map_err(transaction_failed)?;
+    replay::announce(&session).await?;
+    Ok(after)
 }

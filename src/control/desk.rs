@@ -12,7 +12,7 @@ use super::{ControlError, Places};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::LedgerError;
-use crate::ledger::audit::{self, Act, Written};
+use crate::ledger::audit::{self, Act, Sought, Written};
 use crate::ledger::pool::{Borrowed, Pool};
 
 /// Where an operator's hand works, by the API or the command line.
@@ -51,12 +51,23 @@ impl Actor {
         (before, after): (Option<Value>, Option<Value>),
     ) -> Result<(), LedgerError> {
         let mut detail = Map::new();
-        let request = self.request.as_deref().map(Value::from);
-        for (key, value) in [("before", before), ("after", after), ("request", request)] {
+        for (key, value) in [("before", before), ("after", after)] {
             detail.extend(value.map(|value| (key.to_owned(), value)));
         }
-        let act = Act { actor: &self.who, action, object: Some(object), detail: detail.into() };
-        audit::record(transaction, &act).await
+        self.note_that(transaction, (action, object), detail.into()).await
+    }
+
+    /// The same with an object of its own, beside which the id of the request is written.
+    pub(super) async fn note_that(
+        &self,
+        transaction: &Transaction<'_>,
+        (action, object): (&str, &str),
+        mut detail: Value,
+    ) -> Result<(), LedgerError> {
+        if let (Value::Object(detail), Some(request)) = (&mut detail, &self.request) {
+            detail.insert("request".to_owned(), request.as_str().into());
+        }
+        audit::record(transaction, &Act { actor: &self.who, action, object: Some(object), detail }).await
     }
 }
 
@@ -89,15 +100,16 @@ impl Desk {
         Ok(session)
     }
 
-    /// What was done, newest first: entries before a number, of one object where one is named.
+    /// What was done, newest first: entries before a number.
     pub async fn audit(
         &self,
-        object: Option<&str>,
+        _actor: &Actor,
+        sought: &Sought,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<Written>, ControlError> {
         let session = self.session().await?;
-        Ok(audit::page(&*session, object, before, i64::from(limit)).await?)
+        Ok(audit::page(&*session, sought, before, i64::from(limit)).await?)
     }
 
     /// Notes a refusal that concerns the security of the whole.

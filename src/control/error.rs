@@ -47,6 +47,14 @@ pub enum ControlError {
         /// Its state.
         status: &'static str,
     },
+    /// The retry is over already.
+    #[error("retry {id} cannot be cancelled")]
+    RetryOver {
+        /// Its number.
+        id: i64,
+        /// Its state.
+        status: String,
+    },
     /// The HTTP client cannot be made.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -242,6 +250,7 @@ impl ControlError {
             Self::NotSteerable { status, .. } | Self::NotSo { status, .. } => {
                 Some(format!("It is {status}."))
             }
+            Self::RetryOver { status, .. } => Some(format!("It is {status}.")),
             Self::Input { source, .. } => Some(source.to_string()),
             Self::NotReplayable { reason, .. }
             | Self::NotCancellable { reason, .. }
@@ -273,6 +282,10 @@ impl ControlError {
                 return Some(format!("Perhaps you meant \"{nearest}\"."));
             }
             Self::Unknown { what: "backfill", .. } => "`walhook backfill --list` lists them.",
+            Self::Unknown { what: "template", .. } => {
+                "Templates are declared in the file, as [templates.NAME]."
+            }
+            Self::Unknown { what: "event type", .. } => "GET /api/events lists them.",
             Self::Unknown { what: "key", .. } => "`walhook keys list` lists them.",
             Self::ReadOnly { .. } => "Change it there; SIGHUP has the file read again.",
             Self::Stale { .. } => "Read it again, and make the change to what it is now.",

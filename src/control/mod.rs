@@ -9,7 +9,7 @@
 //! | look at everything that could go wrong | [`check()`] |
 //! | how it stands | [`status()`] |
 //! | numbers over time | [`stats`] |
-//! | send dead letters again | [`retry`] |
+//! | send dead letters again | [`retry`]; many, as a job of the running instance's, [`retries`] |
 //! | enable, pause, disable a webhook | [`states`] |
 //! | send a test event through the real path | [`trigger()`] |
 //! | see what a format or a template makes | [`preview()`], of a real row [`given_row()`] |
@@ -18,6 +18,8 @@
 //! | list, create, change, remove webhooks | [`webhooks`] |
 //! | search deliveries, send one again, cancel one | [`deliveries`] |
 //! | make, list, revoke keys of the API | [`keys`] |
+//! | see which event types there are | [`events`] |
+//! | see the templates, try one | [`templates`] |
 //! | read who did what | [`Desk::audit`] |
 //! | remove all traces | [`uninstall`] |
 //!
@@ -30,10 +32,12 @@ mod conditions;
 pub mod deliveries;
 mod desk;
 mod error;
+pub mod events;
 pub mod fit;
 pub mod keys;
 mod places;
 pub mod preview;
+pub mod retries;
 pub mod retry;
 mod row;
 mod sample;
@@ -41,6 +45,7 @@ pub mod secrets;
 pub mod states;
 pub mod stats;
 pub mod status;
+pub mod templates;
 pub mod trigger;
 pub mod uninstall;
 pub mod webhooks;
@@ -54,6 +59,8 @@ pub use row::{RowName, given_row};
 pub use sample::Given;
 pub use status::{Status, status};
 pub use trigger::trigger;
+
+use tokio_postgres::Client;
 
 use crate::catalog::{self, Rows, Snapshot};
 use crate::config::Config;
@@ -70,8 +77,8 @@ async fn ledger_session(places: &Places) -> Result<Session, ControlError> {
 }
 
 /// What file and database declare.
-async fn declared(config: &Config, session: &Session) -> Result<(Snapshot, Rows), ControlError> {
-    let rows = catalog::load(&session.client).await?;
+async fn declared(config: &Config, client: &Client) -> Result<(Snapshot, Rows), ControlError> {
+    let rows = catalog::load(client).await?;
     let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
     Ok((snapshot, rows))
 }

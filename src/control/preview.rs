@@ -1,5 +1,7 @@
 //! What a format or a template makes of an event: the real rendering, without a database.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::sample::{self, BUILT_IN};
@@ -7,8 +9,8 @@ use super::{ControlError, Given, nearest};
 use crate::catalog;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::{BodyShape, Format, Notice, Operation, limits};
-use crate::render::{Renderer, Templates};
+use crate::domain::{BodyShape, Format, Notice, Operation, TemplateSource, limits};
+use crate::render::{Renderer, TemplateError, Templates};
 
 /// What makes the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,13 @@ pub enum Shape {
     Webhook(String),
     /// A template of the file.
     Template(String),
+    /// A template that is tried.
+    Text {
+        /// Its text.
+        text: String,
+        /// The media type of what it makes.
+        content_type: String,
+    },
     /// A built-in format.
     Format(Format),
 }
@@ -42,6 +51,20 @@ pub fn preview(
     clock: &Clock,
 ) -> Result<Rendered, ControlError> {
     let (renderer, webhook) = renderer(config, shape)?;
+    let max_bytes = config.map_or(limits::BODY_BYTES, |config| config.delivery.max_body);
+    // What is no webhook's takes the name that the data tell.
+    let told = given.as_ref().and_then(Given::webhook).filter(|_| !matches!(shape, Shape::Webhook(_)));
+    let webhook = told.map_or(webhook, str::to_owned);
+    render_with(&renderer, (event_type, given), (&webhook, max_bytes), clock)
+}
+
+/// Renders an event, given or built in, in at most so many bytes, for a webhook of this name.
+pub(super) fn render_with(
+    renderer: &Renderer,
+    (event_type, given): (Option<&str>, Option<Given>),
+    (webhook, max_bytes): (&str, usize),
+    clock: &Clock,
+) -> Result<Rendered, ControlError> {
     let given = match given {
         Some(given) => given,
         None => match event_type.and_then(Notice::of_type) {
@@ -53,8 +76,6 @@ pub fn preview(
     let prefix = if schema == "public" { table.to_owned() } else { format!("{schema}.{table}") };
     let of_data = format!("{prefix}.{}", given.operation().type_suffix());
     let event = given.event(event_type, &of_data, clock)?;
-    let max_bytes = config.map_or(limits::BODY_BYTES, |config| config.delivery.max_body);
-    let webhook = given.webhook().filter(|_| !matches!(shape, Shape::Webhook(_))).unwrap_or(&webhook);
     let made = renderer.render(&event, &given.write()?, webhook, max_bytes)?;
     let headers = made.headers.iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect();
     Ok(Rendered { content_type: renderer.content_type().to_owned(), headers, body: made.body })
@@ -67,6 +88,21 @@ fn renderer(config: Option<&Config>, shape: &Shape) -> Result<(Renderer, String)
     match shape {
         Shape::Format(format) => {
             let renderer = Templates::default().renderer(&BodyShape::Format(*format)).ok_or_else(none)?;
+            Ok((renderer, "sample".to_owned()))
+        }
+        Shape::Text { text, content_type } => {
+            let refused = |problem| ControlError::Value { key: "text", problem };
+            if text.len() > limits::TEMPLATE_BYTES {
+                return Err(refused(format!("the template is longer than {} bytes", limits::TEMPLATE_BYTES)));
+            }
+            let (name, content_type) = (Arc::from("text"), content_type.as_str().into());
+            let source = TemplateSource { name: Arc::clone(&name), content_type, body: text.clone() };
+            let first = |errors: Vec<(_, TemplateError)>| {
+                errors.into_iter().next().map(|(_, error)| error.to_string())
+            };
+            let templates = Templates::compile_all(&[source])
+                .map_err(|errors| refused(first(errors).unwrap_or_default()))?;
+            let renderer = templates.renderer(&BodyShape::Template(name)).ok_or_else(none)?;
             Ok((renderer, "sample".to_owned()))
         }
         Shape::Template(name) => {

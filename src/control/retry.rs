@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{ControlError, Places, declared, ledger_session, nearest};
+use serde_json::json;
+
+use super::keys::transaction_failed;
+use super::{Actor, ControlError, Places, declared, ledger_session, nearest};
 use crate::config::Config;
 use crate::ledger::query::standing;
 use crate::ledger::replay::{self, Cause, Census, Ended, Reached, STEP, Which};
@@ -49,24 +52,9 @@ pub struct Wish {
     pub cause: Option<Cause>,
 }
 
-/// A cause in words: `timeout`, `unreachable`, `refused`, a status such as `503`, a class such as `5xx`.
+/// A cause in words: see [`Cause::named`].
 pub fn cause(text: &str) -> Option<Cause> {
-    let answered = || {
-        let (first, rest) = text.split_at_checked(1)?;
-        let class = first.parse::<u16>().ok().filter(|class| (1..=5).contains(class))?;
-        match rest {
-            "xx" => Some(Cause::Answered(class * 100, class * 100 + 99)),
-            _ => {
-                text.parse().ok().filter(|status| (100..600).contains(status)).map(|s| Cause::Answered(s, s))
-            }
-        }
-    };
-    match text {
-        "timeout" => Some(Cause::TimedOut),
-        "unreachable" => Some(Cause::Unreachable),
-        "refused" => Some(Cause::Refused),
-        _ => answered(),
-    }
+    Cause::named(text)
 }
 
 impl Wish {
@@ -101,7 +89,7 @@ pub async fn count(config: &Config, places: &Places, wish: &Wish) -> Result<Coun
     let which = wish.which();
     let census = replay::count(&session.client, &which).await?;
     let count = census.count;
-    let (snapshot, rows) = declared(config, &session).await?;
+    let (snapshot, rows) = declared(config, &session.client).await?;
     let webhook = match &wish.target {
         Target::Webhook(name) => {
             let is_declared = snapshot.by_name(name).is_some();
@@ -144,9 +132,11 @@ impl Counted {
     /// point: what was told is on its way. Those that end meanwhile are not taken along.
     pub async fn send_again(
         &mut self,
+        actor: &Actor,
         rate: Option<NonZeroU32>,
         mut so_far: impl FnMut(u64),
     ) -> Result<u64, ControlError> {
+        self.note(actor).await?;
         let client = &mut self.session.client;
         let step = rate.map_or(STEP, |rate| rate.get().min(STEP));
         let (mut sent, mut reached) = (0, Reached::default());
@@ -167,6 +157,21 @@ impl Counted {
             }
         }
         Ok(sent)
+    }
+
+    async fn note(&mut self, actor: &Actor) -> Result<(), ControlError> {
+        let transaction = self.session.client.transaction().await.map_err(transaction_failed)?;
+        let Which { id, webhook, ended, event, since, until, .. } = &self.which;
+        let after = json!({
+            "count": self.count, "status": ended.iter().map(|ended| ended.as_str()).collect::<Vec<_>>(), "event": event,
+            "since": since, "until": until,
+        });
+        let (action, object) = match (id, webhook) {
+            (Some(id), _) => ("delivery.retry", id.as_str()),
+            (None, webhook) => ("webhook.retry", webhook.as_deref().unwrap_or_default()),
+        };
+        actor.note(&transaction, action, object, (None, Some(after))).await?;
+        transaction.commit().await.map_err(transaction_failed)
     }
 }
 

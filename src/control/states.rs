@@ -19,6 +19,8 @@ pub enum Wish {
     EnableAnew,
     /// Send to it again, where it is paused.
     Resume,
+    /// The same, but not what is held.
+    ResumeAnew,
     /// Hold what it is owed for a while, for this reason.
     Pause(String),
     /// Hold what it is owed until further notice, for this reason.
@@ -44,18 +46,18 @@ pub async fn set(desk: &Desk, actor: &Actor, webhook: &str, wish: &Wish) -> Resu
         return Err(unknown(&*session, &config, webhook).await?);
     }
     let before = standing.map_or_else(|| "active".to_owned(), |standing| standing.status);
-    if *wish == Wish::Resume && before == "disabled" {
+    if matches!(wish, Wish::Resume | Wish::ResumeAnew) && before == "disabled" {
         let (name, what) = (webhook.to_owned(), "resumed");
         return Err(ControlError::NotSo { name, what, status: "disabled" });
     }
     let mut cancelled = 0;
-    if *wish == Wish::EnableAnew {
+    if matches!(wish, Wish::EnableAnew | Wish::ResumeAnew) {
         cancelled = cancel_held(&mut session, webhook, config.ledger.store_bodies).await?;
     }
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let (action, suspension) = match wish {
         Wish::Enable | Wish::EnableAnew => ("webhook.enable", None),
-        Wish::Resume => ("webhook.resume", None),
+        Wish::Resume | Wish::ResumeAnew => ("webhook.resume", None),
         Wish::Pause(reason) => ("webhook.pause", Some((Suspension::Paused, reason))),
         Wish::Disable(reason) => ("webhook.disable", Some((Suspension::Disabled, reason))),
     };

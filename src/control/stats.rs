@@ -18,11 +18,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::Client;
+use utoipa::ToSchema;
 
-use super::{ControlError, Places, declared, ledger_session, nearest};
+use super::{Actor, ControlError, Desk, declared, nearest};
 use crate::catalog::{Rows, Snapshot};
-use crate::clock::{Clock, since};
-use crate::config::Config;
+use crate::clock::since;
 use crate::domain::{Causes, Histogram, Tally, limits};
 use crate::ledger::health::Health;
 use crate::ledger::states::WebhookState;
@@ -48,7 +48,7 @@ pub struct Wanted {
 }
 
 /// The numbers of a webhook.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct WebhookStats {
     /// Its name.
     pub webhook: String,
@@ -61,26 +61,29 @@ pub struct WebhookStats {
 }
 
 /// The oldest delivery that waits in one state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Waiting {
     /// `pending` (for its first attempt or its turn), `retrying`, `held`.
     pub status: &'static str,
     /// Why, where its webhook is `paused`, `disabled` or `failing`: that, and the reason.
     pub why: Option<String>,
     /// When its change committed.
+    #[schema(value_type = String, format = DateTime)]
     pub oldest_committed_at: Timestamp,
     /// How long ago that is.
     pub oldest_seconds: u64,
 }
 
 /// What happened between two moments.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Window {
     /// What it is called: `5m`, `1h`, `24h`, `7d`, or as asked for.
     pub window: String,
     /// From when: the begin of a minute, or of an hour where that is kept by the hour.
+    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
     /// Until when.
+    #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
     /// Deliveries that ended.
     pub deliveries: Deliveries,
@@ -95,7 +98,7 @@ pub struct Window {
 }
 
 /// Deliveries that ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Deliveries {
     /// A receiver took them.
     pub delivered: u64,
@@ -108,7 +111,7 @@ pub struct Deliveries {
 }
 
 /// Attempts that ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Attempts {
     /// All.
     pub total: u64,
@@ -119,7 +122,7 @@ pub struct Attempts {
 }
 
 /// Percentiles; none where nothing was measured.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Percentiles {
     /// How many were measured.
     pub count: u64,
@@ -132,7 +135,7 @@ pub struct Percentiles {
 }
 
 /// The share that was there in time.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Sla {
     /// Delivered within `sla_seconds` of the commit.
     pub met: u64,
@@ -222,17 +225,16 @@ pub fn usual(now: Timestamp) -> Vec<Wanted> {
 
 /// The numbers of one webhook, or of all that are declared or have any, by name. An unknown name is an error.
 pub async fn stats(
-    config: &Config,
-    places: &Places,
+    desk: &Desk,
+    _actor: &Actor,
     webhook: Option<&str>,
     windows: &[Wanted],
-    clock: &Clock,
 ) -> Result<Vec<WebhookStats>, ControlError> {
-    let now = clock.now();
+    let (config, now) = (&*desk.config(), desk.clock.now());
     let windows: Vec<Wanted> = windows.iter().map(|wanted| begun(wanted, now)).collect();
-    let session = ledger_session(places).await?;
-    let client = &session.client;
-    let (snapshot, rows) = declared(config, &session).await?;
+    let session = desk.session().await?;
+    let client: &Client = &session;
+    let (snapshot, rows) = declared(config, client).await?;
     let mut sums: BTreeMap<Arc<str>, Vec<Tally>> = BTreeMap::new();
     let earliest = windows.iter().map(|wanted| wanted.since).min().unwrap_or(now);
     numbers::sums_since(client, earliest, webhook, |sum| {

@@ -123,7 +123,7 @@ pub async fn status(config: &Config, places: &Places, clock: &Clock) -> Result<S
         gaps = overview::gaps(&ledger.client, &config.database.slot).await?;
         existing = backfills::list(&ledger.client, &config.database.slot).await?;
         existing.retain(|backfill| !backfill.status.is_over());
-        let (snapshot, rows) = declared(config, &ledger).await?;
+        let (snapshot, rows) = declared(config, &ledger.client).await?;
         let mut names = overview::webhooks_with_rows(&ledger.client).await?;
         names.extend(declared_names(&snapshot));
         names.extend(rows.states.keys().cloned());

@@ -47,7 +47,7 @@ pub async fn trigger(
 ) -> Result<Triggered, ControlError> {
     let (config, places) = (&*desk.config(), &desk.places);
     let mut session = ledger_session(places).await?;
-    let (snapshot, rows) = declared(config, &session).await?;
+    let (snapshot, rows) = declared(config, &session.client).await?;
     if let Some(invalid) = snapshot.invalid.iter().find(|invalid| invalid.webhook == webhook) {
         let (webhook, reason) = (webhook.to_owned(), invalid.reason.clone());
         return Err(ControlError::Unusable { webhook, reason });

@@ -1,6 +1,9 @@
 //! Removing all traces: the slot, the publications, the schema.
 
-use super::{ControlError, Places, manage};
+use serde_json::json;
+
+use super::keys::transaction_failed;
+use super::{Actor, ControlError, Places, ledger_session, manage};
 use crate::config::Config;
 use crate::ledger::schema::{Contents, contents};
 use crate::source::{Manage, PublicationNames, drop_publication, drop_slot, publications, slot_state};
@@ -52,11 +55,21 @@ pub async fn look(config: &Config, places: &Places) -> Result<Traces, ControlErr
 /// Removes what [`look`] found: first the slot, which fails while somebody streams from it.
 pub async fn remove(
     places: &Places,
+    actor: &Actor,
     traces: &Traces,
     mut gone: impl FnMut(&str),
 ) -> Result<(), ControlError> {
     if let (Some((slot, _)), Some(pid)) = (&traces.slot, traces.streaming_pid) {
         return Err(ControlError::SlotBusy { slot: slot.clone(), pid });
+    }
+    // It stays where something keeps the schema from going, and else goes with it.
+    if let Some((schema, Some(_))) = &traces.schema {
+        let mut ledger = ledger_session(places).await?;
+        let transaction = ledger.client.transaction().await.map_err(transaction_failed)?;
+        let before =
+            json!({ "slot": traces.slot.as_ref().map(|slot| &slot.0), "publications": traces.publications });
+        actor.note(&transaction, "uninstall", schema, (Some(before), None)).await?;
+        transaction.commit().await.map_err(transaction_failed)?;
     }
     let session = places.database.session("walhook uninstall").await?;
     if let Some((slot, _)) = &traces.slot {

@@ -169,6 +169,26 @@ pub const API_LOCK: Duration = Duration::from_secs(5);
 pub const API_PAGE: u32 = 200;
 /// Deliveries that are looked through for one page of a search.
 pub const API_LOOKED_THROUGH: i64 = 10_000;
+/// Webhooks that are named as subscribers of an event type.
+pub const SUBSCRIBERS_TOLD: usize = 100;
+/// News that wait for one who listens; of more the oldest are lost to it.
+pub const LIVE_WAITING: usize = 1024;
+/// Who may listen at once.
+pub const LIVE_LISTENERS: usize = 32;
+/// How often one who listens is told that the stream is still there.
+pub const LIVE_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Connections to the HTTP server; further ones wait to be accepted.
+pub const CONNECTIONS: usize = 1024;
+/// How long a connection may take for a request's head, and how long it may be idle.
+pub const HEAD_WITHIN: Duration = Duration::from_secs(20);
+/// Keys whose requests are counted; the one that was used longest ago makes room.
+pub const API_RATED: usize = 10_000;
+/// How long the address of a new webhook may take to be reached, where that is tried.
+pub const API_PROBE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a browser remembers what it may ask.
+pub const CORS_FOR: Duration = Duration::from_secs(600);
+/// Retries of one webhook that are not over.
+pub const RETRIES_OPEN: i64 = 100;
 /// Keys that are not revoked.
 pub const API_KEYS: i64 = 10_000;
 /// The longest name of a key, in characters.

@@ -52,7 +52,7 @@ pub struct Tally {
 }
 
 /// Failed attempts by cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, utoipa::ToSchema)]
 pub struct Causes {
     /// Answered 400 to 499.
     pub http_4xx: u64,

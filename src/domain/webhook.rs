@@ -207,6 +207,8 @@ pub struct TableRule {
     pub tenant: Option<String>,
     /// The columns that identify a row in whichever partition it stands; empty: a move is a delete and an insert.
     pub fold_moves: Vec<String>,
+    /// What its rows are, in a sentence.
+    pub description: Option<String>,
 }
 
 /// An event beyond created, updated, deleted (`[[events]]`).
@@ -222,6 +224,8 @@ pub struct NamedEvent {
     pub on: Vec<super::Operation>,
     /// A CEL condition on the row.
     pub when: Option<String>,
+    /// What it tells, in a sentence.
+    pub description: Option<String>,
 }
 
 impl NamedEvent {

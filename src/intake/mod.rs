@@ -35,6 +35,7 @@ use crate::clock::{Clock, since};
 use crate::dispatcher::{Offer, Young};
 use crate::domain::{EndLsn, Lineage, MARK_PREFIX, Transaction, limits};
 use crate::ledger::LedgerError;
+use crate::live::{ChangeNews, Live, News};
 use crate::postgres::Server;
 use crate::settlement::Settlement;
 use crate::source::{Chunk, Entry, Item, Piece, RawChange};
@@ -77,6 +78,8 @@ pub struct Intake {
     pub recovery: Recovery,
     /// What the tables looked like.
     pub shapes: Shapes,
+    /// Who listens to what is taken in.
+    pub live: Live,
     /// The time.
     pub clock: Clock,
 }
@@ -172,6 +175,18 @@ impl Intake {
     }
 }
 
+fn news_of(transaction: Transaction, raw: &RawChange) -> News {
+    News::Change(ChangeNews {
+        committed_at: transaction.committed_at,
+        commit: transaction.commit,
+        xid: transaction.xid,
+        sequence: raw.sequence,
+        schema: raw.relation.schema.as_ref().into(),
+        table: raw.relation.name.as_ref().into(),
+        operation: raw.operation.as_str(),
+    })
+}
+
 impl Running {
     async fn take(&mut self, chunk: &Chunk) -> Result<(), Halt> {
         let mut changes = 0;
@@ -227,6 +242,9 @@ impl Running {
         }
         let expansion = match entry {
             Entry::Row(raw) => {
+                if self.with.live.is_heard() {
+                    self.with.live.tell(news_of(piece.transaction, raw));
+                }
                 if self.snapshot.matcher.wants_shapes() {
                     self.shape(piece.transaction, raw).await?;
                 }

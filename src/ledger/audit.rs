@@ -1,12 +1,14 @@
 //! Who did what: one row an act, written in the act's own transaction, so that there is neither one without the other.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio_postgres::{GenericClient, Row, Transaction};
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
-use super::row::time_of;
+use super::replay::like;
+use super::row::{pg_time, time_of};
 use super::{LedgerError, doing};
 
 /// How somebody came to act.
@@ -68,6 +70,16 @@ const RECORD: &str = "
 insert into audit (actor_kind, actor, action, object, detail, from_address)
 values ($1, coalesce($2, session_user), $3, $4, $5, case when $1 = 'command' then inet_client_addr() else $6 end)";
 
+const PRUNE: &str = "
+delete from audit where id = any(array(
+    select id from audit where at < now() - make_interval(secs => $1) order by at, id limit $2))";
+
+/// Entries forgotten in one statement.
+const STEP: i64 = 10_000;
+
+/// How somebody may have come.
+pub const KINDS: [&str; 4] = ["command", "admin", "key", "walhook"];
+
 const COLUMNS: &str = "id, at, actor_kind, actor, action, object, detail, from_address";
 
 fn written_of(row: &Row) -> Written {
@@ -84,6 +96,16 @@ fn written_of(row: &Row) -> Written {
 }
 
 impl Actor {
+    /// The name: of a key, with its id.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Command => "command",
+            Self::Admin { .. } => "admin",
+            Self::Key { name, .. } => name,
+            Self::Walhook => "walhook",
+        }
+    }
+
     fn columns(&self) -> (&'static str, Option<&str>, Option<IpAddr>) {
         match self {
             Self::Command => ("command", None, None),
@@ -104,21 +126,63 @@ pub async fn record(transaction: &Transaction<'_>, act: &Act<'_>) -> Result<(), 
     Ok(())
 }
 
-/// Entries before a number, newest first; of one object, where one is named.
+/// What is looked for: entries for which everything holds that is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// What it was done to.
+    pub object: Option<String>,
+    /// What was done, with `*` for any run of characters.
+    pub action: Option<String>,
+    /// By whom, with `*` for any run of characters.
+    pub actor: Option<String>,
+    /// How they came: one of [`KINDS`].
+    pub actor_kind: Option<&'static str>,
+    /// Then or later.
+    pub since: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+}
+
+/// The statement of [`page`]; of one object it goes by the index of objects, else by the numbers.
+pub fn page_sql(sought: &Sought) -> String {
+    let object = if sought.object.is_some() { "object = $3" } else { "$3::text is null" };
+    format!(
+        "select {COLUMNS} from audit
+         where id < $1 and {object}
+             and ($4::text is null or action like $4) and ($5::text is null or actor like $5)
+             and ($6::text is null or actor_kind = $6)
+             and ($7::timestamptz is null or at >= $7) and ($8::timestamptz is null or at < $8)
+         order by id desc limit $2"
+    )
+}
+
+/// Entries before a number, newest first.
 pub async fn page(
     client: &impl GenericClient,
-    object: Option<&str>,
+    sought: &Sought,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Written>, LedgerError> {
     let before = before.unwrap_or(i64::MAX);
-    let rows = if let Some(object) = object {
-        let sql =
-            format!("select {COLUMNS} from audit where object = $1 and id < $2 order by id desc limit $3");
-        client.query(&sql, &[&object, &before, &limit]).await
-    } else {
-        let sql = format!("select {COLUMNS} from audit where id < $1 order by id desc limit $2");
-        client.query(&sql, &[&before, &limit]).await
-    };
-    Ok(rows.map_err(doing("reading the audit"))?.iter().map(written_of).collect())
+    let (action, actor) = (sought.action.as_deref().map(like), sought.actor.as_deref().map(like));
+    let (since, until) = (sought.since.map(pg_time), sought.until.map(pg_time));
+    let kind = sought.actor_kind;
+    let rows = client
+        .query(&page_sql(sought), &[&before, &limit, &sought.object, &action, &actor, &kind, &since, &until])
+        .await
+        .map_err(doing("reading the audit"))?;
+    Ok(rows.iter().map(written_of).collect())
+}
+
+/// Forgets what was done so long ago, in steps. Returns how much.
+pub(super) async fn prune(client: &Client, age: Duration) -> Result<u64, LedgerError> {
+    let mut forgotten = 0;
+    loop {
+        let step = client.execute(PRUNE, &[&age.as_secs_f64(), &STEP]).await;
+        let step = step.map_err(doing("forgetting old entries of the audit"))?;
+        forgotten += step;
+        if i64::try_from(step).unwrap_or(i64::MAX) < STEP {
+            return Ok(forgotten);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! An instance writes how far it has come under the fence of its epoch; whoever has lost the slot moves no cursor.
 
 use jiff::Timestamp;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
 use super::own::Ownership;
 use super::row::time_of;
@@ -156,7 +156,7 @@ from backfills";
 const FENCE: &str = "exists (select from sources s where s.slot = $2 and s.epoch = $3)";
 
 /// Writes what is asked for. Returns its number.
-pub async fn create(client: &Client, new: &NewBackfill) -> Result<i64, LedgerError> {
+pub async fn create(client: &Transaction<'_>, new: &NewBackfill) -> Result<i64, LedgerError> {
     let rate = new.rows_per_second.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX));
     let NewBackfill { slot, webhook, schema, table, condition, estimate, .. } = new;
     let row = client.query_one(CREATE, &[slot, webhook, schema, table, condition, &rate, estimate]).await;
@@ -173,8 +173,21 @@ pub async fn list(client: &Client, slot: &str) -> Result<Vec<Backfill>, LedgerEr
     Ok(rows.iter().map(of_row).collect())
 }
 
+/// The backfills of a webhook before a number, newest first.
+pub async fn page(
+    client: &Client,
+    (slot, webhook): (&str, &str),
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Backfill>, LedgerError> {
+    let sql = format!("{COLUMNS} where slot = $1 and webhook = $2 and id < $3 order by id desc limit $4");
+    let before = before.unwrap_or(i64::MAX);
+    let rows = client.query(&sql, &[&slot, &webhook, &before, &limit]).await;
+    Ok(rows.map_err(doing("listing backfills"))?.iter().map(of_row).collect())
+}
+
 /// One backfill of a slot.
-pub async fn get(client: &Client, slot: &str, id: i64) -> Result<Option<Backfill>, LedgerError> {
+pub async fn get(client: &impl GenericClient, slot: &str, id: i64) -> Result<Option<Backfill>, LedgerError> {
     let sql = format!("{COLUMNS} where slot = $1 and id = $2");
     let row = client.query_opt(&sql, &[&slot, &id]).await.map_err(doing("reading a backfill"))?;
     Ok(row.as_ref().map(of_row))
@@ -188,7 +201,7 @@ pub async fn to_do(client: &Client, slot: &str) -> Result<Vec<Backfill>, LedgerE
 }
 
 /// Pauses, resumes or cancels. Returns whether the backfill was in a state for that.
-pub async fn steer(client: &Client, slot: &str, id: i64, steer: Steer) -> Result<bool, LedgerError> {
+pub async fn steer(client: &Transaction<'_>, slot: &str, id: i64, steer: Steer) -> Result<bool, LedgerError> {
     let (status, from, finished) = match steer {
         Steer::Pause => ("paused", "('pending', 'running')", "null"),
         Steer::Resume => ("pending", "('paused', 'failed')", "null"),

@@ -29,6 +29,7 @@ pub mod query;
 pub mod record;
 pub mod recorded;
 pub mod replay;
+pub mod retries;
 pub mod rollups;
 mod row;
 pub mod schema;

@@ -37,6 +37,8 @@ pub struct Retention {
     pub delivered: Duration,
     /// Failed and cancelled rows, and attempts.
     pub failed: Duration,
+    /// Who did what.
+    pub audit: Duration,
 }
 
 /// Makes the partitions of the days around today.
@@ -74,6 +76,8 @@ impl Ledger {
             }
         }
         super::shapes::prune(&session.client).await?;
+        super::retries::prune(&session.client, retention.failed).await?;
+        super::audit::prune(&session.client, retention.audit).await?;
         super::condense::condense(&mut session.client).await?;
         Ok(dropped)
     }

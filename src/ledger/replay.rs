@@ -31,6 +31,11 @@ impl Ended {
             Self::Cancelled => "cancelled",
         }
     }
+
+    /// The state of a word.
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::Failed, Self::Delivered, Self::Cancelled].into_iter().find(|ended| ended.as_str() == word)
+    }
 }
 
 /// How the last attempt of a delivery went.
@@ -47,6 +52,25 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// A cause in words: `timeout`, `unreachable`, `refused`, a status such as `503`, a class such as `5xx`.
+    pub fn named(text: &str) -> Option<Self> {
+        let answered = || {
+            let (first, rest) = text.split_at_checked(1)?;
+            let class = first.parse::<u16>().ok().filter(|class| (1..=5).contains(class))?;
+            if rest == "xx" {
+                return Some(Self::Answered(class * 100, class * 100 + 99));
+            }
+            let status = text.parse().ok().filter(|status| (100..600).contains(status))?;
+            Some(Self::Answered(status, status))
+        };
+        match text {
+            "timeout" => Some(Self::TimedOut),
+            "unreachable" => Some(Self::Unreachable),
+            "refused" => Some(Self::Refused),
+            _ => answered(),
+        }
+    }
+
     pub(super) fn outcome(self) -> &'static str {
         match self {
             Self::TimedOut => "timed_out",
@@ -97,7 +121,7 @@ pub struct Census {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reached {
     /// The last id that was opened again; the next step begins after it.
-    last: String,
+    pub(super) last: String,
 }
 
 /// What [`Which`] chooses; the parameters are those of [`Parameters`].
@@ -200,9 +224,23 @@ pub(super) fn like(pattern: &str) -> String {
 
 /// How many could be sent again.
 pub async fn count(client: &impl GenericClient, which: &Which) -> Result<Census, LedgerError> {
-    let sql = format!("select count(*), now() from deliveries d where {CHOSEN}");
-    let parameters = Parameters::of(which);
-    let row = client.query_one(&sql, &parameters.all()).await.map_err(doing("counting deliveries"))?;
+    count_until(client, which, None).await
+}
+
+/// How many could be sent again that had ended by then.
+pub(super) async fn count_until(
+    client: &impl GenericClient,
+    which: &Which,
+    until: Option<Timestamp>,
+) -> Result<Census, LedgerError> {
+    let sql = format!(
+        "select count(*), now() from deliveries d
+         where {CHOSEN} and ($10::timestamptz is null or d.finished_at <= $10)"
+    );
+    let (parameters, until) = (Parameters::of(which), until.map(pg_time));
+    let mut all = parameters.all().to_vec();
+    all.push(&until);
+    let row = client.query_one(&sql, &all).await.map_err(doing("counting deliveries"))?;
     Ok(Census { count: u64::try_from(row.get::<_, i64>(0)).unwrap_or(0), at: time_of(row.get(1)) })
 }
 

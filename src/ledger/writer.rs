@@ -20,7 +20,8 @@ use super::record::{Finish, NewRow, State, Statements};
 use super::rollups::{self, Book, Kept, News, SlaOf};
 use super::{Ledger, LedgerError, doing, recorded};
 use crate::clock::Clock;
-use crate::domain::{Lane, StoreBodies, limits};
+use crate::domain::{Attempt, DeliveryId, Lane, StoreBodies, limits};
+use crate::live::{self, DeliveryNews, Live, Tried};
 use crate::postgres::Session;
 use crate::settlement::Settlement;
 
@@ -124,6 +125,8 @@ pub struct Writer {
     pub health: watch::Sender<Health>,
     /// Counts what there may be to tell of: deliveries that were given up, webhooks that fare otherwise.
     pub news: watch::Sender<u64>,
+    /// Who listens to what is written.
+    pub live: Live,
 }
 
 /// Whether the ledger can be written.
@@ -162,6 +165,30 @@ impl Batch {
     fn gives_up(&self) -> bool {
         let mut states = self.rows.iter().map(|row| &row.state).chain(self.finishes.iter().map(|f| &f.state));
         states.any(|state| matches!(state, State::Failed(_)))
+    }
+
+    /// Tells of what was written, but for what was written by others.
+    fn tell(&self, to: &Live, lost: &[String]) {
+        let news =
+            |(id, webhook): (&DeliveryId, &Arc<str>), event, state: &State, attempt: Option<&Attempt>| {
+                let (id, webhook) = (id.as_str().into(), Arc::clone(webhook));
+                to.tell(live::News::Delivery(DeliveryNews {
+                    id,
+                    webhook,
+                    event,
+                    status: state.status(),
+                    attempt: attempt.map(Tried::from),
+                }));
+            };
+        for NewRow { delivery, state, attempt, .. } in &self.rows {
+            let event = Some(Arc::clone(&delivery.event_type));
+            news((&delivery.id, &delivery.webhook), event, state, attempt.as_ref());
+        }
+        for Finish { id, webhook, state, attempt, .. } in &self.finishes {
+            if !lost.iter().any(|lost| lost == id.as_str()) {
+                news((id, webhook), None, state, attempt.as_ref());
+            }
+        }
     }
 }
 
@@ -239,6 +266,9 @@ impl Writer {
         self.is_well();
         if batch.gives_up() {
             self.news.send_modify(|n| *n += 1);
+        }
+        if self.live.is_heard() {
+            batch.tell(&self.live, &lost);
         }
         batch.permits.clear();
         self.settlement.settle(batch.rows.iter_mut().filter_map(|row| row.owed.take()));

@@ -41,6 +41,7 @@ fn rule(table: &str, event: Option<&str>) -> TableRule {
 
 fn completed(when: &str) -> NamedEvent {
     NamedEvent {
+        description: None,
         event_type: "order.completed".into(),
         schema: "public".to_owned(),
         table: "orders".to_owned(),

@@ -103,6 +103,7 @@ impl Desk {
         let (acks_in, acks) = mpsc::unbounded_channel();
         let (health_in, health) = watch::channel(Health::Writing);
         let writer = Writer {
+            live: walhook::live::Live::default(),
             ledger: ledger.clone(),
             own: own.clone(),
             store: StoreBodies::All,

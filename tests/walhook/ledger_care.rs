@@ -141,12 +141,31 @@ async fn retention_drops_only_days_that_are_too_old() {
     desk.insert(1, 1, State::Delivered, Some(attempt(200)));
     desk.hear(1).await;
     desk.database.execute("select ensure_partitions(current_date - 40, current_date - 2)").await;
-    let retention = Retention { delivered: DAY * 7, failed: DAY * 30 };
+    let retention = Retention { delivered: DAY * 7, failed: DAY * 30, audit: DAY * 365 };
     let dropped = desk.ledger.prune(&retention).await.expect("pruned");
     let days = |parent: &str| dropped.iter().filter(|name| name.contains(parent)).count();
     assert_eq!((days("delivered"), days("failed"), days("past_attempts")), (33, 10, 10), "{dropped:?}");
     assert!(desk.ledger.prune(&retention).await.expect("pruned").is_empty());
     assert_eq!(desk.all().await, ["delivered 1"]);
+}
+
+#[tokio::test]
+async fn the_audit_and_ended_retries_are_forgotten_when_they_are_too_old() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    desk.database
+        .execute(
+            "insert into walhook.audit (at, actor_kind, actor, action)
+             select now() - make_interval(days => n), 'command', 'ops', 'test' from generate_series(0, 19) n;
+             insert into walhook.retries (slot, webhook, ended, status, finished_at) values
+                ('walhook', 'crm', '{failed}', 'done', now() - interval '31 days'),
+                ('walhook', 'crm', '{failed}', 'done', now()), ('walhook', 'crm', '{failed}', 'pending', null)",
+        )
+        .await;
+    let retention = Retention { delivered: DAY * 7, failed: DAY * 30, audit: DAY * 10 };
+    desk.ledger.prune(&retention).await.expect("pruned");
+    assert_eq!(desk.database.number("select count(*) from walhook.audit").await, 10);
+    assert_eq!(desk.database.number("select count(*) from walhook.retries").await, 2);
 }
 
 #[tokio::test]

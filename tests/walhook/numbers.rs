@@ -241,7 +241,7 @@ async fn minutes_become_hours_and_hours_go_and_nothing_counts_twice() {
     let minutes = rows("1 minute").await;
     let now = 1;
     assert_eq!((before["crm"].attempts, minutes), (35, 7));
-    let retention = Retention { delivered: DAY * 7, failed: DAY * 30 };
+    let retention = Retention { delivered: DAY * 7, failed: DAY * 30, audit: DAY * 365 };
     for _ in 0..2 {
         desk.ledger.prune(&retention).await.expect("pruned");
         assert_eq!((rows("1 minute").await, rows("1 hour").await), (now, 2));

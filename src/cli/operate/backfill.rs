@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use super::super::print;
 use super::Here;
 use super::table::{Align, cut, table};
-use crate::control::ControlError;
 use crate::control::backfill::{Ask, Asked, ask, list, steer};
+use crate::control::{Actor, ControlError};
 use crate::ledger::backfills::{Backfill, BackfillStatus, Steer};
 
 /// How often progress is looked at.
@@ -86,7 +86,7 @@ fn rate(text: &str) -> Result<u32, String> {
 pub(super) async fn run(args: &BackfillArgs, here: &Here) -> Result<ExitCode, ControlError> {
     match &args.verb {
         None if args.list || args.json => {
-            let all = list(&here.config, &here.places).await?;
+            let all = list(&here.desk(), &Actor::command_line()).await?;
             if args.json {
                 print::line(&serde_json::json!(all).to_string());
             } else {
@@ -102,7 +102,7 @@ pub(super) async fn run(args: &BackfillArgs, here: &Here) -> Result<ExitCode, Co
 }
 
 async fn steered(here: &Here, id: i64, what: Steer) -> Result<ExitCode, ControlError> {
-    let now = steer(&here.config, &here.places, id, what).await?;
+    let now = steer(&here.desk(), &Actor::command_line(), (None, id), what).await?;
     print::line(&format!("backfill {id} is {}, {}", now.status.as_str(), progress(&now)));
     Ok(ExitCode::SUCCESS)
 }
@@ -115,7 +115,7 @@ async fn begin(args: &BackfillArgs, here: &Here) -> Result<ExitCode, ControlErro
         condition: args.condition.clone(),
         rows_per_second: args.rate,
     };
-    let asked = ask(&here.config, &here.places, &wish).await?;
+    let asked = ask(&here.desk(), &Actor::command_line(), &wish).await?;
     let id = asked.id;
     print::line(&format!(
         "backfill {id}: rows of {} go to {} as {}",

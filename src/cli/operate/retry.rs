@@ -11,8 +11,8 @@ use jiff::{Span, Timestamp};
 use super::super::print;
 use super::Here;
 use super::ask::{Answer, ask};
-use crate::control::ControlError;
 use crate::control::retry::{self, Target, Wish, count};
+use crate::control::{Actor, ControlError};
 use crate::ledger::replay::{Cause, Ended};
 
 #[derive(Debug, Args)]
@@ -151,7 +151,8 @@ pub(super) async fn run(args: &RetryArgs, here: &Here) -> Result<ExitCode, Contr
     }
     let shown = io::stderr().is_terminal();
     let mut sent = 0;
-    let sending = counted.send_again(args.rate, |so_far| {
+    let actor = Actor::command_line();
+    let sending = counted.send_again(&actor, args.rate, |so_far| {
         sent = so_far;
         if shown {
             print::progress(&format!("{so_far} of {count}"));

@@ -8,8 +8,8 @@ use super::super::print;
 use super::Here;
 use super::retry::{When, when};
 use super::table::{Align, cut, span, table};
-use crate::control::ControlError;
 use crate::control::stats::{Percentiles, Waiting, Wanted, WebhookStats, Window, stats, usual};
+use crate::control::{Actor, ControlError};
 
 /// How much of a reason is shown.
 const REASON_CHARS: usize = 80;
@@ -45,7 +45,7 @@ pub(super) async fn run(args: &StatsArgs, here: &Here) -> Result<ExitCode, Contr
     } else if args.webhook.is_none() {
         wanted.retain(|wanted| wanted.name == "24h");
     }
-    let all = stats(&here.config, &here.places, args.webhook.as_deref(), &wanted, &here.clock).await?;
+    let all = stats(&here.desk(), &Actor::command_line(), args.webhook.as_deref(), &wanted).await?;
     let text = match (&args.webhook, args.json) {
         (Some(_), true) => all.first().map(|one| serde_json::json!(one).to_string()).unwrap_or_default(),
         (None, true) => serde_json::json!({ "webhooks": all }).to_string(),

@@ -8,8 +8,8 @@ use super::super::print;
 use super::Here;
 use super::ask::{Answer, ask};
 use super::table::bytes;
-use crate::control::ControlError;
 use crate::control::uninstall::{Traces, look, remove};
+use crate::control::{Actor, ControlError};
 
 /// Wrong usage, as clap has it.
 const USAGE: u8 = 2;
@@ -49,7 +49,7 @@ pub(super) async fn run(args: &UninstallArgs, here: &Here) -> Result<ExitCode, C
     let told = |what: &str| {
         print::line(&format!("dropped {what}"));
     };
-    remove(&here.places, &traces, told).await?;
+    remove(&here.places, &Actor::command_line(), &traces, told).await?;
     Ok(ExitCode::SUCCESS)
 }
 

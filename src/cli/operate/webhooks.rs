@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::super::print;
 use super::Here;
-use crate::control::ControlError;
 use crate::control::secrets::{reveal, rotate};
-use crate::ledger::audit::Actor;
+use crate::control::{Actor, ControlError};
+use crate::ledger::audit;
 
 /// The longest overlap.
 const OVERLAP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -61,8 +61,7 @@ pub(super) async fn run(args: &WebhooksArgs, here: &Here) -> Result<ExitCode, Co
 }
 
 async fn rotated(webhook: &str, overlap: Duration, here: &Here) -> Result<ExitCode, ControlError> {
-    let acting = (&here.clock, &Actor::Command);
-    let made = rotate(&here.config, &here.places, webhook, overlap, acting).await?;
+    let made = rotate(&here.desk(), &Actor::command_line(), webhook, overlap).await?;
     // The secret alone on standard output: it may go straight into a vault.
     print::line(made.secret.expose_secret());
     let webhook = print::plain(webhook);
@@ -91,7 +90,7 @@ async fn rotated(webhook: &str, overlap: Duration, here: &Here) -> Result<ExitCo
 }
 
 async fn revealed(webhook: &str, as_json: bool, here: &Here) -> Result<ExitCode, ControlError> {
-    let secrets = reveal(&here.config, &here.places, webhook, &Actor::Command).await?;
+    let secrets = reveal(&here.config, &here.places, webhook, &audit::Actor::Command).await?;
     if as_json {
         let entry = |secret: &crate::domain::SigningSecret| {
             json!({

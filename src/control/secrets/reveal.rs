@@ -22,7 +22,7 @@ pub async fn reveal(
     let transaction = session.client.transaction().await.map_err(failed)?;
     let Some(held) = secrets::lock(&transaction, webhook).await? else {
         drop(transaction);
-        let (snapshot, _) = declared(config, &session).await?;
+        let (snapshot, _) = declared(config, &session.client).await?;
         return Err(unknown(&snapshot, webhook));
     };
     let found = secrets_of(config, &held)?;

@@ -9,11 +9,8 @@ use serde_json::json;
 
 use super::{refuse_of_file, secrets_of, unknown};
 use crate::catalog;
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::control::{ControlError, Places, declared, ledger_session};
+use crate::control::{Actor, ControlError, Desk, declared};
 use crate::domain::{SignatureScheme, SigningSecret, limits};
-use crate::ledger::audit::{Act, Actor, record};
 use crate::ledger::{LedgerError, secrets};
 use crate::sign::{self, Shape, new_secret, public_half};
 
@@ -41,17 +38,17 @@ pub struct Rotated {
 /// Makes a new secret for the webhook of a row; the one before it signs too for as long as `overlap`. A running instance
 /// follows within a second.
 pub async fn rotate(
-    config: &Config,
-    places: &Places,
+    desk: &Desk,
+    actor: &Actor,
     webhook: &str,
     overlap: Duration,
-    (clock, actor): (&Clock, &Actor),
 ) -> Result<Rotated, ControlError> {
+    let config = &*desk.config();
     refuse_of_file(config, webhook, IN_THE_FILE)?;
-    let mut session = ledger_session(places).await?;
+    let mut session = desk.session().await?;
     let (snapshot, _) = declared(config, &session).await?;
     let failed = |source| LedgerError::Statement { doing: "rotating a webhook's secret", source };
-    let transaction = session.client.transaction().await.map_err(failed)?;
+    let transaction = session.transaction().await.map_err(failed)?;
     let held = secrets::lock(&transaction, webhook).await?;
     let held = held.ok_or_else(|| unknown(&snapshot, webhook))?;
     let mut before = secrets_of(config, &held)?;
@@ -61,7 +58,7 @@ pub async fn rotate(
             .retain(|secret| sign::check(&[secret.text.clone().into()], &SignatureScheme::Standard).is_ok());
     }
     let secret = new_secret(before.first().map_or(Shape::Shared, |current| Shape::of(&current.text)))?;
-    let now = clock.now();
+    let now = desk.clock.now();
     let until = now.checked_add(overlap).unwrap_or(Timestamp::MAX);
     let until = Timestamp::from_second(until.as_second()).unwrap_or(until);
     let next = successors(secret.clone(), before, now, until);
@@ -76,7 +73,7 @@ pub async fn rotate(
     let detail = json!({
         "until": until.map(|until| until.to_string()), "signing": kept.len(), "dropped": dropped, "encrypted": is_encrypted,
     });
-    record(&transaction, &Act { actor, action: "webhook.rotate", object: Some(webhook), detail }).await?;
+    actor.note_that(&transaction, ("webhook.rotate", webhook), detail).await?;
     transaction.commit().await.map_err(failed)?;
     let public = public_half(&secret);
     Ok(Rotated { secret, public, until, signing: kept.len(), dropped, is_encrypted })

@@ -29,6 +29,7 @@ use crate::ledger::states::standings;
 use crate::ledger::webhooks::{self, Lock, Stored};
 use crate::seal::SealError;
 use crate::sign::{Shape, new_secret};
+use crate::transport::Route;
 use mask::{left_over, masked, merge, unmask};
 use view::{of_file, of_row, spoken};
 
@@ -162,6 +163,23 @@ pub async fn create(
         view.document.insert("secret".to_owned(), secret.into());
     }
     Ok(view)
+}
+
+/// Whether the receiver of a webhook that is to be made can be reached, by the rules that its deliveries go by: its name
+/// resolved, connected to, and for https greeted. Nothing is sent. What is wrong with the declaration itself is for
+/// [`create`] to tell.
+pub async fn probe(desk: &Desk, _actor: &Actor, document: &Map<String, Value>) -> Result<(), ControlError> {
+    let config = desk.config();
+    let mut declared = document.clone();
+    declared.retain(|key, value| !value.is_null() && !["description", "metadata"].contains(&key.as_str()));
+    let Ok(webhook) = check_row(&declared, &config, Strangers::Refused) else { return Ok(()) };
+    let transport = super::transport(&config, &desk.clock)?;
+    let (route, patience) = (Route::of(&webhook.reach), webhook.timeout.min(limits::API_PROBE_WITHIN));
+    let reached = transport.probe(&webhook.url, webhook.source, route.as_ref(), patience).await;
+    reached.map(drop).map_err(|outcome| {
+        let problem = format!("the receiver cannot be reached: {}", outcome.describe());
+        ControlError::Value { key: "url", problem }
+    })
 }
 
 /// The answer that was given before. The secret that was made then is not kept with it: it is the row's, as long as nobody

@@ -102,7 +102,10 @@ async fn the_document_describes_every_route_and_no_other() {
     let mut ids = BTreeSet::new();
     let mut count = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
-        let filled = path.replace("{id}", "crm").replace("{delivery_id}", "dlv_0");
+        let filled =
+            [("{id}", "crm"), ("{delivery_id}", "dlv_0"), ("{job}", "1"), ("{type}", "a.b"), ("{name}", "a")]
+                .into_iter()
+                .fold(path.clone(), |path, (parameter, value)| path.replace(parameter, value));
         assert!(!filled.contains('{'), "{path}");
         for method in ["get", "put", "post", "delete", "patch"] {
             let answered = nobody.ask(&method.to_uppercase(), &format!("/api{filled}"), &[], "").await;
@@ -122,15 +125,16 @@ async fn the_document_describes_every_route_and_no_other() {
                 let description = response["description"].as_str().unwrap_or_default();
                 assert!(!description.is_empty(), "{method} {path} {status}: what the answer is");
             }
-            for told in ["4XX", "5XX"] {
-                let content = &operation["responses"][told]["content"]["application/problem+json"];
-                assert_eq!(
-                    content["schema"]["$ref"],
-                    json!("#/components/schemas/Problem"),
-                    "{method} {path}"
-                );
+            let responses = operation["responses"].as_object().unwrap();
+            let wrong = responses.iter().filter(|(status, _)| status.starts_with(['4', '5']));
+            for (status, response) in wrong {
+                let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(schema, &json!("#/components/schemas/Problem"), "{method} {path} {status}");
+            }
+            for status in ["401", "403", "429", "500", "503"] {
+                assert!(responses.contains_key(status), "{method} {path} {status}");
             }
         }
     }
-    assert!(count >= 18, "{count} operations");
+    assert!(count >= 38, "{count} operations");
 }

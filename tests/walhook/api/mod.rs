@@ -1,8 +1,12 @@
 //! The HTTP API, by hand as a client would, and as somebody with bad intent would.
 
 mod access;
+mod catalogue;
 mod deliveries;
 mod edges;
+mod guards;
+mod jobs;
+mod live;
 mod plans;
 mod webhooks;
 
