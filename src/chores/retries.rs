@@ -17,7 +17,7 @@ use crate::postgres::Session;
 use crate::telemetry::chain;
 
 /// How often the ledger is asked without being told.
-const ASK_EVERY: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_secs(30);
 /// How soon one that met trouble, or that somebody else is at, is looked at again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long a retry with a rate waits between its steps.
@@ -81,8 +81,6 @@ async fn round(
         let session = kept.insert(session);
         let open = retries::to_do(&session.client, &with.slot).await?;
         if open.is_empty() {
-            // Most of the time there is none: no session is kept for that.
-            *kept = None;
             not_before.clear();
             return Ok(None);
         }

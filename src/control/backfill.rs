@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio_postgres::GenericClient;
 
 use super::keys::transaction_failed;
-use super::{Actor, ControlError, Desk, declared, ledger_session, nearest};
+use super::{Actor, ControlError, Desk, declared, ledger_session, nearest, webhooks};
 use crate::backfill::{self, Table, wanted_as};
 use crate::ledger::backfills::{self, Backfill, NewBackfill, Steer};
 use crate::ledger::replay;
@@ -129,9 +129,15 @@ pub async fn list_of(
     webhook: &str,
     (before, limit): (Option<i64>, u32),
 ) -> Result<Vec<Backfill>, ControlError> {
-    let session = desk.session().await?;
     let slot = &desk.config().database.slot;
-    Ok(backfills::page(&session, (slot, webhook), before, i64::from(limit)).await?)
+    let session = desk.session().await?;
+    let found = backfills::page(&session, (slot, webhook), before, i64::from(limit)).await?;
+    drop(session);
+    if found.is_empty() {
+        // One that is gone may have left some; of one that never was there is nothing to list.
+        webhooks::get(desk, webhook).await?;
+    }
+    Ok(found)
 }
 
 /// One of a webhook.

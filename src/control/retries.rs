@@ -92,9 +92,15 @@ pub async fn list(
     webhook: &str,
     (before, limit): (Option<i64>, u32),
 ) -> Result<Vec<Retry>, ControlError> {
-    let session = desk.session().await?;
     let slot = &desk.config().database.slot;
-    Ok(retries::list(&*session, (slot, webhook), before, i64::from(limit)).await?)
+    let session = desk.session().await?;
+    let found = retries::list(&*session, (slot, webhook), before, i64::from(limit)).await?;
+    drop(session);
+    if found.is_empty() {
+        // One that is gone may have left some; of one that never was there is nothing to list.
+        webhooks::get(desk, webhook).await?;
+    }
+    Ok(found)
 }
 
 /// Ends one. What of it is on its way goes on.

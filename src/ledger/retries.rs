@@ -194,10 +194,14 @@ pub async fn cancel(
     Ok(ended.map_err(doing("cancelling a retry"))? > 0)
 }
 
+/// The statement of [`to_do`].
+pub fn to_do_sql() -> String {
+    format!("{COLUMNS} where slot = $1 and status in ('pending', 'running') order by id limit $2")
+}
+
 /// The retries that an instance has to do, the oldest first.
 pub async fn to_do(client: &Client, slot: &str) -> Result<Vec<Retry>, LedgerError> {
-    let sql = format!("{COLUMNS} where slot = $1 and status in ('pending', 'running') order by id limit $2");
-    let rows = client.query(&sql, &[&slot, &ROUND]).await.map_err(doing("looking for retries"))?;
+    let rows = client.query(&to_do_sql(), &[&slot, &ROUND]).await.map_err(doing("looking for retries"))?;
     Ok(rows.iter().map(of_row).collect())
 }
 

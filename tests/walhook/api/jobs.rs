@@ -88,6 +88,9 @@ async fn dead_letters_are_counted_and_sent_again_by_a_job_that_outlives_a_restar
         assert_eq!(operator.post("/api/webhooks/crm/retry", &wrong).await.is(422).wrong(), places);
     }
     operator.post("/api/webhooks/nosuch/retry", &json!({})).await.is(404);
+    for list in ["retry", "backfill"] {
+        operator.get(&format!("/api/webhooks/nosuch/{list}")).await.is(404);
+    }
     for nosuch in ["999", "x", "99999999999999999999"] {
         operator.get(&format!("/api/webhooks/crm/retry/{nosuch}")).await.is(404);
     }

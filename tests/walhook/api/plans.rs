@@ -1,6 +1,8 @@
 //! How the database answers what the API asks, where there are many rows.
 
+use walhook::ledger::audit::{Sought, page_sql};
 use walhook::ledger::deliveries::{STATES, search_sql};
+use walhook::ledger::retries::to_do_sql;
 
 use crate::ledger::Desk;
 use crate::support::beside_others;
@@ -61,5 +63,36 @@ async fn a_search_goes_by_an_index_and_looks_through_so_many_rows() {
         let top = plan.lines().next().unwrap_or_default();
         let found = [format!("rows={rows} "), format!("rows={rows}.00 ")];
         assert!(found.iter().any(|found| top.contains(found)), "{asked}\n{plan}");
+    }
+}
+
+#[tokio::test]
+async fn the_audit_of_one_object_and_the_retries_to_do_are_found_by_an_index() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    desk.database
+        .execute(
+            "insert into walhook.audit (actor_kind, actor, action, object)
+             select 'command', 'ops', 'test', 'object ' || n % 1000 from generate_series(1, 40000) n;
+             insert into walhook.retries (slot, webhook, ended, status, finished_at)
+             select 'walhook', 'crm', '{failed}', 'done', now() from generate_series(1, 20000);
+             insert into walhook.retries (slot, webhook, ended) values ('walhook', 'crm', '{failed}');
+             analyze",
+        )
+        .await;
+    let sought = Sought { object: Some("object 7".to_owned()), ..Sought::default() };
+    let types = "bigint, bigint, text, text, text, text, timestamptz, timestamptz";
+    desk.database.execute(&format!("prepare audit_of ({types}) as {}", page_sql(&sought))).await;
+    desk.database.execute(&format!("prepare audit_all ({types}) as {}", page_sql(&Sought::default()))).await;
+    desk.database.execute(&format!("prepare to_do (text, bigint) as {}", to_do_sql())).await;
+    let most = i64::MAX;
+    for (asked, index) in [
+        (format!("audit_of({most}, 51, 'object 7', null, null, null, null, null)"), "audit_object"),
+        (format!("audit_all({most}, 51, null, null, null, null, null, null)"), "audit_pkey"),
+        ("to_do('walhook', 100)".to_owned(), "retries_open"),
+    ] {
+        let explained = desk.database.rows(&format!("explain (costs off) execute {asked}"), &[]).await;
+        let plan: String = explained.iter().map(|row| row.get::<_, String>(0) + "\n").collect();
+        assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{asked}\n{plan}");
     }
 }
