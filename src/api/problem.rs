@@ -174,6 +174,7 @@ impl From<ControlError> for Problem {
                 let wrong = Wrong { hint: error.hint(), ..Wrong::field("/event", told) };
                 return Self::invalid(vec![wrong]);
             }
+            E::Operators => of(StatusCode::FORBIDDEN, "tenant", "It is not for tenants"),
             E::Unknown { .. } => of(StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
             E::Exists { .. } => of(StatusCode::CONFLICT, "exists", "The name is taken"),
             E::ReadOnly { .. } => of(StatusCode::CONFLICT, "read-only", "The file declares it"),

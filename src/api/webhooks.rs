@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
-use super::door::{May, Read, Write};
+use super::door::{May, Read, Tenants, Write};
 use super::input::{Document, Fields, In, Parameters, cursor};
 use super::problem::{Problem, Wrong};
 use super::schema::{self, WebhookPage};
@@ -74,11 +74,15 @@ fn must_expect(headers: &HeaderMap) -> Result<Expected, Problem> {
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
     ),
     responses((status = OK, body = WebhookPage)))]
-async fn list(_: May<Read>, State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn list(
+    may: May<Tenants<Read>>,
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(query.as_deref());
     let (limit, behind) = parameters.page(PLACE);
     parameters.finish()?;
-    let mut views = webhooks::list(&api.desk, behind.as_deref(), limit + 1).await?;
+    let mut views = webhooks::list(&api.desk, &may.actor, behind.as_deref(), limit + 1).await?;
     let more = views.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     if more {
         views.pop();
@@ -96,7 +100,7 @@ async fn list(_: May<Read>, State(api): State<Api>, RawQuery(query): RawQuery) -
     responses((status = CREATED, body = schema::Webhook, headers(("ETag" = String)),
         description = "made; `secret` is shown in this answer alone, where it was made here")))]
 async fn create(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     headers: HeaderMap,
     Document(document): Document,
@@ -128,8 +132,12 @@ async fn create(
 #[utoipa::path(get, operation_id = "get_webhook", path = "/webhooks/{id}", tag = "webhooks",
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook, headers(("ETag" = String)))))]
-async fn get(_: May<Read>, State(api): State<Api>, In(id): In<String>) -> Result<Response, Problem> {
-    Ok(answer(StatusCode::OK, webhooks::get(&api.desk, named(&id)?).await?))
+async fn get(
+    may: May<Tenants<Read>>,
+    State(api): State<Api>,
+    In(id): In<String>,
+) -> Result<Response, Problem> {
+    Ok(answer(StatusCode::OK, webhooks::get(&api.desk, &may.actor, named(&id)?).await?))
 }
 
 /// Declares a webhook anew; only `secret`, where it is absent, stays. Needs webhook:write.
@@ -140,7 +148,7 @@ async fn get(_: May<Read>, State(api): State<Api>, In(id): In<String>) -> Result
     ),
     responses((status = OK, body = schema::Webhook, headers(("ETag" = String)))))]
 async fn replace(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     headers: HeaderMap,
@@ -159,7 +167,7 @@ async fn replace(
     ),
     responses((status = OK, body = schema::Webhook, headers(("ETag" = String)))))]
 async fn merge(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     headers: HeaderMap,
@@ -177,7 +185,7 @@ async fn merge(
     ),
     responses((status = NO_CONTENT)))]
 async fn remove(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     headers: HeaderMap,
@@ -195,10 +203,10 @@ pub struct Reason {
     reason: Option<String>,
 }
 
-async fn switch(may: &May<Write>, api: &Api, id: &str, wish: Wish) -> Result<Response, Problem> {
+async fn switch(may: &May<Tenants<Write>>, api: &Api, id: &str, wish: Wish) -> Result<Response, Problem> {
     let name = named(id)?;
     set(&api.desk, &may.actor, name, &wish).await?;
-    match webhooks::get(&api.desk, name).await {
+    match webhooks::get(&api.desk, &may.actor, name).await {
         Ok(view) => Ok(answer(StatusCode::OK, view)),
         // Its state is known although it is declared nowhere any more.
         Err(error) => Err(error.into()),
@@ -220,7 +228,11 @@ fn reason(document: Document) -> Result<String, Problem> {
 #[utoipa::path(post, operation_id = "enable_webhook", path = "/webhooks/{id}/enable", tag = "webhooks",
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook)))]
-async fn enable(may: May<Write>, State(api): State<Api>, In(id): In<String>) -> Result<Response, Problem> {
+async fn enable(
+    may: May<Tenants<Write>>,
+    State(api): State<Api>,
+    In(id): In<String>,
+) -> Result<Response, Problem> {
     switch(&may, &api, &id, Wish::Enable).await
 }
 
@@ -228,7 +240,11 @@ async fn enable(may: May<Write>, State(api): State<Api>, In(id): In<String>) -> 
 #[utoipa::path(post, operation_id = "resume_webhook", path = "/webhooks/{id}/resume", tag = "webhooks",
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook)))]
-async fn resume(may: May<Write>, State(api): State<Api>, In(id): In<String>) -> Result<Response, Problem> {
+async fn resume(
+    may: May<Tenants<Write>>,
+    State(api): State<Api>,
+    In(id): In<String>,
+) -> Result<Response, Problem> {
     switch(&may, &api, &id, Wish::Resume).await
 }
 
@@ -237,7 +253,7 @@ async fn resume(may: May<Write>, State(api): State<Api>, In(id): In<String>) -> 
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook)))]
 async fn disable(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,
@@ -250,7 +266,7 @@ async fn disable(
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook)))]
 async fn pause(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,
@@ -294,7 +310,7 @@ pub struct Tested {
         (status = ACCEPTED, body = Tested, description = "it is on its way, and was not tried in time"),
     ))]
 async fn test(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,

@@ -1,6 +1,6 @@
 //! Existing rows, delivered: asked for here, done by the running instance.
 
-use super::{ControlError, Places, declared, ledger_session, nearest};
+use super::{ControlError, Places, command_session, declared, nearest};
 use crate::backfill::{self, Table, wanted_as};
 use crate::config::Config;
 use crate::ledger::backfills::{self, Backfill, NewBackfill, Steer};
@@ -38,7 +38,7 @@ pub struct Asked {
 
 /// Finds out that everything is as it must be, and asks for it. Nothing is written otherwise.
 pub async fn ask(config: &Config, places: &Places, ask: &Ask) -> Result<Asked, ControlError> {
-    let session = ledger_session(places).await?;
+    let session = command_session(places).await?;
     let (snapshot, _) = declared(config, &session).await?;
     let webhook = &ask.webhook;
     if snapshot.by_name(webhook).is_none() {
@@ -104,7 +104,7 @@ async fn one(session: &Session, slot: &str, id: i64) -> Result<Backfill, Control
 
 /// All backfills of the slot, those that are not over first.
 pub async fn list(config: &Config, places: &Places) -> Result<Vec<Backfill>, ControlError> {
-    let session = ledger_session(places).await?;
+    let session = command_session(places).await?;
     Ok(backfills::list(&session.client, &config.database.slot).await?)
 }
 
@@ -115,7 +115,7 @@ pub async fn steer(
     id: i64,
     steer: Steer,
 ) -> Result<Backfill, ControlError> {
-    let session = ledger_session(places).await?;
+    let session = command_session(places).await?;
     let slot = &config.database.slot;
     let before = one(&session, slot, id).await?;
     if !backfills::steer(&session.client, slot, id, steer).await? {

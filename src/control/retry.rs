@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{ControlError, Places, declared, ledger_session, nearest};
+use super::{ControlError, Places, command_session, declared, nearest};
 use crate::config::Config;
 use crate::ledger::query::standing;
 use crate::ledger::replay::{self, Cause, Census, Ended, Reached, STEP, Which};
@@ -97,7 +97,7 @@ pub struct Counted {
 
 /// Counts what could be sent again. An unknown webhook, or a delivery that did not end as wished, is an error.
 pub async fn count(config: &Config, places: &Places, wish: &Wish) -> Result<Counted, ControlError> {
-    let session = ledger_session(places).await?;
+    let session = command_session(places).await?;
     let which = wish.which();
     let census = replay::count(&session.client, &which).await?;
     let count = census.count;

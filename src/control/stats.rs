@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use super::{ControlError, Places, declared, ledger_session, nearest};
+use super::{ControlError, Places, command_session, declared, nearest};
 use crate::catalog::{Rows, Snapshot};
 use crate::clock::{Clock, since};
 use crate::config::Config;
@@ -230,7 +230,7 @@ pub async fn stats(
 ) -> Result<Vec<WebhookStats>, ControlError> {
     let now = clock.now();
     let windows: Vec<Wanted> = windows.iter().map(|wanted| begun(wanted, now)).collect();
-    let session = ledger_session(places).await?;
+    let session = command_session(places).await?;
     let client = &session.client;
     let (snapshot, rows) = declared(config, &session).await?;
     let mut sums: BTreeMap<Arc<str>, Vec<Tally>> = BTreeMap::new();

@@ -11,7 +11,7 @@ use super::{refuse_of_file, secrets_of, unknown};
 use crate::catalog;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{ControlError, Places, declared, ledger_session};
+use crate::control::{ControlError, Places, command_session, declared};
 use crate::domain::{SignatureScheme, SigningSecret, limits};
 use crate::ledger::audit::{Act, Actor, record};
 use crate::ledger::{LedgerError, secrets};
@@ -48,7 +48,7 @@ pub async fn rotate(
     (clock, actor): (&Clock, &Actor),
 ) -> Result<Rotated, ControlError> {
     refuse_of_file(config, webhook, IN_THE_FILE)?;
-    let mut session = ledger_session(places).await?;
+    let mut session = command_session(places).await?;
     let (snapshot, _) = declared(config, &session).await?;
     let failed = |source| LedgerError::Statement { doing: "rotating a webhook's secret", source };
     let transaction = session.client.transaction().await.map_err(failed)?;
