@@ -22,7 +22,7 @@ pub const OPEN: &str = "[security]\nallow_http = true\nallow_networks = [\"127.0
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
-    headers: HashMap<String, String>,
+    pub headers: HashMap<String, String>,
     body: Vec<u8>,
 }
 

@@ -59,19 +59,23 @@ async fn hook(of: &Client, name: &str, url: &str) -> Value {
 
 /// Waits until a row that is inserted now comes to a webhook: from then on it is live.
 async fn live(database: &Database, receiver: &Receiver, path: &str, workspace: &str) {
-    let mut id = 1_000_000;
+    let one_more = format!(
+        "insert into orders select greatest(1000000, max(id)) + 1, '{workspace}', 'warm {workspace}' from orders"
+    );
     eventually("a live webhook", PATIENCE, async || {
-        id += 1;
-        database
-            .execute(&format!("insert into orders values ({id}, '{workspace}', 'warm {workspace}')"))
-            .await;
+        database.execute(&one_more).await;
         !receiver.requests(path).is_empty()
     })
     .await;
 }
 
-/// Waits until everything that is owed was delivered.
+/// Waits until everything that was committed by now is owed by the ledger, and until nothing of that is open.
 async fn all_delivered(database: &Database) {
+    let here = database.text("select pg_current_wal_insert_lsn()::text").await;
+    let confirmed = format!(
+        "select count(*) from pg_replication_slots where database = current_database() and confirmed_flush_lsn >= '{here}'"
+    );
+    eventually("the log is confirmed", PATIENCE, async || database.number(&confirmed).await > 0).await;
     let open =
         "select count(*) from walhook.deliveries where status not in ('delivered', 'failed', 'cancelled')";
     eventually("no open delivery", PATIENCE, async || database.number(open).await == 0).await;

@@ -34,7 +34,8 @@ fn types(came: &[(String, Value)]) -> Vec<&str> {
 /// Nothing that ever came to a path has a word of somebody else's row.
 fn clean(receiver: &Receiver, path: &str, others: &[&str]) {
     for request in receiver.requests(path) {
-        let body = String::from_utf8_lossy(&request.body).into_owned();
+        // Ids may spell anything.
+        let body = request.json()["data"].to_string();
         for other in others {
             assert!(!body.contains(other), "{path} was told of {other}: {body}");
         }
@@ -234,7 +235,7 @@ async fn a_backfill_a_test_and_a_row_given_by_hand_are_of_the_tenants_rows_alone
         (&["trigger", "acme~crm", "hidden.created"], "there is no event"),
         (&["trigger", "acme~crm", "orders.truncated"], "there is no event"),
         (&["trigger", "acme~crm", "walhook.webhook.failing"], "there is no event"),
-        (&["render", "--webhook", "acme~crm", "--row", "orders:1"], "not of tenant acme"),
+        (&["render", "acme~crm", "--row", "orders:1"], "not of tenant acme"),
     ] {
         let (code, said) = walhook(&sidecar, arguments).await;
         assert!(code == Some(1) && said.contains(part), "{arguments:?}: {said}");
@@ -243,7 +244,7 @@ async fn a_backfill_a_test_and_a_row_given_by_hand_are_of_the_tenants_rows_alone
     for own in [
         &["trigger", "acme~crm", "orders.created", "--row", "orders:3"][..],
         &["trigger", "acme~crm", "orders.deleted"],
-        &["render", "--webhook", "acme~crm", "--row", "orders:3"],
+        &["render", "acme~crm", "--row", "orders:3"],
     ] {
         let (code, said) = walhook(&sidecar, own).await;
         assert_eq!(code, Some(0), "{said}");
