@@ -59,6 +59,8 @@ mod secret_tests;
 #[cfg(test)]
 mod shape_tests;
 #[cfg(test)]
+mod tenant_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

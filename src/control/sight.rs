@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    fn map(value: Value) -> Map<String, Value> {
+    fn map(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
@@ -148,29 +148,54 @@ mod tests {
     }
 
     #[test]
+    fn a_session_with_the_ledger_is_had_only_where_it_is_said_for_whom() {
+        // Those of commands that only the operator types have their own.
+        let may = ["desk.rs", "mod.rs", "check/mod.rs", "status.rs", "uninstall.rs"];
+        let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/control"));
+        let (mut open, mut files, mut found) = (vec![root.to_owned()], 0, Vec::new());
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                    continue;
+                }
+                files += 1;
+                let text = std::fs::read_to_string(&path).unwrap();
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                let marks = [["ledger", ".session("].concat(), ["Pool", "::new("].concat()];
+                if marks.iter().any(|mark| text.contains(mark)) && !may.contains(&name.as_str()) {
+                    found.push(name);
+                }
+            }
+        }
+        assert!(files > 20 && found.is_empty(), "{found:?}");
+    }
+
+    #[test]
     fn what_a_tenant_makes_is_its_own() {
-        let claimed = |document: Value| {
+        let claimed = |document: &Value| {
             let mut document = map(document);
             acme().claim(&mut document).map(|()| Value::Object(document)).ok()
         };
         let own = Some(json!({"name": "acme~crm", "tenant": "acme"}));
-        assert_eq!(claimed(json!({"name": "crm"})), own);
-        assert_eq!(claimed(json!({"name": "acme~crm", "tenant": "acme"})), own);
-        assert_eq!(claimed(json!({"name": "globex~crm"})), None);
-        assert_eq!(claimed(json!({"name": "crm", "tenant": "globex"})), None);
-        assert_eq!(claimed(json!({"name": "crm", "tenant": null})), None);
+        assert_eq!(claimed(&json!({"name": "crm"})), own);
+        assert_eq!(claimed(&json!({"name": "acme~crm", "tenant": "acme"})), own);
+        assert_eq!(claimed(&json!({"name": "globex~crm"})), None);
+        assert_eq!(claimed(&json!({"name": "crm", "tenant": "globex"})), None);
+        assert_eq!(claimed(&json!({"name": "crm", "tenant": null})), None);
     }
 
     #[test]
     fn what_lends_out_the_operators_means_stays_as_it_is() {
-        let before = map(json!({"name": "acme~a", "tls": {"ca": "x"}, "url": "u"}));
-        let check = |after: Value, expect: &[&str]| {
-            assert_eq!(acme().forbidden(&before, &map(after.clone())), expect, "{after}");
+        let before = map(&json!({"name": "acme~a", "tls": {"ca": "x"}, "url": "u"}));
+        let check = |after: &Value, expect: &[&str]| {
+            assert_eq!(acme().forbidden(&before, &map(after)), expect, "{after}");
             assert!(Sight::All.forbidden(&before, &map(after)).is_empty());
         };
-        check(json!({"name": "acme~a", "tls": {"ca": "x"}, "url": "v", "tenant": "acme"}), &[]);
-        check(json!({"url": "u", "tls": {"insecure_skip_verify": true}}), &["tls"]);
-        check(json!({"url": "u", "template": "t"}), &["tls", "template"]);
-        check(json!({"tls": {"ca": "x"}, "proxy": "p", "concurrency": 1000}), &["proxy", "concurrency"]);
+        check(&json!({"name": "acme~a", "tls": {"ca": "x"}, "url": "v", "tenant": "acme"}), &[]);
+        check(&json!({"url": "u", "tls": {"insecure_skip_verify": true}}), &["tls"]);
+        check(&json!({"url": "u", "template": "t"}), &["tls", "template"]);
+        check(&json!({"tls": {"ca": "x"}, "proxy": "p", "concurrency": 1000}), &["proxy", "concurrency"]);
     }
 }

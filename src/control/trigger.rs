@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::keys::transaction_failed;
 use super::{About, Actor, ControlError, Desk, Given, declared, fit, ledger_session, nearest, sample};
-use crate::catalog::Snapshot;
+use crate::catalog::{Compiled, Rows, Snapshot};
 use crate::config::Config;
 use crate::domain::{Delivery, DeliveryId, Lane, NamedEvent, Notice, Operation, Ordering, Webhook, lane_of};
 use crate::ledger::query::{Standing, standing};
@@ -48,26 +48,7 @@ pub async fn trigger(
     let (config, places) = (&*desk.config(), &desk.places);
     let mut session = ledger_session(places, actor, About::Webhook(webhook)).await?;
     let (snapshot, rows) = declared(config, &session).await?;
-    if let Some(invalid) = snapshot.invalid.iter().find(|invalid| invalid.webhook == webhook) {
-        let reason = match actor.sight.tenant() {
-            None => invalid.reason.clone(),
-            Some(_) => "Its declaration does not fit any more.".to_owned(),
-        };
-        let webhook = webhook.to_owned();
-        return Err(ControlError::Unusable { webhook, reason });
-    }
-    let Some(compiled) = snapshot.by_name(webhook) else {
-        let names = snapshot.webhooks().iter().map(|c| &*c.webhook.name);
-        let nearest = nearest(webhook, names.filter(|_| actor.sight.tenant().is_none()));
-        return Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest });
-    };
-    if let Some(state) = rows.states.get(webhook) {
-        return Err(ControlError::Suspended {
-            webhook: webhook.to_owned(),
-            state: state.suspension.as_str(),
-            reason: state.reason.clone(),
-        });
-    }
+    let compiled = usable(&snapshot, &rows, actor, webhook)?;
     let source = places.database.session("walhook trigger").await?;
     let slot = &config.database.slot;
     if slot_state(&source, slot).await?.is_none_or(|state| state.active_pid.is_none()) {
@@ -111,6 +92,36 @@ pub async fn trigger(
     record(&mut session, actor, &delivery).await?;
     let (subscribed, event_type) = (subscribes(&compiled.webhook, event_type), event_type.to_owned());
     Ok(Triggered { session, id, event_type, subscribed, patience: compiled.webhook.timeout + MARGIN })
+}
+
+/// A webhook that is declared, and is sent to.
+fn usable<'s>(
+    snapshot: &'s Snapshot,
+    rows: &Rows,
+    actor: &Actor,
+    webhook: &str,
+) -> Result<&'s Compiled, ControlError> {
+    if let Some(invalid) = snapshot.invalid.iter().find(|invalid| invalid.webhook == webhook) {
+        let reason = match actor.sight.tenant() {
+            None => invalid.reason.clone(),
+            Some(_) => "Its declaration does not fit any more.".to_owned(),
+        };
+        let webhook = webhook.to_owned();
+        return Err(ControlError::Unusable { webhook, reason });
+    }
+    let Some(compiled) = snapshot.by_name(webhook) else {
+        let names = snapshot.webhooks().iter().map(|c| &*c.webhook.name);
+        let nearest = nearest(webhook, names.filter(|_| actor.sight.tenant().is_none()));
+        return Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest });
+    };
+    if let Some(state) = rows.states.get(webhook) {
+        return Err(ControlError::Suspended {
+            webhook: webhook.to_owned(),
+            state: state.suspension.as_str(),
+            reason: state.reason.clone(),
+        });
+    }
+    Ok(compiled)
 }
 
 fn subscribes(webhook: &Webhook, event_type: &str) -> bool {

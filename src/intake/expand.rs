@@ -101,6 +101,9 @@ impl Expander {
         for failure in owing.failures.iter().chain(failures) {
             report(&mut self.failed_conditions, failure);
         }
+        if owing.deliveries.is_empty() && of_tenants.is_empty() {
+            return None;
+        }
         let table = Arc::clone(table);
         let expand = |change: &Change, owed: Vec<Owed>| {
             self.of_change(&table, change, owed, transaction, raw.oversized(), raw.sequence)
@@ -328,7 +331,7 @@ impl Expansion {
 
     /// Whether the ledger has the delivery of a row already, by the ends of the ids it has.
     pub fn is_held(&self, snapshot: &Snapshot, held: &HashSet<String>) -> bool {
-        let Naming::Backfill(salt) = &self.naming else { return false };
+        let (Naming::Backfill(salt), false) = (&self.naming, held.is_empty()) else { return false };
         let webhooks = self.owed.as_slice().iter().filter_map(|owed| snapshot.webhook(owed.webhook));
         let mut ids = webhooks.map(|compiled| DeliveryId::of(&self.place, salt, &compiled.webhook.name));
         ids.any(|id| held.contains(id.fingerprint()))

@@ -211,7 +211,7 @@ impl Interest {
                 }
             }
         }
-        once_each(&mut owing.deliveries, list.types.iter().map(|t| (t.named, &*t.event_type)));
+        once_each(&mut owing.deliveries, &list.types.iter().map(|t| (t.named, &*t.event_type)));
         owing
     }
 }
@@ -219,7 +219,7 @@ impl Interest {
 /// Two `[[events]]` entries may have one type: a webhook is owed it once, else two deliveries had one id.
 pub(super) fn once_each<'t>(
     deliveries: &mut Vec<Owed>,
-    types: impl Iterator<Item = (bool, &'t str)> + Clone,
+    types: &(impl Iterator<Item = (bool, &'t str)> + Clone),
 ) {
     let repeats = types.clone().enumerate().any(|(at, (named, event_type))| {
         named && types.clone().take(at).any(|(other, known)| other && known == event_type)

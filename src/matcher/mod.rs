@@ -280,20 +280,15 @@ impl Matcher {
         wants
     }
 
-    /// Every condition that a table's changes may meet, once: what `check` compares with the table's columns and its
-    /// replica identity.
+    /// Every condition of the operator's that a table's changes may meet, once: what `check` compares with the table's
+    /// columns and its replica identity.
     pub fn conditions_on(&self, schema: &str, table: &str) -> Vec<Arc<Condition>> {
         let mut seen = FxHashSet::default();
         let all = OPERATIONS.into_iter().flat_map(|operation| self.wanted(schema, table, operation));
         let each = all.flat_map(|wanted| {
             wanted.when.into_iter().chain(wanted.subscribers.into_iter().filter_map(|s| s.filter))
         });
-        let of_tenants =
-            OPERATIONS.into_iter().flat_map(|operation| self.wanted_by_tenants(schema, table, operation));
-        let of_tenants = of_tenants.flat_map(|wanted| {
-            wanted.when.into_iter().chain(wanted.subscribers.into_iter().filter_map(|s| s.filter))
-        });
-        each.chain(of_tenants).filter(|condition| seen.insert(Arc::as_ptr(condition).addr())).collect()
+        each.filter(|condition| seen.insert(Arc::as_ptr(condition).addr())).collect()
     }
 
     /// Whether tenants may be told what a table makes of an operation by itself.

@@ -226,6 +226,53 @@ fn thousands_of_tenants_cost_a_change_one_look() {
     assert_eq!(webhooks, [2999]);
 }
 
+/// A change of a row from one owner to another, as Postgres sends it.
+fn sent(
+    (before, after): (Option<&str>, Option<&str>),
+    (identity, operation): (usize, usize),
+    (moves_key, lacks): (bool, [bool; 2]),
+) -> Change {
+    let (identity, key): (_, &[&str]) = [
+        (ReplicaIdentity::Full, &[][..]),
+        (ReplicaIdentity::Default, &["id"][..]),
+        (ReplicaIdentity::Index, &["id", "owner"][..]),
+        (ReplicaIdentity::Nothing, &[][..]),
+    ][identity];
+    let relation = relation(identity, key);
+    let operation = [Operation::Insert, Operation::Update, Operation::Delete, Operation::Snapshot][operation];
+    let gone = operation == Operation::Delete;
+    let here = matches!(operation, Operation::Insert | Operation::Snapshot);
+    // What Postgres sends of a row: large values that did not change it leaves out of the new one.
+    let mut new = row(after);
+    if moves_key {
+        new.0[0] = text("8");
+    }
+    if operation == Operation::Update && before == after {
+        for (lacks, at) in lacks.into_iter().zip([1, 2]) {
+            if lacks {
+                new.0[at] = Cell::Unchanged;
+            }
+        }
+    }
+    let key_changed = gone || moves_key || (key.contains(&"owner") && before != after);
+    let old = match identity {
+        _ if here => None,
+        ReplicaIdentity::Full => Some(OldRow::Full(row(before))),
+        ReplicaIdentity::Nothing => None,
+        _ if !key_changed => None,
+        _ => {
+            let mut of_key = row(before);
+            for (at, column) in relation.columns.iter().enumerate() {
+                if !column.in_identity {
+                    of_key.0[at] = Cell::Null;
+                }
+            }
+            Some(OldRow::Key(of_key))
+        }
+    };
+    Change { relation: Arc::clone(&relation), operation, new: (!gone).then_some(new), old, sequence: 1 }
+}
+
 fn owner() -> impl Strategy<Value = Option<&'static str>> {
     prop_oneof![Just(None), (0..TENANTS.len()).prop_map(|n| TENANTS.get(n).copied())]
 }
@@ -241,46 +288,9 @@ proptest! {
         splits in any::<bool>(),
     ) {
         let matcher = matcher(if splits { TenantChange::Split } else { TenantChange::NewOwner });
-        let (identity, key): (_, &[&str]) = [
-            (ReplicaIdentity::Full, &[][..]),
-            (ReplicaIdentity::Default, &["id"][..]),
-            (ReplicaIdentity::Index, &["id", "owner"][..]),
-            (ReplicaIdentity::Nothing, &[][..]),
-        ][identity];
-        let relation = relation(identity, key);
-        let operation =
-            [Operation::Insert, Operation::Update, Operation::Delete, Operation::Snapshot][operation];
-        let gone = operation == Operation::Delete;
-        let here = matches!(operation, Operation::Insert | Operation::Snapshot);
-        // What Postgres sends of a row: large values that did not change it leaves out of the new one.
-        let mut new = row(after);
-        if moves_key {
-            new.0[0] = text("8");
-        }
-        if operation == Operation::Update && before == after {
-            for (lacks, at) in lacks.into_iter().zip([1, 2]) {
-                if lacks {
-                    new.0[at] = Cell::Unchanged;
-                }
-            }
-        }
-        let key_changed = gone || moves_key || (key.contains(&"owner") && before != after);
-        let old = match identity {
-            _ if here => None,
-            ReplicaIdentity::Full => Some(OldRow::Full(row(before))),
-            ReplicaIdentity::Nothing => None,
-            _ if !key_changed => None,
-            _ => {
-                let mut of_key = row(before);
-                for (at, column) in relation.columns.iter().enumerate() {
-                    if !column.in_identity {
-                        of_key.0[at] = Cell::Null;
-                    }
-                }
-                Some(OldRow::Key(of_key))
-            }
-        };
-        let change = Change { relation: Arc::clone(&relation), operation, new: (!gone).then_some(new), old, sequence: 1 };
+        let change = sent((before, after), (identity, operation), (moves_key, lacks));
+        let (relation, operation) = (Arc::clone(&change.relation), change.operation);
+        let identity = relation.identity;
         let interest = matcher.interest(&relation);
         for of_tenant in interest.owed_to_tenants(&change, json) {
             let tenant = std::str::from_utf8(of_tenant.part.tenant()).unwrap();

@@ -58,8 +58,12 @@ struct Candidate {
     event_type: Arc<str>,
     named: bool,
     when: Option<Arc<Condition>>,
-    by_tenant: FxHashMap<Box<[u8]>, Vec<(usize, Option<Arc<Condition>>)>>,
+    /// By the text of the tenant column.
+    by_tenant: FxHashMap<Box<[u8]>, Webhooks>,
 }
+
+/// A tenant's webhooks by their places, each with its filter.
+type Webhooks = Vec<(usize, Option<Arc<Condition>>)>;
 
 /// Which part of a change a tenant sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +110,7 @@ impl List {
             .into_iter()
             .filter(|wanted| !wanted.subscribers.is_empty())
             .map(|wanted| {
-                let mut by_tenant: FxHashMap<Box<[u8]>, Vec<_>> = FxHashMap::default();
+                let mut by_tenant: FxHashMap<Box<[u8]>, Webhooks> = FxHashMap::default();
                 for subscriber in wanted.subscribers {
                     let of_tenant = by_tenant.entry(subscriber.tenant.as_bytes().into()).or_default();
                     of_tenant.push((subscriber.webhook, subscriber.filter));
@@ -147,7 +151,7 @@ impl List {
                 }
             }
         }
-        once_each(&mut owing.deliveries, self.types.iter().map(|t| (t.named, &*t.event_type)));
+        once_each(&mut owing.deliveries, &self.types.iter().map(|t| (t.named, &*t.event_type)));
         owing
     }
 }

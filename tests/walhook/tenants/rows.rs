@@ -117,21 +117,21 @@ async fn i2_what_an_owner_change_makes_has_the_same_ids_after_a_kill() {
         receiver.script(path, |request| if request.nth == 1 { Answer::Hang } else { Answer::Status(200) });
     }
     database.execute("update orders set workspace = 'globex' where id = 1").await;
-    let of_row = |request: &&Request| {
+    let leaves = |request: &&Request| {
         request.column("id") == 1 && request.header("x-webhook-event") != "orders.created"
     };
-    let come = |request: &&Request| {
+    let arrives = |request: &&Request| {
         request.column("id") == 1 && request.header("x-webhook-event") == "orders.created"
     };
-    receiver.wait("/acme", "it goes", PATIENCE, move |all| all.iter().any(|r| of_row(&r))).await;
-    receiver.wait("/globex", "it comes", PATIENCE, move |all| all.iter().any(|r| come(&r))).await;
+    receiver.wait("/acme", "it goes", PATIENCE, move |all| all.iter().any(|r| leaves(&r))).await;
+    receiver.wait("/globex", "it comes", PATIENCE, move |all| all.iter().any(|r| arrives(&r))).await;
     sidecar.kill9().await;
     sidecar.restart().await;
-    receiver.wait("/acme", "it again", PATIENCE, move |all| all.iter().filter(of_row).count() > 1).await;
-    receiver.wait("/globex", "it again", PATIENCE, move |all| all.iter().filter(come).count() > 1).await;
+    receiver.wait("/acme", "it again", PATIENCE, move |all| all.iter().filter(leaves).count() > 1).await;
+    receiver.wait("/globex", "it again", PATIENCE, move |all| all.iter().filter(arrives).count() > 1).await;
     all_delivered(&database).await;
-    let gone: Vec<_> = receiver.requests("/acme").into_iter().filter(|r| of_row(&r)).collect();
-    let came: Vec<_> = receiver.requests("/globex").into_iter().filter(|r| come(&r)).collect();
+    let gone: Vec<_> = receiver.requests("/acme").into_iter().filter(|r| leaves(&r)).collect();
+    let came: Vec<_> = receiver.requests("/globex").into_iter().filter(|r| arrives(&r)).collect();
     for again in [&gone, &came] {
         assert!(again.iter().all(|r| r.id() == again[0].id() && r.body == again[0].body), "{again:?}");
     }
