@@ -243,9 +243,10 @@ fn sent(
     let gone = operation == Operation::Delete;
     let here = matches!(operation, Operation::Insert | Operation::Snapshot);
     // What Postgres sends of a row: large values that did not change it leaves out of the new one.
-    let mut new = row(after);
+    let (mut new, mut was) = (row(after), row(before));
     if moves_key {
-        new.0[0] = text("8");
+        let of = |owner: Option<&str>| text(&format!("7 of {}", owner.unwrap_or("nobody")));
+        (was.0[0], new.0[0]) = (of(before), of(after));
     }
     if operation == Operation::Update && before == after {
         for (lacks, at) in lacks.into_iter().zip([1, 2]) {
@@ -254,14 +255,14 @@ fn sent(
             }
         }
     }
-    let key_changed = gone || moves_key || (key.contains(&"owner") && before != after);
+    let key_changed = gone || (moves_key && before != after) || (key.contains(&"owner") && before != after);
     let old = match identity {
         _ if here => None,
-        ReplicaIdentity::Full => Some(OldRow::Full(row(before))),
+        ReplicaIdentity::Full => Some(OldRow::Full(was)),
         ReplicaIdentity::Nothing => None,
         _ if !key_changed => None,
         _ => {
-            let mut of_key = row(before);
+            let mut of_key = was;
             for (at, column) in relation.columns.iter().enumerate() {
                 if !column.in_identity {
                     of_key.0[at] = Cell::Null;
