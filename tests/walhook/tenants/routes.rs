@@ -42,21 +42,25 @@ async fn no_route_tells_or_changes_anything_of_another_tenant_or_of_the_operator
     all_delivered(&database).await;
     let before = standing(&database).await;
     let document = operator.get("/api/openapi.json").await.json();
-    let mut walked = 0;
+    let base = document["servers"][0]["url"].as_str().expect("where the routes are");
+    let mut walked = Vec::new();
     for webhook in ["globex~crm", "ours"] {
         let delivery = newest(&operator, webhook).await;
         for (path, verbs) in document["paths"].as_object().expect("paths") {
+            let filled = path.replace("{id}", webhook).replace("{delivery_id}", &delivery);
+            let filled = format!("{base}{}", filled.replace("{job}", "1").replace("{name}", webhook));
+            assert!(!filled.contains('{'), "a parameter that this test does not know: {filled}");
             for verb in ["get", "post", "put", "patch", "delete"] {
                 if verbs[verb].is_null() {
                     continue;
                 }
-                let filled = path.replace("{id}", webhook).replace("{delivery_id}", &delivery);
-                let filled = filled.replace("{job}", "1").replace("{name}", webhook);
-                assert!(!filled.contains('{'), "a parameter that this test does not know: {filled}");
+                if verb == "get" && path.starts_with("/webhooks/{id}") && !path.contains("{job}") {
+                    operator.get(&filled).await.is(200);
+                }
                 let headers = [("content-type", "application/json"), ("if-match", "*")];
                 let answer = acme.ask(&verb.to_uppercase(), &filled, &headers, body(verb, &filled)).await;
                 let told = answer.text();
-                if filled != *path {
+                if path.contains('{') {
                     assert!([403, 404].contains(&answer.status), "{verb} {filled}: {} {told}", answer.status);
                 }
                 assert!(answer.status < 500, "{verb} {filled}: {told}");
@@ -64,11 +68,11 @@ async fn no_route_tells_or_changes_anything_of_another_tenant_or_of_the_operator
                 for foreign in [CANARY, OURS, "globex", "\"ours\""] {
                     assert!(!own.contains(foreign), "{verb} {filled} tells of {foreign}: {told}");
                 }
-                walked += 1;
+                walked.push(answer.status);
             }
         }
     }
-    assert!(walked > 30, "{walked}");
+    assert!(walked.len() > 30 && walked.contains(&403) && walked.contains(&200), "{walked:?}");
     assert_eq!(standing(&database).await, before, "nothing was changed");
 }
 
