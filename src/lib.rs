@@ -68,7 +68,7 @@
 //! under an event type · *webhook* where events go · *delivery* one event owed to one webhook · *attempt* one try of it ·
 //! *batch* several deliveries in one request · *lane* the queue of a webhook's deliveries for one row · *lease* the right
 //! to finish a claimed delivery · *ledger* the tables that remember · *settle* a delivery has its row · *confirm* tell
-//! Postgres · *dead letter* a failed delivery · *notice* an event about the machinery itself.
+//! Postgres · *dead letter* a failed delivery · *notice* an event about the machinery itself · *tenant* a customer whose webhooks get events of its own rows alone.
 //!
 //! ## Invariants
 //!

@@ -11,12 +11,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
-use super::door::{May, Read, Write};
+use super::door::{May, Read, Tenants, Write};
 use super::input::{In, Parameters, cursor};
 use super::problem::Problem;
 use super::webhooks::named;
 use crate::control::webhooks::{self, MASK};
-use crate::control::{deliveries, retry::cause};
+use crate::control::{Actor, deliveries, retry::cause};
 use crate::ledger::deliveries::{Listed, STATES, Search, Try, Whole};
 
 const PLACE: &str = "delivery";
@@ -205,9 +205,9 @@ impl DeliveryInFull {
     }
 }
 
-async fn in_full(api: &Api, whole: Whole) -> Result<Json<DeliveryInFull>, Problem> {
+async fn in_full(api: &Api, actor: &Actor, whole: Whole) -> Result<Json<DeliveryInFull>, Problem> {
     // A webhook that is declared nowhere any more sets no header.
-    let webhook = webhooks::get(&api.desk, &whole.listed.webhook).await.ok();
+    let webhook = webhooks::get(&api.desk, actor, &whole.listed.webhook).await.ok();
     let headers = webhook.as_ref().and_then(|view| view.document.get("headers")?.as_object());
     let masked: Vec<String> = headers.map(|headers| headers.keys().cloned().collect()).unwrap_or_default();
     Ok(Json(DeliveryInFull::of(whole, &masked)))
@@ -245,6 +245,8 @@ fn search(query: Option<&str>, webhook: Option<&str>) -> Result<(Search, u32, Op
         Some((schema.to_owned(), table.to_owned()))
     };
     let search = Search {
+        // Whoever asks says whose; see `deliveries::search`.
+        tenant: None,
         webhook,
         status,
         event: parameters.one("event"),
@@ -260,9 +262,10 @@ fn search(query: Option<&str>, webhook: Option<&str>) -> Result<(Search, u32, Op
 
 async fn page(
     api: &Api,
+    actor: &Actor,
     (search, limit, behind): (Search, u32, Option<String>),
 ) -> Result<Json<DeliveryPage>, Problem> {
-    let page = deliveries::search(&api.desk, &search, behind.as_deref(), limit).await?;
+    let page = deliveries::search(&api.desk, actor, &search, behind.as_deref(), limit).await?;
     let next_cursor = page.next.map(|id| cursor(PLACE, &id));
     Ok(Json(DeliveryPage { data: page.found.into_iter().map(Delivery::from).collect(), next_cursor }))
 }
@@ -283,11 +286,11 @@ async fn page(
     ),
     responses((status = OK, body = DeliveryPage)))]
 async fn list(
-    _: May<Read>,
+    may: May<Tenants<Read>>,
     State(api): State<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<DeliveryPage>, Problem> {
-    page(&api, search(query.as_deref(), None)?).await
+    page(&api, &may.actor, search(query.as_deref(), None)?).await
 }
 
 /// Searches the deliveries of one webhook, newest first. Needs webhook:read.
@@ -306,16 +309,16 @@ async fn list(
     ),
     responses((status = OK, body = DeliveryPage)))]
 async fn list_of_webhook(
-    _: May<Read>,
+    may: May<Tenants<Read>>,
     State(api): State<Api>,
     In(id): In<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<DeliveryPage>, Problem> {
     let name = named(&id)?;
-    let answer = page(&api, search(query.as_deref(), Some(name))?).await?;
+    let answer = page(&api, &may.actor, search(query.as_deref(), Some(name))?).await?;
     if answer.0.data.is_empty() {
         // One that is gone may have left deliveries; of one that never was there is nothing to list.
-        webhooks::get(&api.desk, name).await?;
+        webhooks::get(&api.desk, &may.actor, name).await?;
     }
     Ok(answer)
 }
@@ -328,12 +331,12 @@ async fn list_of_webhook(
     ),
     responses((status = OK, body = DeliveryInFull)))]
 async fn get(
-    _: May<Read>,
+    may: May<Tenants<Read>>,
     State(api): State<Api>,
     In((id, delivery)): In<(String, String)>,
 ) -> Result<Json<DeliveryInFull>, Problem> {
-    let whole = deliveries::get(&api.desk, named(&id)?, named(&delivery)?).await?;
-    in_full(&api, whole).await
+    let whole = deliveries::get(&api.desk, &may.actor, named(&id)?, named(&delivery)?).await?;
+    in_full(&api, &may.actor, whole).await
 }
 
 /// Sends a delivery that has ended again, with the same id and the same bytes. Needs webhook:write.
@@ -344,12 +347,12 @@ async fn get(
     ),
     responses((status = OK, body = DeliveryInFull), (status = CONFLICT, description = "it cannot be sent again")))]
 async fn retry(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In((id, delivery)): In<(String, String)>,
 ) -> Result<Json<DeliveryInFull>, Problem> {
     let whole = deliveries::retry(&api.desk, &may.actor, named(&id)?, named(&delivery)?).await?;
-    in_full(&api, whole).await
+    in_full(&api, &may.actor, whole).await
 }
 
 /// Ends a delivery that waits, without another attempt. Needs webhook:write.
@@ -360,10 +363,10 @@ async fn retry(
     ),
     responses((status = OK, body = DeliveryInFull), (status = CONFLICT, description = "it waits no more")))]
 async fn cancel(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In((id, delivery)): In<(String, String)>,
 ) -> Result<Json<DeliveryInFull>, Problem> {
     let whole = deliveries::cancel(&api.desk, &may.actor, named(&id)?, named(&delivery)?).await?;
-    in_full(&api, whole).await
+    in_full(&api, &may.actor, whole).await
 }

@@ -1,6 +1,7 @@
 //! Who may do what: the bearer of a key (RFC 6750), of the operator's token, or of this run's.
 //!
-//! A handler that takes a [`May`] cannot be reached without the right it names. What is refused is told alike, whether
+//! A handler that takes a [`May`] cannot be reached without the right it names, and not by a tenant's key unless it says that
+//! tenants may come ([`Tenants`]). What is refused is told alike, whether
 //! the key is unknown, revoked or expired: that is nobody's business who does not hold it.
 
 use std::marker::PhantomData;
@@ -17,8 +18,8 @@ use super::edge::RequestId;
 use super::guesses::Then;
 use super::problem::Problem;
 use super::rates::Noted;
-use crate::control::Actor;
 use crate::control::keys::{self, Refused, Scope};
+use crate::control::{Actor, ControlError, Sight};
 use crate::ledger::audit::Actor as Who;
 
 const REALM: &str = "Bearer realm=\"walhook\"";
@@ -50,6 +51,16 @@ fn beyond(scope: Scope, what: &str) -> Problem {
 pub trait Need {
     /// The scope that gives it, beside `admin`.
     const SCOPE: Scope;
+    /// Whether a tenant may have it; then the verbs see what is the tenant's.
+    const FOR_TENANTS: bool = false;
+}
+
+/// The same right, for tenants too.
+pub struct Tenants<N>(PhantomData<N>);
+
+impl<N: Need> Need for Tenants<N> {
+    const SCOPE: Scope = N::SCOPE;
+    const FOR_TENANTS: bool = true;
 }
 
 /// To see webhooks and deliveries.
@@ -83,6 +94,9 @@ impl<N: Need> FromRequestParts<Api> for May<N> {
             }
             standing.checked()?;
         }
+        if actor.sight.tenant().is_some() && !N::FOR_TENANTS {
+            return Err(ControlError::Operators.into());
+        }
         let may = |scope: Scope| scopes.iter().any(|held| held == scope.as_str());
         let is_admin = may(Scope::Admin);
         if may(N::SCOPE) || is_admin {
@@ -96,7 +110,7 @@ impl<N: Need> FromRequestParts<Api> for May<N> {
 async fn known(parts: &Parts, api: &Api) -> Result<(Actor, Vec<String>), Problem> {
     let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
     let request = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
-    let actor = |who| Actor { who, request: request.clone() };
+    let actor = |who| Actor { who, request: request.clone(), sight: Sight::All };
     let given = bearer(parts)?;
     if let Some(left) = address.and_then(|address| api.guesses.locked_out(address)) {
         let problem = Problem::new(
@@ -121,14 +135,15 @@ async fn known(parts: &Parts, api: &Api) -> Result<(Actor, Vec<String>), Problem
     match keys::verify(&api.desk, given).await? {
         Ok(key) => {
             let name = format!("{} ({})", key.name, key.id);
-            Ok((actor(Who::Key { name, from: address }), key.scopes))
+            let mut actor = actor(Who::Key { name, from: address });
+            let mut scopes = key.scopes;
+            if let Some(tenant) = key.tenant {
+                actor.sight = Sight::Tenant(tenant.into());
+                // Whatever its row says.
+                scopes.retain(|scope| Scope::OF_TENANTS.iter().any(|may| may.as_str() == scope));
+            }
+            Ok((actor, scopes))
         }
-        Err(Refused::Tenant) => Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "tenant",
-            "Keys of tenants are refused",
-            "this key belongs to a tenant; this version of walhook refuses those everything",
-        )),
         Err(Refused::Unknown | Refused::Revoked | Refused::Expired) => {
             if let Some(address) = address
                 && api.guesses.wrong(address) == Then::LockedOut

@@ -33,6 +33,8 @@ pub struct Key {
     name: String,
     /// What it may do.
     scopes: Vec<String>,
+    /// Whose it is: it opens what is this tenant's alone. Null: the operator's.
+    tenant: Option<String>,
     /// Since when it is there.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -49,8 +51,8 @@ pub struct Key {
 
 impl From<ApiKey> for Key {
     fn from(key: ApiKey) -> Self {
-        let ApiKey { id, name, scopes, created_at, expires_at, last_used_at, revoked_at, .. } = key;
-        Self { id, name, scopes, created_at, expires_at, last_used_at, revoked_at }
+        let ApiKey { id, name, scopes, tenant, created_at, expires_at, last_used_at, revoked_at } = key;
+        Self { id, name, scopes, tenant, created_at, expires_at, last_used_at, revoked_at }
     }
 }
 
@@ -73,6 +75,9 @@ pub struct KeyToMake {
     /// What it may do.
     #[schema(min_items = 1)]
     scopes: Vec<ScopeName>,
+    /// Whose it is: then it opens what is this tenant's alone, and its scopes are among `webhook:read`, `webhook:write`.
+    #[schema(max_length = 99)]
+    tenant: Option<String>,
     /// From when on it is refused.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
@@ -113,14 +118,14 @@ pub struct KeyPage {
     ),
     responses((status = OK, body = KeyPage)))]
 async fn list(
-    _: May<Admin>,
+    may: May<Admin>,
     State(api): State<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<KeyPage>, Problem> {
     let mut parameters = Parameters::of(query.as_deref());
     let (limit, behind) = parameters.page(KEY);
     parameters.finish()?;
-    let mut found = keys::list(&api.desk, behind.as_deref(), limit + 1).await?;
+    let mut found = keys::list(&api.desk, &may.actor, behind.as_deref(), limit + 1).await?;
     let next_cursor = next(&mut found, limit, KEY, |key| key.id.clone());
     Ok(Json(KeyPage { data: found.into_iter().map(Key::from).collect(), next_cursor }))
 }
@@ -143,11 +148,10 @@ async fn create(
         fields.refuse::<()>("scopes", format!("expected a list of some of {names}"));
     }
     let expires_at = fields.time("expires_at");
-    if fields.value("tenant").is_some() {
-        fields.refuse::<()>("tenant", "keys of tenants cannot be made in this version");
-    }
+    let tenant = fields.text("tenant");
     fields.finish()?;
-    let new = NewKey { name: name.unwrap_or_default(), scopes: scopes.unwrap_or_default(), expires_at };
+    let new =
+        NewKey { name: name.unwrap_or_default(), scopes: scopes.unwrap_or_default(), tenant, expires_at };
     let made = keys::create(&api.desk, &may.actor, &new).await?;
     Ok((StatusCode::CREATED, Json(MadeKey { made: made.key.into(), key: made.secret })))
 }

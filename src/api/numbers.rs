@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
-use super::door::{May, Read, Write};
+use super::door::{May, Read, Tenants, Write};
 use super::input::{Document, Fields, In, Parameters, span};
 use super::problem::Problem;
 use super::webhooks::named;
@@ -39,7 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
     ),
     responses((status = OK, body = WebhookStats)))]
 async fn get(
-    may: May<Read>,
+    may: May<Tenants<Read>>,
     State(api): State<Api>,
     In(id): In<String>,
     RawQuery(query): RawQuery,
@@ -96,7 +96,7 @@ pub struct NewSecret {
         (status = CONFLICT, description = "the file declares it, or it has too many secrets"),
     ))]
 async fn rotate_secret(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,

@@ -176,6 +176,7 @@ impl From<ControlError> for Problem {
                 return Self::invalid(vec![wrong]);
             }
             E::Backfill(inner) => return of_backfill(inner, &told),
+            E::Operators => of(StatusCode::FORBIDDEN, "tenant", "It is not for tenants"),
             E::Unknown { .. } => of(StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
             E::Exists { .. } => of(StatusCode::CONFLICT, "exists", "The name is taken"),
             E::ReadOnly { .. } | E::OfFile { .. } => {

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
-use super::door::{May, Read, Write};
+use super::door::{May, Read, Tenants, Write};
 use super::input::{Document, Fields, In, Parameters, next};
 use super::problem::Problem;
 use super::webhooks::named;
@@ -148,7 +148,7 @@ fn ended(fields: &mut Fields) -> Vec<Ended> {
     ),
     responses((status = OK, body = RetryPage)))]
 async fn list(
-    may: May<Read>,
+    may: May<Tenants<Read>>,
     State(api): State<Api>,
     In(id): In<String>,
     RawQuery(query): RawQuery,
@@ -172,7 +172,7 @@ async fn list(
         (status = CONFLICT, description = "too many of this webhook are not over"),
     ))]
 async fn ask(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,
@@ -205,7 +205,7 @@ async fn ask(
     ),
     responses((status = OK, body = Retry)))]
 async fn get(
-    may: May<Read>,
+    may: May<Tenants<Read>>,
     State(api): State<Api>,
     In((id, job)): In<(String, i64)>,
 ) -> Result<Json<Retry>, Problem> {
@@ -220,7 +220,7 @@ async fn get(
     ),
     responses((status = OK, body = Retry), (status = CONFLICT, description = "it is over already")))]
 async fn cancel(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In((id, job)): In<(String, i64)>,
 ) -> Result<Json<Retry>, Problem> {

@@ -21,6 +21,10 @@ pub struct Webhook {
     /// Unique and stable; deliveries' ids go by it.
     #[schema(example = "crm", max_length = 100)]
     name: Option<String>,
+    /// Whose it is: it gets events of rows of this tenant alone, and is named `TENANT~NAME`. Absent: the operator's. A
+    /// tenant's key makes those of its tenant, whether it says so or not.
+    #[schema(max_length = 98)]
+    tenant: Option<String>,
     /// For people.
     #[schema(max_length = 1000)]
     description: Option<String>,

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
-use super::door::{May, Read, Write};
+use super::door::{May, Read, Tenants, Write};
 use super::input::{Document, Fields, In, Parameters, cursor};
 use super::problem::{Problem, Wrong};
 use super::schema::{self, WebhookPage};
@@ -74,11 +74,15 @@ fn must_expect(headers: &HeaderMap) -> Result<Expected, Problem> {
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
     ),
     responses((status = OK, body = WebhookPage)))]
-async fn list(_: May<Read>, State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn list(
+    may: May<Tenants<Read>>,
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(query.as_deref());
     let (limit, behind) = parameters.page(PLACE);
     parameters.finish()?;
-    let mut views = webhooks::list(&api.desk, behind.as_deref(), limit + 1).await?;
+    let mut views = webhooks::list(&api.desk, &may.actor, behind.as_deref(), limit + 1).await?;
     let more = views.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     if more {
         views.pop();
@@ -100,7 +104,7 @@ async fn list(_: May<Read>, State(api): State<Api>, RawQuery(query): RawQuery) -
         description = "made; `secret` is shown in this answer alone, where it was made here"),
         (status = CONFLICT, description = "the name is taken, or there are too many")))]
 async fn create(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -139,8 +143,12 @@ async fn create(
 #[utoipa::path(get, operation_id = "get_webhook", path = "/webhooks/{id}", tag = "webhooks",
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook, headers(("ETag" = String)))))]
-async fn get(_: May<Read>, State(api): State<Api>, In(id): In<String>) -> Result<Response, Problem> {
-    Ok(answer(StatusCode::OK, webhooks::get(&api.desk, named(&id)?).await?))
+async fn get(
+    may: May<Tenants<Read>>,
+    State(api): State<Api>,
+    In(id): In<String>,
+) -> Result<Response, Problem> {
+    Ok(answer(StatusCode::OK, webhooks::get(&api.desk, &may.actor, named(&id)?).await?))
 }
 
 /// Declares a webhook anew; only `secret`, where it is absent, stays. Needs webhook:write.
@@ -156,7 +164,7 @@ async fn get(_: May<Read>, State(api): State<Api>, In(id): In<String>) -> Result
         (status = PRECONDITION_REQUIRED, description = "If-Match is needed"),
     ))]
 async fn replace(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     headers: HeaderMap,
@@ -180,7 +188,7 @@ async fn replace(
         (status = PRECONDITION_REQUIRED, description = "If-Match is needed"),
     ))]
 async fn merge(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     headers: HeaderMap,
@@ -202,7 +210,7 @@ async fn merge(
         (status = PRECONDITION_FAILED, description = "it was changed since it was read"),
     ))]
 async fn remove(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     headers: HeaderMap,
@@ -221,10 +229,10 @@ pub struct Reason {
     reason: Option<String>,
 }
 
-async fn switch(may: &May<Write>, api: &Api, id: &str, wish: Wish) -> Result<Response, Problem> {
+async fn switch(may: &May<Tenants<Write>>, api: &Api, id: &str, wish: Wish) -> Result<Response, Problem> {
     let name = named(id)?;
     set(&api.desk, &may.actor, name, &wish).await?;
-    match webhooks::get(&api.desk, name).await {
+    match webhooks::get(&api.desk, &may.actor, name).await {
         Ok(view) => Ok(answer(StatusCode::OK, view)),
         // Its state is known although it is declared nowhere any more.
         Err(error) => Err(error.into()),
@@ -263,7 +271,7 @@ fn cancels_held(document: Document) -> Result<bool, Problem> {
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook, headers(("ETag" = String)))))]
 async fn enable(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,
@@ -282,7 +290,7 @@ async fn enable(
         (status = CONFLICT, description = "it is disabled"),
     ))]
 async fn resume(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,
@@ -296,7 +304,7 @@ async fn resume(
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook)))]
 async fn disable(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,
@@ -309,7 +317,7 @@ async fn disable(
     params(("id" = String, Path, description = "the webhook's name")),
     responses((status = OK, body = schema::Webhook)))]
 async fn pause(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,
@@ -355,7 +363,7 @@ pub struct Tested {
         (status = CONFLICT, description = "it is paused or disabled, or its row has mistakes"),
     ))]
 async fn test(
-    may: May<Write>,
+    may: May<Tenants<Write>>,
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,

@@ -52,7 +52,7 @@ use tokio_util::sync::CancellationToken;
 pub use condition::{check, combine, estimate};
 pub use error::BackfillError;
 pub use pages::{Mark, Outcome, Page, PageRow, Pages};
-pub use read::read_one;
+pub use read::{Owned, read_one};
 pub use table::Table;
 
 use crate::catalog::{Published, Snapshot};
@@ -110,12 +110,20 @@ pub fn wanted_as(
     let compiled = compiled.ok_or_else(|| BackfillError::NoWebhook { webhook: webhook.to_owned() })?;
     let mut types = snapshot.matcher.types_of(schema, table).into_iter();
     let created = types.find(|t| t.operation == Operation::Insert && !t.named);
+    let may = compiled.webhook.tenant.is_none() || created.as_ref().is_some_and(|t| t.public);
     let event_type = created.map_or_else(String::new, |t| t.event_type.to_string());
-    if compiled.webhook.events.iter().any(|pattern| pattern_matches(pattern, &event_type)) {
+    if may && compiled.webhook.events.iter().any(|pattern| pattern_matches(pattern, &event_type)) {
         Ok(event_type)
     } else {
         Err(BackfillError::NotWanted { webhook: webhook.to_owned(), event_type })
     }
+}
+
+/// Of a tenant's webhook, which rows of a table are its; intake asks each again.
+pub fn owned_by(snapshot: &Snapshot, webhook: &str, schema: &str, table: &str) -> Option<Owned> {
+    let tenant = snapshot.by_name(webhook)?.webhook.tenant.as_deref()?.to_owned();
+    let column = snapshot.matcher.tenant_column(schema, table)?.to_owned();
+    Some(Owned { column, tenant })
 }
 
 impl Backfills {

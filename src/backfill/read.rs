@@ -35,6 +35,22 @@ pub(super) enum Which<'w> {
     Last,
 }
 
+/// Rows of one tenant: those whose column reads so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// The column that says whose a row is.
+    pub column: String,
+    /// What it holds, as its type's output function writes it.
+    pub tenant: String,
+}
+
+impl Owned {
+    /// The condition as SQL, with the tenant as the parameter of a number.
+    fn sql(&self, parameter: usize) -> String {
+        format!("pg_catalog.format('%s', {}) = ${parameter}::text", quoted(&self.column))
+    }
+}
+
 /// What was read.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -69,7 +85,7 @@ pub async fn read_one(
 ) -> Result<Option<Tuple>, BackfillError> {
     let keys: Vec<_> = key.into_iter().collect();
     let which = if keys.is_empty() { Which::Last } else { Which::Keys(&keys) };
-    let mut found = read(client, table, None, &which).await?;
+    let mut found = read(client, table, (None, None), &which).await?;
     Ok(found.rows.pop().map(|row| row.values))
 }
 
@@ -77,20 +93,21 @@ pub async fn read_one(
 pub(super) async fn read(
     client: &mut Client,
     table: &Table,
-    condition: Option<&str>,
+    (condition, owned): (Option<&str>, Option<&Owned>),
     which: &Which<'_>,
 ) -> Result<Found, BackfillError> {
     let failed = BackfillError::query("read the table's rows");
     let transaction = client.build_transaction().read_only(true).start().await.map_err(&failed)?;
     let settings = format!("{PATIENCE}; set local {}", table.names_sql());
     transaction.batch_execute(&settings).await.map_err(&failed)?;
-    let sql = statement(table, condition, which);
+    let sql = statement(table, (condition, owned), which);
     let statement = transaction.prepare(&sql).await.map_err(&failed)?;
-    let parameters: Vec<&(dyn ToSql + Sync)> = match which {
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = match which {
         Which::After(after, _) => after.iter().flat_map(|key| key.iter()).map(|v| v as _).collect(),
         Which::Keys(keys) => keys.iter().flatten().map(|value| value as _).collect(),
         Which::Last => Vec::new(),
     };
+    parameters.extend(owned.map(|owned| &owned.tenant as &(dyn ToSql + Sync)));
     let portal = transaction.bind(&statement, &parameters).await.map_err(&failed)?;
     let mut found = Found::default();
     let mut bytes = 0;
@@ -115,7 +132,7 @@ pub(super) async fn read(
     Ok(found)
 }
 
-fn statement(table: &Table, condition: Option<&str>, which: &Which<'_>) -> String {
+fn statement(table: &Table, (condition, owned): (Option<&str>, Option<&Owned>), which: &Which<'_>) -> String {
     let text = |name: &str| {
         let name = quoted(name);
         format!("case when {name} is distinct from null then pg_catalog.format('%s', {name}) end")
@@ -142,10 +159,17 @@ fn statement(table: &Table, condition: Option<&str>, which: &Which<'_>) -> Strin
         Which::Last => list(table.key.iter().map(|column| quoted(&column.name) + " desc").collect()),
         _ => key.clone(),
     };
-    let conditions: Vec<String> = [place, condition.map_or_else(String::new, |text| format!("({text}\n)"))]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect();
+    let before = match which {
+        Which::After(key, _) => key.map_or(0, |_| width),
+        Which::Keys(keys) => keys.len() * width,
+        Which::Last => 0,
+    };
+    let own = owned.map_or_else(String::new, |owned| owned.sql(before + 1));
+    let conditions: Vec<String> =
+        [place, own, condition.map_or_else(String::new, |text| format!("({text}\n)"))]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect();
     let filter =
         if conditions.is_empty() { String::new() } else { format!("where {}", conditions.join(" and ")) };
     format!(

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::pages::{Mark, Outcome, Page};
 use super::read::{Found, Which, read};
-use super::{AGAIN_AFTER, BackfillError, Table, Worker, wanted_as};
+use super::{AGAIN_AFTER, BackfillError, Owned, Table, Worker, owned_by, wanted_as};
 use crate::domain::{CommitLsn, DeliveryId, Lsn, MARK_PREFIX, limits};
 use crate::ledger::backfills::{self, Backfill, Step};
 use crate::postgres::Session;
@@ -64,7 +64,8 @@ impl Worker {
             return Ok(Progress::Wait(Instant::now() + AGAIN_AFTER));
         }
         let mut source = self.session().await?;
-        let table = self.look(&source, job).await?;
+        let (table, owned) = self.look(&source, job).await?;
+        let looked = (&table, owned.as_ref());
         let Some(held) = self.begin(job, memory, ledger, &source).await? else { return Ok(Progress::Ended) };
         let most = job.rows_per_second.and_then(|rate| usize::try_from(rate).ok());
         let most = most.unwrap_or(usize::MAX).clamp(1, limits::BACKFILL_PAGE_ROWS);
@@ -72,7 +73,7 @@ impl Worker {
 
         let first = Which::After(job.cursor.as_deref(), most);
         let (rows, mut changed, mut commit, mut deliveries) =
-            match self.page(job, &table, &mut source, &first, &held).await? {
+            match self.page(job, looked, &mut source, &first, &held).await? {
                 Turned::Over { rows, changed, commit, deliveries } => (rows, changed, commit, deliveries),
                 Turned::Again => return Ok(Progress::Wait(Instant::now() + AGAIN_AFTER / 10)),
                 Turned::Stopped => return Ok(Progress::Stopped),
@@ -80,7 +81,7 @@ impl Worker {
         let mut look = 0;
         while !changed.is_empty() && look < LOOKS {
             look += 1;
-            match self.page(job, &table, &mut source, &Which::Keys(&changed), &held).await? {
+            match self.page(job, looked, &mut source, &Which::Keys(&changed), &held).await? {
                 Turned::Over { changed: still, commit: later, deliveries: more, .. } => {
                     (changed, commit, deliveries) = (still, later.or(commit), deliveries + more);
                 }
@@ -129,12 +130,14 @@ impl Worker {
     }
 
     /// Everything that must hold for a page to be read; webhooks and tables may change meanwhile.
-    async fn look(&self, source: &Session, job: &Backfill) -> Result<Table, BackfillError> {
+    /// Of a tenant's webhook, whose rows are its.
+    async fn look(&self, source: &Session, job: &Backfill) -> Result<(Table, Option<Owned>), BackfillError> {
         let snapshot = self.with.catalog.borrow().snapshot.clone();
         wanted_as(&snapshot, &job.webhook, &job.schema, &job.table)?;
         let table = Table::look(source, &job.schema, &job.table).await?;
         table.insist_on_changes(&source.client, &self.with.publications).await?;
-        Ok(table)
+        let owned = owned_by(&snapshot, &job.webhook, &job.schema, &job.table);
+        Ok((table, owned))
     }
 
     /// Marks it as running, and finds out what an earlier life has left of the step that comes next. `None` where it is
@@ -172,7 +175,7 @@ impl Worker {
     async fn page(
         &mut self,
         job: &Backfill,
-        table: &Table,
+        (table, owned): (&Table, Option<&Owned>),
         source: &mut Session,
         which: &Which<'_>,
         held: &Arc<HashSet<String>>,
@@ -181,7 +184,7 @@ impl Worker {
         let name = format!("{}/{}/{}/{}", self.with.own.slot, self.with.own.epoch, job.id, self.pages_read);
         let outcome = self.with.pages.open(&name, table.relation.id);
         mark(source, &Mark::Low(&name)).await?;
-        let mut rows = read(&mut source.client, table, job.condition.as_deref(), which).await?;
+        let mut rows = read(&mut source.client, table, (job.condition.as_deref(), owned), which).await?;
         if rows.rows.is_empty() {
             self.with.pages.close();
             return Ok(Turned::Over { rows, changed: Vec::new(), commit: None, deliveries: 0 });

@@ -10,9 +10,10 @@ use super::sealed::opened;
 use super::{Compiled, Invalid, Rows, Snapshot};
 use crate::clock::Clock;
 use crate::config::{
-    Checks, Complaint, Config, Part, Problem, Problems, Strangers, row_described, webhook_from_row,
+    Allowed, Checks, Complaint, Config, Part, Problem, Problems, Security, Strangers, row_described,
+    webhook_from_row,
 };
-use crate::domain::{Auth, Verification, Webhook, limits};
+use crate::domain::{Auth, Verification, Webhook, WebhookSource, limits};
 use crate::matcher::{Condition, Matcher};
 use crate::render::{self, Templates};
 use crate::sign::{self, JwtSigner, Signer};
@@ -116,9 +117,9 @@ pub fn check_row(
     };
     let row = with_texts_apart(opened(row, config)?);
     let webhook = webhook_from_row(row, config, &checks, strangers)?;
-    let policy = Policy {
-        allow_http: config.security.allow_http,
-        allow_networks: config.security.allow_networks.clone(),
+    let policy = match webhook.source {
+        WebhookSource::Tenant => tenants_policy(config),
+        WebhookSource::Toml | WebhookSource::Database => policy(config),
     };
     let token_url = match &webhook.reach.auth {
         Some(Auth::OAuth2(oauth2)) => Some(("auth.token_url", &oauth2.token_url)),
@@ -129,6 +130,18 @@ pub fn check_row(
     let row = row_described(&webhook.name, config);
     let refused: Vec<_> = refusals.map(|(key, reason)| Problem::of_row(&row, key, reason)).collect();
     if refused.is_empty() { Ok(webhook) } else { Err(Problems(refused)) }
+}
+
+/// What webhooks of the database may target.
+pub fn policy(config: &Config) -> Policy {
+    let Security { allow_http, allow_networks, .. } = &config.security;
+    Policy { allow_http: *allow_http, allow_networks: allow_networks.clone(), for_tenants: false }
+}
+
+/// What those of tenants may.
+pub fn tenants_policy(config: &Config) -> Policy {
+    let Allowed { allow_http, allow_networks } = &config.security.tenants;
+    Policy { allow_http: *allow_http, allow_networks: allow_networks.clone(), for_tenants: true }
 }
 
 fn check(row: &Map<String, Value>, config: &Config) -> Checked {

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 pub use compile::{
-    check_row, compile_file, compile_with, conditions_complaint, reach_complaint, template_complaint,
-    unverified,
+    check_row, compile_file, compile_with, conditions_complaint, policy, reach_complaint, template_complaint,
+    tenants_policy, unverified,
 };
 pub use load::{Rows, load, with_texts_apart};
 pub use sealed::{Standing, opened, sealed_anew, secrets_in, secrets_text, standings};

@@ -3,7 +3,7 @@
 use super::names;
 use super::node::{Node, Table};
 use super::problem::Fault;
-use crate::domain::{NamedEvent, Notice, Operation, limits};
+use crate::domain::{NamedEvent, Notice, Operation, TableRule, limits};
 
 const EVENTS: usize = 10_000;
 const OPERATIONS: [(&str, Operation); 5] = [
@@ -14,11 +14,25 @@ const OPERATIONS: [(&str, Operation); 5] = [
     ("message", Operation::Message),
 ];
 
-pub(super) fn read(node: Node<'_>) -> Option<Vec<NamedEvent>> {
+/// Reads every event; `tables` says which tables have a tenant column.
+pub(super) fn read(node: Node<'_>, tables: &[TableRule]) -> Option<Vec<NamedEvent>> {
     let mut events = Vec::new();
     for item in node.tables(EVENTS)? {
         let (doc, path) = (item.doc, item.path.clone());
         let Some(event) = item.table().and_then(event) else { continue };
+        let has_tenants = |rule: &TableRule| {
+            (&rule.schema, &rule.table) == (&event.schema, &event.table) && rule.tenant.is_some()
+        };
+        if event.public && !tables.iter().any(has_tenants) {
+            let fault = Fault::new("public needs a tenant column of its table")
+                .detail("Tenants are told of their own rows alone, and nothing says whose these are.");
+            let table = if event.schema == "public" {
+                event.table.clone()
+            } else {
+                format!("\"{}.{}\"", event.schema, event.table)
+            };
+            doc.report(&path.key("public"), fault.hint(format!("Set tables.{table}.tenant to the column.")));
+        }
         if events.contains(&event) {
             doc.report(&path, Fault::new("this event is declared twice, word for word"));
         }
@@ -44,6 +58,7 @@ fn event(mut table: Table<'_>) -> Option<NamedEvent> {
         node.parse("the name of a table, as a string", names::table)
     });
     let when = table.get("when", condition);
+    let public = table.get("public", Node::boolean).unwrap_or_default();
     table.finish();
     let (schema, table) = place?;
     let rows = || vec![Operation::Insert, Operation::Update, Operation::Delete];
@@ -54,6 +69,7 @@ fn event(mut table: Table<'_>) -> Option<NamedEvent> {
         on: on.unwrap_or_else(rows),
         when,
         description,
+        public,
     })
 }
 
@@ -74,9 +90,12 @@ fn message(
     for (key, remedy) in [
         ("table", "Leave the key out."),
         ("when", "Leave the key out; a webhook's filter sees the message's payload as record."),
+        ("public", "Leave the key out; no message says whose it is, so no tenant is told of any."),
     ] {
         if let Some(node) = table.take(key) {
-            node.refuse(Fault::new("a logical message has no table and needs no condition").hint(remedy));
+            node.refuse(
+                Fault::new("a logical message has no table, no condition and no tenant").hint(remedy),
+            );
             whole = false;
         }
     }
@@ -90,6 +109,7 @@ fn message(
         on: vec![Operation::Message],
         when: None,
         description,
+        public: false,
     })
 }
 

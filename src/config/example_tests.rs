@@ -9,7 +9,7 @@ use super::toml_file;
 use super::*;
 
 /// Keys without a default: required ones, and those whose absence is a meaning of its own.
-const NO_DEFAULT: [&str; 60] = [
+const NO_DEFAULT: [&str; 62] = [
     "database.url",
     "ledger.url",
     "server.admin_token",
@@ -21,6 +21,7 @@ const NO_DEFAULT: [&str; 60] = [
     "tables.*.exclude",
     "tables.*.mask",
     "tables.*.tenant",
+    "tables.*.public",
     "tables.*.fold_moves",
     "tables.*.description",
     "events[].type",
@@ -29,6 +30,7 @@ const NO_DEFAULT: [&str; 60] = [
     "events[].when",
     "events[].description",
     "webhooks[].name",
+    "webhooks[].tenant",
     "webhooks[].url",
     "webhooks[].secret",
     "webhooks[].events",
@@ -149,7 +151,7 @@ fn keys(value: &Value, pointer: &str, pattern: &str, out: &mut Vec<(String, Stri
 fn the_example_loads_as_it_is_and_with_every_key_switched_on() {
     load_text(&example()).unwrap_or_else(|problems| panic!("{problems}"));
     let (config, _) = load_text(&whole_example()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (5, 5, 2));
+    assert_eq!((config.webhooks.len(), config.templates.len(), config.events.len()), (6, 5, 2));
 }
 
 #[test]

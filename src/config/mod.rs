@@ -59,6 +59,8 @@ mod secret_tests;
 #[cfg(test)]
 mod shape_tests;
 #[cfg(test)]
+mod tenant_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
@@ -74,7 +76,7 @@ pub use ledger::Ledger;
 pub use notices::Notices;
 pub use problem::{Place, Problem, Problems};
 pub use row::{Strangers, row_described, webhook_from_row};
-pub use security::Security;
+pub use security::{Allowed, Security};
 pub use server::Server;
 pub use sources::Sources;
 
@@ -195,7 +197,7 @@ fn read(mut root: Table<'_>, path: PathBuf) -> Option<Config> {
     let notices = root.section("notices", notices::read);
     let mask_key = security.as_ref().and_then(|security| security.mask_key.as_ref());
     let tables = root.section("tables", |section| tables::read(section, mask_key));
-    let events = root.get("events", events::read);
+    let events = root.get("events", |node| events::read(node, tables.as_deref().unwrap_or_default()));
     let (templates, named) = root.section("templates", templates::read).unwrap_or_default();
     let defaults = delivery.clone().unwrap_or_default();
     let around = Surroundings {

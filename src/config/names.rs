@@ -1,11 +1,12 @@
 //! Which names are valid: of Postgres objects, of event types, of webhooks.
 
 use super::problem::Fault;
+use crate::domain::TENANT_MARK;
+use crate::domain::limits::WEBHOOK_NAME;
 
 /// What Postgres keeps of an identifier (`NAMEDATALEN` - 1), in bytes.
 const IDENTIFIER_BYTES: usize = 63;
 const EVENT_BYTES: usize = 200;
-const WEBHOOK_CHARS: usize = 100;
 
 /// A replication slot's name: lower-case letters, digits and underscores, at most 63 (Postgres, `CREATE_REPLICATION_SLOT`).
 pub(super) fn slot(text: &str) -> Result<String, Fault> {
@@ -84,14 +85,34 @@ pub(super) fn event_pattern(text: &str) -> Result<String, Fault> {
     })
 }
 
+/// The name of a tenant: what the tenant column of its rows holds.
+pub(super) fn tenant(text: &str) -> Result<String, Fault> {
+    plain_name(text).map_err(|_| {
+        Fault::new(format!("\"{}\" is not a valid tenant", text.escape_debug())).detail(format!(
+            "A tenant is what the tenant column holds: 1 to {WEBHOOK_NAME} characters of A-Z a-z 0-9 _ . -, such as a \
+             number, a uuid or a slug."
+        ))
+    })
+}
+
+/// The name of a webhook: of a tenant's, the tenant, `~`, and a name of its own.
+pub(super) fn webhook_name(text: &str) -> Result<String, Fault> {
+    match text.split_once(TENANT_MARK) {
+        Some((tenant, own)) if text.len() <= WEBHOOK_NAME => {
+            plain_name(tenant).and(plain_name(own)).map(|_| text.to_owned())
+        }
+        _ => plain_name(text),
+    }
+}
+
 /// The name of a webhook or a template.
 pub(super) fn plain_name(text: &str) -> Result<String, Fault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    if !text.is_empty() && text.len() <= WEBHOOK_CHARS && text.chars().all(plain) {
+    if !text.is_empty() && text.len() <= WEBHOOK_NAME && text.chars().all(plain) {
         return Ok(text.to_owned());
     }
     Err(Fault::new(format!("\"{}\" is not a valid name", text.escape_debug()))
-        .detail(format!("A name has 1 to {WEBHOOK_CHARS} characters of A-Z a-z 0-9 _ . -")))
+        .detail(format!("A name has 1 to {WEBHOOK_NAME} characters of A-Z a-z 0-9 _ . -")))
 }
 
 #[cfg(test)]

@@ -38,20 +38,26 @@ pub fn webhook_from_row(
     row.retain(|_, value| !value.is_null());
     let described = row_described(row.get("name").and_then(Value::as_str).unwrap_or_default(), config);
     let document = Document::new(Origin::Row(described), checks, Vec::new());
+    let is_of_tenant = row.contains_key("tenant");
+    let (allow_http, rules) = if is_of_tenant {
+        (config.security.tenants.allow_http, "security.tenants.allow_http")
+    } else {
+        (config.security.allow_http, "security.allow_http")
+    };
     let around = Surroundings {
         defaults: &config.delivery,
         named: config.templates.iter().map(|template| &*template.name).collect(),
         templates: config.templates.iter().collect(),
-        allow_http: config.security.allow_http,
+        allow_http,
     };
     let mut table = Table::new(&document, Path::default(), row);
     let webhook = webhook(&mut table, &around, WebhookSource::Database);
     if let Some(webhook) = &webhook
         && webhook.url.scheme() == "http"
-        && !config.security.allow_http
+        && !allow_http
     {
         let fault = Fault::new("plain http is not allowed to webhooks from the database")
-            .hint("Use https, or have the operator set security.allow_http = true.");
+            .hint(format!("Use https, or have the operator set {rules} = true."));
         document.report(&Path::default().key("url"), fault);
     }
     if strangers == Strangers::Refused {

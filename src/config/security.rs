@@ -24,20 +24,42 @@ pub struct Security {
     pub allow_http: bool,
     /// Networks that are private, loopback, link-local or otherwise not public.
     pub allow_networks: Vec<IpNet>,
+    /// What tenants' webhooks from the API or the database are allowed (`[security.tenants]`).
+    pub tenants: Allowed,
     /// The key of columns that are masked by hash.
     pub mask_key: Option<MaskKey>,
     /// The keys of what is secret in the database: the first encrypts, all decrypt. Empty: it stands there as text.
     pub encryption_keys: Vec<EncryptionKey>,
 }
 
-pub(super) fn read(mut table: Table<'_>) -> Security {
-    let networks = |node: Node<'_>| {
-        let items = node.list(NETWORKS)?.into_iter();
-        Some(items.filter_map(|item| item.parse("a network, as a string", network)).collect())
+/// What is allowed beyond public https.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Plain http.
+    pub allow_http: bool,
+    /// Networks that are not public.
+    pub allow_networks: Vec<IpNet>,
+}
+
+fn allowed(mut table: Table<'_>) -> Allowed {
+    let allowed = Allowed {
+        allow_http: table.get("allow_http", Node::boolean).unwrap_or_default(),
+        allow_networks: table.get("allow_networks", networks).unwrap_or_default(),
     };
+    table.finish();
+    allowed
+}
+
+fn networks(node: Node<'_>) -> Option<Vec<IpNet>> {
+    let items = node.list(NETWORKS)?.into_iter();
+    Some(items.filter_map(|item| item.parse("a network, as a string", network)).collect())
+}
+
+pub(super) fn read(mut table: Table<'_>) -> Security {
     let security = Security {
         allow_http: table.get("allow_http", Node::boolean).unwrap_or_default(),
         allow_networks: table.get("allow_networks", networks).unwrap_or_default(),
+        tenants: table.section("tenants", allowed).unwrap_or_default(),
         mask_key: table.get("mask_key", mask_key),
         encryption_keys: table.get("encryption_key", encryption_keys).unwrap_or_default(),
     };

@@ -5,10 +5,16 @@ use std::collections::HashSet;
 use super::names;
 use super::node::{Node, Table};
 use super::problem::Fault;
-use crate::domain::{Mask, MaskKey, TableRule, limits};
+use crate::domain::{Mask, MaskKey, Operation, TableRule, TenantChange, limits};
 
 const MASKS: [(&str, Mask); 4] =
     [("redact", Mask::Redact), ("hash", Mask::Hash), ("partial", Mask::Partial), ("null", Mask::Null)];
+
+const CHANGES: [(&str, TenantChange); 2] =
+    [("split", TenantChange::Split), ("new_owner", TenantChange::NewOwner)];
+
+const PUBLIC: [(&str, Operation); 3] =
+    [("created", Operation::Insert), ("updated", Operation::Update), ("deleted", Operation::Delete)];
 
 /// Reads every table. `mask_key` is the key of hashes.
 pub(super) fn read(table: Table<'_>, mask_key: Option<&MaskKey>) -> Vec<TableRule> {
@@ -45,6 +51,8 @@ fn rule(mut table: Table<'_>, (schema, name): (String, String)) -> TableRule {
         mask: table.get("mask", mask).unwrap_or_default(),
         mask_key: None,
         tenant: table.get("tenant", column),
+        tenant_change: table.get("tenant_change", |node| node.word(&CHANGES)).unwrap_or_default(),
+        public: table.get("public", public).unwrap_or_default(),
         fold_moves: table.get("fold_moves", columns).unwrap_or_default(),
         description: table.get("description", description),
     };
@@ -53,6 +61,13 @@ fn rule(mut table: Table<'_>, (schema, name): (String, String)) -> TableRule {
         table.refuse(Fault::new(format!("the column \"{masked}\" is both excluded and masked")).hint(
             "Exclude it, and nothing of it leaves; mask it, and receivers still see that it is there.",
         ));
+    }
+    if rule.tenant.is_none() && !rule.public.is_empty() {
+        table.refuse(
+            Fault::new("public needs a tenant column")
+                .detail("Tenants are told of their own rows alone, and nothing says whose these are.")
+                .hint("Name the column beside it: tenant = \"workspace_id\"."),
+        );
     }
     table.finish();
     rule
@@ -65,6 +80,16 @@ pub(super) fn description(node: Node<'_>) -> Option<String> {
         let fits = (1..=most).contains(&text.chars().count());
         if fits { Ok(text.to_owned()) } else { Err(Fault::new(format!("expected 1 to {most} characters"))) }
     })
+}
+
+/// `true` is every one, `false` none.
+fn public(node: Node<'_>) -> Option<Vec<Operation>> {
+    if node.value.is_boolean() || !(node.value.is_array() || node.holds_list()) {
+        let all = || PUBLIC.map(|(_, operation)| operation).to_vec();
+        return node.boolean().map(|all_of_them| if all_of_them { all() } else { Vec::new() });
+    }
+    let items = node.list(PUBLIC.len())?.into_iter();
+    Some(items.filter_map(|item| item.word(&PUBLIC)).collect())
 }
 
 fn mask(node: Node<'_>) -> Option<Vec<(String, Mask)>> {

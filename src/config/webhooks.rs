@@ -17,7 +17,8 @@ use super::node::{Node, Table};
 use super::problem::Fault;
 use super::{signature, signing};
 use crate::domain::{
-    BodyShape, Format, Reach, SignatureScheme, SigningSecret, TemplateSource, Webhook, WebhookSource, limits,
+    BodyShape, Format, Reach, SignatureScheme, SigningSecret, TENANT_MARK, TemplateSource, Webhook,
+    WebhookSource, limits, tenant_of,
 };
 
 const EVENTS: usize = 1000;
@@ -64,8 +65,16 @@ pub(super) fn webhook(
     source: WebhookSource,
 ) -> Option<Webhook> {
     let name = table.require("name", "the webhook's name, unique and stable", |node| {
-        node.parse("a name, as a string", names::plain_name)
+        node.parse("a name, as a string", names::webhook_name)
     });
+    let tenant = table.get("tenant", |node| node.parse("a tenant, as a string", names::tenant));
+    if let Some(name) = &name {
+        check_tenant(table, name, tenant.as_deref());
+    }
+    let source = match (source, &tenant) {
+        (WebhookSource::Database, Some(_)) => WebhookSource::Tenant,
+        (source, _) => source,
+    };
     let url = table.require("url", "where its deliveries go", url);
     let secrets = table.get("secret", signing::read);
     let events = table.require("events", "the event types it wants, such as [\"orders.*\"]", events);
@@ -82,6 +91,7 @@ pub(super) fn webhook(
     Some(Webhook {
         name: name?.into(),
         source,
+        tenant: tenant.map(Into::into),
         url: url?,
         secrets: secrets.unwrap_or_default(),
         events: events?,
@@ -98,6 +108,27 @@ pub(super) fn webhook(
         flow,
         batch,
     })
+}
+
+/// A tenant's webhook is named after the tenant, and no other one is.
+fn check_tenant(table: &Table<'_>, name: &str, tenant: Option<&str>) {
+    let named = tenant_of(name);
+    if named == tenant {
+        return;
+    }
+    let (key, fault) = match (tenant, named) {
+        (Some(tenant), _) => {
+            let own = name.rsplit_once(TENANT_MARK).map_or(name, |(_, own)| own);
+            let fault = Fault::new(format!("the webhook of a tenant is named {tenant}{TENANT_MARK}NAME"));
+            ("name", fault.hint(format!("\"{tenant}{TENANT_MARK}{own}\" would be valid.")))
+        }
+        (None, Some(named)) => {
+            let fault = Fault::new(format!("a name with a {TENANT_MARK} is that of a tenant's webhook"));
+            ("name", fault.hint(format!("Choose another name, or set tenant = \"{named}\".")))
+        }
+        (None, None) => return,
+    };
+    table.doc.report(&table.path.key(key), fault);
 }
 
 /// A URL, or where to find it: that of a chat's channel is a key.

@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio_postgres::GenericClient;
 
 use super::keys::transaction_failed;
-use super::{Actor, ControlError, Desk, declared, ledger_session, nearest, webhooks};
+use super::{About, Actor, ControlError, Desk, declared, ledger_session, nearest, webhooks};
 use crate::backfill::{self, Table, wanted_as};
 use crate::ledger::backfills::{self, Backfill, NewBackfill, Steer};
 use crate::ledger::replay;
@@ -42,7 +42,7 @@ pub struct Asked {
 /// Finds out that everything is as it must be, and asks for it. Nothing is written otherwise.
 pub async fn ask(desk: &Desk, actor: &Actor, ask: &Ask) -> Result<Asked, ControlError> {
     let (config, places) = (&*desk.config(), &desk.places);
-    let mut session = ledger_session(places).await?;
+    let mut session = ledger_session(places, actor, About::Operators).await?;
     let (snapshot, _) = declared(config, &session.client).await?;
     let webhook = &ask.webhook;
     if snapshot.by_name(webhook).is_none() {
@@ -117,32 +117,32 @@ fn no_backfill(id: i64) -> ControlError {
 }
 
 /// All backfills of the slot, those that are not over first.
-pub async fn list(desk: &Desk, _actor: &Actor) -> Result<Vec<Backfill>, ControlError> {
-    let session = desk.session().await?;
+pub async fn list(desk: &Desk, actor: &Actor) -> Result<Vec<Backfill>, ControlError> {
+    let session = desk.session(actor, About::Operators).await?;
     Ok(backfills::list(&session, &desk.config().database.slot).await?)
 }
 
 /// The backfills of a webhook before a number, newest first.
 pub async fn list_of(
     desk: &Desk,
-    _actor: &Actor,
+    actor: &Actor,
     webhook: &str,
     (before, limit): (Option<i64>, u32),
 ) -> Result<Vec<Backfill>, ControlError> {
     let slot = &desk.config().database.slot;
-    let session = desk.session().await?;
+    let session = desk.session(actor, About::Operators).await?;
     let found = backfills::page(&session, (slot, webhook), before, i64::from(limit)).await?;
     drop(session);
     if found.is_empty() {
         // One that is gone may have left some; of one that never was there is nothing to list.
-        webhooks::get(desk, webhook).await?;
+        webhooks::get(desk, actor, webhook).await?;
     }
     Ok(found)
 }
 
 /// One of a webhook.
-pub async fn get(desk: &Desk, _actor: &Actor, webhook: &str, id: i64) -> Result<Backfill, ControlError> {
-    let session = desk.session().await?;
+pub async fn get(desk: &Desk, actor: &Actor, webhook: &str, id: i64) -> Result<Backfill, ControlError> {
+    let session = desk.session(actor, About::Operators).await?;
     let found = one(&*session, &desk.config().database.slot, id).await?;
     if found.webhook == webhook { Ok(found) } else { Err(no_backfill(id)) }
 }
@@ -156,7 +156,7 @@ pub async fn steer(
     steer: Steer,
 ) -> Result<Backfill, ControlError> {
     let slot = &desk.config().database.slot;
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Operators).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let before = one(&transaction, slot, id).await?;
     if webhook.is_some_and(|webhook| webhook != before.webhook) {

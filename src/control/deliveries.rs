@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::keys::transaction_failed;
-use super::{Actor, ControlError, Desk};
+use super::{About, Actor, ControlError, Desk};
 use crate::domain::StoreBodies;
 use crate::ledger::deliveries::{self, Page, Search, Whole};
 use crate::ledger::query::standing;
@@ -12,17 +12,20 @@ use crate::ledger::replay::{self, Ended, Reached, Which};
 /// Finds deliveries, newest first, behind the one of an id.
 pub async fn search(
     desk: &Desk,
+    actor: &Actor,
     search: &Search,
     behind: Option<&str>,
     limit: u32,
 ) -> Result<Page, ControlError> {
-    let session = desk.session().await?;
+    let about = search.webhook.as_deref().map_or(About::Seen, About::Webhook);
+    let session = desk.session(actor, about).await?;
+    let search = &Search { tenant: actor.sight.tenant().map(str::to_owned), ..search.clone() };
     Ok(deliveries::search(&*session, search, behind, limit).await?)
 }
 
 /// One delivery of a webhook with all that is known of it.
-pub async fn get(desk: &Desk, webhook: &str, id: &str) -> Result<Whole, ControlError> {
-    let session = desk.session().await?;
+pub async fn get(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Result<Whole, ControlError> {
+    let session = desk.session(actor, About::Webhook(webhook)).await?;
     let whole = deliveries::whole(&*session, webhook, id).await?;
     whole.ok_or_else(|| no_delivery(id))
 }
@@ -35,7 +38,7 @@ pub async fn retry(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Resul
         ended: vec![Ended::Failed, Ended::Delivered, Ended::Cancelled],
         ..Which::default()
     };
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Webhook(webhook)).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let before = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
     let census = replay::count(&transaction, &which).await?;
@@ -62,7 +65,7 @@ pub async fn retry(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Resul
 /// Ends one that waits, without another attempt. One that is under way, or still in memory, is left.
 pub async fn cancel(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Result<Whole, ControlError> {
     let keep = desk.config().ledger.store_bodies != StoreBodies::None;
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Webhook(webhook)).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let before = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
     if !deliveries::cancel(&transaction, webhook, id, keep).await? {

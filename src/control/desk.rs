@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_postgres::Transaction;
 
 use super::keys::transaction_failed;
-use super::{ControlError, Places};
+use super::{About, ControlError, Places, Sight};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::LedgerError;
@@ -34,12 +34,19 @@ pub struct Actor {
     pub who: audit::Actor,
     /// The id of the request, where there is one.
     pub request: Option<String>,
+    /// Whose webhooks there are for it.
+    pub sight: Sight,
 }
 
 impl Actor {
     /// Whoever may run commands on the machine.
     pub fn command_line() -> Self {
-        Self { who: audit::Actor::Command, request: None }
+        Self { who: audit::Actor::Command, request: None, sight: Sight::All }
+    }
+
+    /// walhook itself.
+    pub fn walhook() -> Self {
+        Self { who: audit::Actor::Walhook, request: None, sight: Sight::All }
     }
 
     /// Writes what is done into the audit.
@@ -88,8 +95,9 @@ impl Desk {
         Arc::clone(&self.config.borrow())
     }
 
-    /// A session with the ledger, which must be there.
-    pub(super) async fn session(&self) -> Result<Borrowed, ControlError> {
+    /// A session with the ledger, which must be there, for whom it concerns: nothing is looked at for anybody else.
+    pub(super) async fn session(&self, actor: &Actor, about: About<'_>) -> Result<Borrowed, ControlError> {
+        actor.sight.admit(about)?;
         let session = self.pool.session().await?;
         if !self.ready.load(Ordering::Relaxed) {
             if !self.places.ledger.look(&session).await?.ready {
@@ -103,18 +111,18 @@ impl Desk {
     /// What was done, newest first: entries before a number.
     pub async fn audit(
         &self,
-        _actor: &Actor,
+        actor: &Actor,
         sought: &Sought,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<Written>, ControlError> {
-        let session = self.session().await?;
+        let session = self.session(actor, About::Operators).await?;
         Ok(audit::page(&*session, sought, before, i64::from(limit)).await?)
     }
 
     /// Notes a refusal that concerns the security of the whole.
     pub async fn note_refusal(&self, actor: &Actor, action: &str, object: &str) -> Result<(), ControlError> {
-        let mut session = self.session().await?;
+        let mut session = self.session(actor, About::Operators).await?;
         let transaction = session.transaction().await.map_err(transaction_failed)?;
         actor.note(&transaction, action, object, (None, None)).await?;
         transaction.commit().await.map_err(transaction_failed)

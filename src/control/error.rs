@@ -73,6 +73,9 @@ pub enum ControlError {
         /// Where it would be.
         schema: String,
     },
+    /// A tenant asks for what is the operator's.
+    #[error("this is the operator's alone")]
+    Operators,
     /// Nothing of this name.
     #[error("there is no {what} \"{name}\"")]
     Unknown {

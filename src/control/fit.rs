@@ -18,6 +18,8 @@ pub struct LonelyPattern {
     pub webhook: Arc<str>,
     /// The pattern.
     pub pattern: String,
+    /// Whether the webhook is a tenant's, for which there are only public events.
+    pub of_tenant: bool,
     /// The event type that is most like it.
     pub nearest: Option<Arc<str>>,
 }
@@ -30,16 +32,17 @@ impl LonelyPattern {
 
     /// What is wrong, and where.
     pub fn message(&self, path: &Path) -> String {
-        format!(
-            "{}: webhooks.{}.events: no table makes an event \"{}\", and no message is declared so",
-            path.display(),
-            self.webhook,
-            self.pattern
-        )
+        let what = if self.of_tenant { "no public event is" } else { "no table makes an event" };
+        let or = if self.of_tenant { "" } else { ", and no message is declared so" };
+        format!("{}: webhooks.{}.events: {what} \"{}\"{or}", path.display(), self.webhook, self.pattern)
     }
 
     /// What to do.
     pub fn hint(&self) -> String {
+        if self.of_tenant {
+            return "A tenant's webhook gets what [tables.NAME] public, or [[events]] public, says."
+                .to_owned();
+        }
         if self.pattern == "schema.changed" {
             return "A table's new shape makes the event TABLE.schema_changed; \"*.schema_changed\" takes those of all \
                     tables."
@@ -74,15 +77,25 @@ pub fn event_types(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) ->
     named.chain(own.map(|t| t.event_type)).collect()
 }
 
+/// Every event type that tenants may be told of.
+pub fn public_types(snapshot: &Snapshot, known: &[TableInfo]) -> Vec<Arc<str>> {
+    let all = known.iter().flat_map(|t| snapshot.matcher.types_of(&t.schema, &t.table));
+    all.filter(|t| t.public).map(|t| t.event_type).collect()
+}
+
 /// The patterns of the file that nothing matches.
 pub fn lonely_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]) -> Vec<LonelyPattern> {
-    let types = event_types(snapshot, config, known);
+    let (all, public) = (event_types(snapshot, config, known), public_types(snapshot, known));
     let notices = Notice::ALL.map(|notice| Arc::from(notice.event_type()));
     let mut lonely = Vec::new();
     for compiled in snapshot.webhooks().iter().filter(|c| c.webhook.source == WebhookSource::Toml) {
+        let of_tenant = compiled.webhook.tenant.is_some();
+        let types = if of_tenant { &public } else { &all };
         for pattern in &compiled.webhook.events {
             let of_notice = Notice::ALL.into_iter().any(|notice| names_notice(pattern, notice));
-            if of_notice || types.iter().any(|event_type| pattern_matches(pattern, event_type)) {
+            if (of_notice && !of_tenant)
+                || types.iter().any(|event_type| pattern_matches(pattern, event_type))
+            {
                 continue;
             }
             let distance = |event_type: &&Arc<str>| strsim::damerau_levenshtein(pattern, event_type);
@@ -91,7 +104,8 @@ pub fn lonely_patterns(snapshot: &Snapshot, config: &Config, known: &[TableInfo]
             lonely.push(LonelyPattern {
                 webhook: Arc::clone(&compiled.webhook.name),
                 pattern: pattern.clone(),
-                nearest: types.iter().chain(mistyped).min_by_key(distance).cloned(),
+                of_tenant,
+                nearest: types.iter().chain(mistyped.filter(|_| !of_tenant)).min_by_key(distance).cloned(),
             });
         }
     }

@@ -5,7 +5,8 @@
 //! hash is compared in constant time. Every use looks at the row, so that a revoked key is refused at once, by every
 //! instance.
 //!
-//! Keys of tenants are not made yet, and one that stands in the table by other ways is refused everything.
+//! A tenant's key opens only what is that tenant's ([`super::Sight`]), and of that at most what [`Scope::OF_TENANTS`] says,
+//! whatever its row says.
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -13,8 +14,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{Actor, ControlError, Desk, nearest};
-use crate::domain::limits;
+use super::{About, Actor, ControlError, Desk, nearest};
+use crate::domain::{TENANT_MARK, limits};
 use crate::ledger::keys::{self, ApiKey};
 
 /// What every key begins with.
@@ -39,6 +40,9 @@ impl Scope {
     /// Every scope.
     pub const ALL: [Self; 4] = [Self::WebhookRead, Self::WebhookWrite, Self::IncomingWrite, Self::Admin];
 
+    /// What the key of a tenant may be for.
+    pub const OF_TENANTS: [Self; 2] = [Self::WebhookRead, Self::WebhookWrite];
+
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,6 +66,8 @@ pub struct NewKey {
     pub name: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// Whose it is; `None`: the operator's.
+    pub tenant: Option<String>,
     /// From when on it is refused.
     pub expires_at: Option<Timestamp>,
 }
@@ -83,8 +89,6 @@ pub enum Refused {
     Revoked,
     /// It has expired.
     Expired,
-    /// It belongs to a tenant.
-    Tenant,
 }
 
 /// Makes a key.
@@ -98,6 +102,13 @@ pub async fn create(desk: &Desk, actor: &Actor, new: &NewKey) -> Result<Made, Co
     if new.scopes.is_empty() {
         return Err(refused("scopes", "expected at least one scope"));
     }
+    if let Some(tenant) = &new.tenant {
+        check_tenant(tenant)?;
+        if new.scopes.iter().any(|scope| !Scope::OF_TENANTS.contains(scope)) {
+            let names = Scope::OF_TENANTS.map(Scope::as_str).join(", ");
+            return Err(refused("scopes", &format!("the key of a tenant has some of {names}")));
+        }
+    }
     if new.expires_at.is_some_and(|at| at <= desk.clock.now()) {
         return Err(refused("expires_at", "expected a time to come"));
     }
@@ -106,26 +117,44 @@ pub async fn create(desk: &Desk, actor: &Actor, new: &NewKey) -> Result<Made, Co
     scopes.dedup();
     let (id, secret) = (format!("{PREFIX}{}", random::<ID_BYTES>()?), random::<SECRET_BYTES>()?);
     let hash = Sha256::digest(secret.as_bytes());
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Operators).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
-    let row = (id.as_str(), name, scopes.as_slice());
+    let row = (id.as_str(), name, scopes.as_slice(), new.tenant.as_deref());
     let made = keys::insert(&transaction, row, &hash, new.expires_at, limits::API_KEYS).await?;
     let key = made.ok_or(ControlError::TooMany { what: "keys", most: limits::API_KEYS })?;
-    let after = json!({ "name": key.name, "scopes": key.scopes, "expires_at": key.expires_at });
+    let after =
+        json!({ "name": key.name, "scopes": key.scopes, "tenant": key.tenant, "expires_at": key.expires_at });
     actor.note(&transaction, "key.create", &id, (None, Some(after))).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(Made { key, secret: format!("{id}_{secret}") })
 }
 
+/// A tenant is written as names of webhooks and columns of rows can have it.
+fn check_tenant(tenant: &str) -> Result<(), ControlError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    // Its webhooks have longer names.
+    if !tenant.is_empty() && tenant.len() < limits::WEBHOOK_NAME && tenant.chars().all(plain) {
+        return Ok(());
+    }
+    let most = limits::WEBHOOK_NAME - 1;
+    let problem = format!("expected 1 to {most} characters of A-Z a-z 0-9 _ . - (and no {TENANT_MARK})");
+    Err(ControlError::Value { key: "tenant", problem })
+}
+
 /// The keys after an id, in the order of ids.
-pub async fn list(desk: &Desk, after: Option<&str>, limit: u32) -> Result<Vec<ApiKey>, ControlError> {
-    let session = desk.session().await?;
+pub async fn list(
+    desk: &Desk,
+    actor: &Actor,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<ApiKey>, ControlError> {
+    let session = desk.session(actor, About::Operators).await?;
     Ok(keys::page(&*session, after, i64::from(limit)).await?)
 }
 
 /// Refuses a key from now on. One that is revoked already stays so.
 pub async fn revoke(desk: &Desk, actor: &Actor, id: &str) -> Result<ApiKey, ControlError> {
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Operators).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let Some(key) = keys::revoke(&transaction, id).await? else {
         let known = keys::page(&transaction, None, 1000).await?;
@@ -141,7 +170,7 @@ pub async fn revoke(desk: &Desk, actor: &Actor, id: &str) -> Result<ApiKey, Cont
 /// Whose key it is.
 pub async fn verify(desk: &Desk, key: &str) -> Result<Result<ApiKey, Refused>, ControlError> {
     let Some((id, secret)) = split(key) else { return Ok(Err(Refused::Unknown)) };
-    let session = desk.session().await?;
+    let session = desk.session(&Actor::walhook(), About::Operators).await?;
     let held = keys::held(&*session, id).await?;
     let hash = Sha256::digest(secret.as_bytes());
     // Where there is no such key the same is done, so that it takes as long.
@@ -153,9 +182,6 @@ pub async fn verify(desk: &Desk, key: &str) -> Result<Result<ApiKey, Refused>, C
     }
     if held.expired {
         return Ok(Err(Refused::Expired));
-    }
-    if held.key.tenant.is_some() {
-        return Ok(Err(Refused::Tenant));
     }
     if held.unused_of_late {
         keys::touch(&*session, id).await?;

@@ -23,6 +23,8 @@
 //! | read who did what | [`Desk::audit`] |
 //! | remove all traces | [`uninstall`] |
 //!
+//! Whose webhooks there are for whoever asks is a [`Sight`]; every verb works under one.
+//!
 //! Also here, because checking and starting must agree: what a configuration names ([`Places`]) and whether webhooks
 //! and tables fit each other ([`fit`]).
 
@@ -42,6 +44,7 @@ pub mod retry;
 mod row;
 mod sample;
 pub mod secrets;
+mod sight;
 pub mod states;
 pub mod stats;
 pub mod status;
@@ -57,6 +60,7 @@ pub use places::{Places, load_config, manage, transport};
 pub use preview::preview;
 pub use row::{RowName, given_row};
 pub use sample::Given;
+pub use sight::{About, Sight};
 pub use status::{Status, status};
 pub use trigger::trigger;
 
@@ -66,14 +70,20 @@ use crate::catalog::{self, Rows, Snapshot};
 use crate::config::Config;
 use crate::postgres::Session;
 
-/// A session with the ledger, which must be there.
-async fn ledger_session(places: &Places) -> Result<Session, ControlError> {
+/// A session with the ledger, which must be there, for whom it concerns.
+async fn ledger_session(places: &Places, actor: &Actor, about: About<'_>) -> Result<Session, ControlError> {
+    actor.sight.admit(about)?;
     let session = places.ledger.session("walhook control").await?;
     if places.ledger.look(&session.client).await?.ready {
         Ok(session)
     } else {
         Err(ControlError::NoLedger { schema: places.ledger.schema().to_owned() })
     }
+}
+
+/// The same for what only commands do: whoever runs those on the machine is the operator.
+async fn command_session(places: &Places) -> Result<Session, ControlError> {
+    ledger_session(places, &Actor::command_line(), About::Operators).await
 }
 
 /// What file and database declare.

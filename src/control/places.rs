@@ -4,13 +4,14 @@ use secrecy::ExposeSecret as _;
 
 use super::ControlError;
 use crate::catalog;
+use crate::catalog::{policy, tenants_policy};
 use crate::chores::upkeep::Upkeep;
 use crate::clock::Clock;
 use crate::config::{Checks, Complaint, Config, Problems, Sources};
 use crate::ledger::Ledger;
 use crate::postgres::Server;
 use crate::source::{Manage, PublicationNames};
-use crate::transport::{Policy, Transport, TransportOptions};
+use crate::transport::{Transport, TransportOptions};
 
 /// Loads the configuration, with everything that other modules know about its texts.
 pub fn load_config(sources: &Sources) -> Result<Config, Problems> {
@@ -65,12 +66,9 @@ pub fn manage(config: &Config) -> Manage {
 
 /// The client for deliveries, as a configuration wants it.
 pub fn transport(config: &Config, clock: &Clock) -> Result<Transport, ControlError> {
-    let policy = Policy {
-        allow_http: config.security.allow_http,
-        allow_networks: config.security.allow_networks.clone(),
-    };
     let options = TransportOptions {
-        policy,
+        policy: policy(config),
+        tenants: tenants_policy(config),
         capture_bytes: config.ledger.capture_response,
         clock: clock.clone(),
         extra_roots: Vec::new(),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::keys::transaction_failed;
-use super::{Actor, ControlError, Desk, webhooks};
+use super::{About, Actor, ControlError, Desk, webhooks};
 use crate::domain::limits;
 use crate::ledger::replay::{self, Cause, Ended};
 use crate::ledger::retries::{self, NewRetry, Retry};
@@ -49,18 +49,18 @@ fn asked(desk: &Desk, webhook: &str, choice: &Choice) -> Result<NewRetry, Contro
 }
 
 /// Counts what would be sent again.
-pub async fn count(desk: &Desk, _actor: &Actor, webhook: &str, choice: &Choice) -> Result<u64, ControlError> {
+pub async fn count(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> Result<u64, ControlError> {
     let asked = asked(desk, webhook, choice)?;
-    webhooks::get(desk, webhook).await?;
-    let session = desk.session().await?;
+    webhooks::get(desk, actor, webhook).await?;
+    let session = desk.session(actor, About::Webhook(webhook)).await?;
     Ok(replay::count(&*session, &asked.which()).await?.count)
 }
 
 /// Asks for it. Deliveries that end from now on are not among them.
 pub async fn ask(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> Result<Retry, ControlError> {
     let asked = asked(desk, webhook, choice)?;
-    webhooks::get(desk, webhook).await?;
-    let mut session = desk.session().await?;
+    webhooks::get(desk, actor, webhook).await?;
+    let mut session = desk.session(actor, About::Webhook(webhook)).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let most = limits::RETRIES_OPEN;
     if retries::open(&transaction, webhook, most).await? >= most {
@@ -79,8 +79,8 @@ pub async fn ask(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> 
 }
 
 /// One of a webhook.
-pub async fn get(desk: &Desk, _actor: &Actor, webhook: &str, id: i64) -> Result<Retry, ControlError> {
-    let session = desk.session().await?;
+pub async fn get(desk: &Desk, actor: &Actor, webhook: &str, id: i64) -> Result<Retry, ControlError> {
+    let session = desk.session(actor, About::Webhook(webhook)).await?;
     let found = retries::get(&*session, &desk.config().database.slot, webhook, id).await?;
     found.ok_or_else(|| no_retry(id))
 }
@@ -88,17 +88,17 @@ pub async fn get(desk: &Desk, _actor: &Actor, webhook: &str, id: i64) -> Result<
 /// Those of a webhook before a number, newest first.
 pub async fn list(
     desk: &Desk,
-    _actor: &Actor,
+    actor: &Actor,
     webhook: &str,
     (before, limit): (Option<i64>, u32),
 ) -> Result<Vec<Retry>, ControlError> {
     let slot = &desk.config().database.slot;
-    let session = desk.session().await?;
+    let session = desk.session(actor, About::Webhook(webhook)).await?;
     let found = retries::list(&*session, (slot, webhook), before, i64::from(limit)).await?;
     drop(session);
     if found.is_empty() {
         // One that is gone may have left some; of one that never was there is nothing to list.
-        webhooks::get(desk, webhook).await?;
+        webhooks::get(desk, actor, webhook).await?;
     }
     Ok(found)
 }
@@ -106,7 +106,7 @@ pub async fn list(
 /// Ends one. What of it is on its way goes on.
 pub async fn cancel(desk: &Desk, actor: &Actor, webhook: &str, id: i64) -> Result<Retry, ControlError> {
     let slot = &desk.config().database.slot;
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Webhook(webhook)).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let before = retries::get(&transaction, slot, webhook, id).await?.ok_or_else(|| no_retry(id))?;
     if !retries::cancel(&transaction, (slot, webhook), id).await? {

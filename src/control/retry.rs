@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::keys::transaction_failed;
-use super::{Actor, ControlError, Places, declared, ledger_session, nearest};
+use super::{Actor, ControlError, Places, command_session, declared, nearest};
 use crate::config::Config;
 use crate::ledger::query::standing;
 use crate::ledger::replay::{self, Cause, Census, Ended, Reached, STEP, Which};
@@ -85,7 +85,7 @@ pub struct Counted {
 
 /// Counts what could be sent again. An unknown webhook, or a delivery that did not end as wished, is an error.
 pub async fn count(config: &Config, places: &Places, wish: &Wish) -> Result<Counted, ControlError> {
-    let session = ledger_session(places).await?;
+    let session = command_session(places).await?;
     let which = wish.which();
     let census = replay::count(&session.client, &which).await?;
     let count = census.count;

@@ -7,7 +7,7 @@ use super::{ControlError, Given, Places, sample};
 use crate::backfill::{Table, read_one};
 use crate::catalog;
 use crate::config::Config;
-use crate::domain::{Change, Operation};
+use crate::domain::{Change, Operation, Owner, tenant_of};
 use crate::render::write_data;
 use crate::source::tables;
 
@@ -34,12 +34,18 @@ impl FromStr for RowName {
 
 /// Reads a row in a transaction that cannot write, and makes the data of it that an event would have, exclusions and masks
 /// included. It says `snapshot`.
-pub async fn given_row(config: &Config, places: &Places, name: &RowName) -> Result<Given, ControlError> {
+/// Where it is for a webhook of a tenant's, it is refused unless it is a row of that tenant.
+pub async fn given_row(
+    config: &Config,
+    places: &Places,
+    name: &RowName,
+    webhook: Option<&str>,
+) -> Result<Given, ControlError> {
     let snapshot = catalog::compile_file(config).map_err(ControlError::Compile)?;
     let mut session = places.database.session("walhook row").await?;
     let known = tables(&session, &config.database.schema).await?;
-    let (schema, table) = place(&known, &name.table)?;
-    let table = Table::look(&session, schema, table).await?;
+    let (schema, table_name) = place(&known, &name.table)?;
+    let table = Table::look(&session, schema, table_name).await?;
     let key = name.key.as_deref().map(|key| parts(&table, key)).transpose()?;
     let Some(row) = read_one(&mut session.client, &table, key).await? else {
         let what = name.key.as_ref().map_or_else(|| "rows".to_owned(), |key| format!("row {key}"));
@@ -52,6 +58,15 @@ pub async fn given_row(config: &Config, places: &Places, name: &RowName) -> Resu
         old: None,
         sequence: 1,
     };
+    if let Some(tenant) = webhook.and_then(tenant_of) {
+        let column = snapshot.matcher.tenant_column(schema, table_name);
+        let position = column.and_then(|column| change.relation.position(column));
+        let owner = position.map_or(Owner::Unknown, |position| Owner::after(&change, position));
+        if owner != Owner::Of(tenant.as_bytes()) {
+            let problem = format!("this row of table {} is not of tenant {tenant}", name.table);
+            return Err(ControlError::Key { problem });
+        }
+    }
     let interest = snapshot.matcher.interest(&change.relation);
     let mut data = Vec::new();
     write_data(&change, interest.rules(), sample::json, &mut data);

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 
 use super::keys::transaction_failed;
 use super::webhooks::unknown;
-use super::{Actor, ControlError, Desk};
+use super::{About, Actor, ControlError, Desk};
 use crate::domain::StoreBodies;
 use crate::ledger::replay;
 use crate::ledger::states::{self, End, Suspension};
@@ -39,11 +39,11 @@ pub struct Done {
 /// Changes a webhook's state; a running instance follows within a second.
 pub async fn set(desk: &Desk, actor: &Actor, webhook: &str, wish: &Wish) -> Result<Done, ControlError> {
     let config = desk.config();
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Webhook(webhook)).await?;
     let standing = states::standings(&*session, &[webhook]).await?.remove(webhook);
     let is_known = standing.is_some() || config.webhooks.iter().any(|known| *known.name == *webhook);
     if !is_known {
-        return Err(unknown(&*session, &config, webhook).await?);
+        return Err(unknown(&*session, &config, (actor, webhook)).await?);
     }
     let before = standing.map_or_else(|| "active".to_owned(), |standing| standing.status);
     if matches!(wish, Wish::Resume | Wish::ResumeAnew) && before == "disabled" {

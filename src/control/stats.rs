@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 use utoipa::ToSchema;
 
-use super::{Actor, ControlError, Desk, declared, nearest};
+use super::{About, Actor, ControlError, Desk, declared, nearest, webhooks};
 use crate::catalog::{Rows, Snapshot};
 use crate::clock::since;
 use crate::domain::{Causes, Histogram, Tally, limits};
@@ -226,13 +226,16 @@ pub fn usual(now: Timestamp) -> Vec<Wanted> {
 /// The numbers of one webhook, or of all that are declared or have any, by name. An unknown name is an error.
 pub async fn stats(
     desk: &Desk,
-    _actor: &Actor,
+    actor: &Actor,
     webhook: Option<&str>,
     windows: &[Wanted],
 ) -> Result<Vec<WebhookStats>, ControlError> {
     let (config, now) = (&*desk.config(), desk.clock.now());
     let windows: Vec<Wanted> = windows.iter().map(|wanted| begun(wanted, now)).collect();
-    let session = desk.session().await?;
+    if let Some(name) = webhook.filter(|_| actor.sight.tenant().is_some()) {
+        webhooks::get(desk, actor, name).await?;
+    }
+    let session = desk.session(actor, webhook.map_or(About::Operators, About::Webhook)).await?;
     let client: &Client = &session;
     let (snapshot, rows) = declared(config, client).await?;
     let mut sums: BTreeMap<Arc<str>, Vec<Tally>> = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::preview::{Rendered, Shape, render_with};
-use super::{Actor, ControlError, Desk, Given, declared, events, nearest, preview};
+use super::{About, Actor, ControlError, Desk, Given, declared, events, nearest, preview};
 use crate::domain::{BodyShape, TemplateSource, limits};
 
 /// A template with its versions.
@@ -21,7 +21,7 @@ pub struct Template {
 }
 
 /// Every template, by name.
-async fn all(desk: &Desk) -> Result<BTreeMap<String, Template>, ControlError> {
+async fn all(desk: &Desk, actor: &Actor) -> Result<BTreeMap<String, Template>, ControlError> {
     let config = desk.config();
     let mut all: BTreeMap<String, Template> = BTreeMap::new();
     let family = |name: &str| Template {
@@ -40,7 +40,7 @@ async fn all(desk: &Desk) -> Result<BTreeMap<String, Template>, ControlError> {
             }
         }
     }
-    let session = desk.session().await?;
+    let session = desk.session(actor, About::Operators).await?;
     let (snapshot, _) = declared(&config, &session).await?;
     for webhook in snapshot.webhooks().iter().map(|compiled| &compiled.webhook) {
         if let BodyShape::Template(name) = &webhook.body
@@ -61,18 +61,18 @@ fn split(name: &str) -> (&str, Option<&str>) {
 /// The templates after a name, in the order of names.
 pub async fn list(
     desk: &Desk,
-    _actor: &Actor,
+    actor: &Actor,
     after: Option<&str>,
     limit: u32,
 ) -> Result<Vec<Template>, ControlError> {
-    let all = all(desk).await?.into_values();
+    let all = all(desk, actor).await?.into_values();
     let behind = all.filter(|template| after.is_none_or(|after| template.name.as_str() > after));
     Ok(behind.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
 }
 
 /// One template.
-pub async fn get(desk: &Desk, _actor: &Actor, name: &str) -> Result<Template, ControlError> {
-    let mut all = all(desk).await?;
+pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<Template, ControlError> {
+    let mut all = all(desk, actor).await?;
     all.remove(name).ok_or_else(|| {
         let nearest = nearest(name, all.keys().map(String::as_str));
         ControlError::Unknown { what: "template", name: name.to_owned(), nearest }
@@ -83,13 +83,13 @@ pub async fn get(desk: &Desk, _actor: &Actor, name: &str) -> Result<Template, Co
 /// kept.
 pub async fn render(
     desk: &Desk,
-    _actor: &Actor,
+    actor: &Actor,
     shape: &Shape,
     (event_type, given): (Option<&str>, Option<Given>),
 ) -> Result<Rendered, ControlError> {
     let config = desk.config();
     let given = match (given, event_type) {
-        (None, Some(event_type)) => Some(events::given(desk, event_type).await?),
+        (None, Some(event_type)) => Some(events::given(desk, actor, event_type).await?),
         (given, _) => given,
     };
     let Shape::Webhook(name) = shape else {
@@ -98,7 +98,7 @@ pub async fn render(
         let making = move || preview(Some(&config), &shape, event_type.as_deref(), given, &clock);
         return blocking(making).await;
     };
-    let session = desk.session().await?;
+    let session = desk.session(actor, About::Operators).await?;
     let (snapshot, _) = declared(&config, &session).await?;
     let Some(compiled) = snapshot.by_name(name) else {
         let nearest = nearest(name, snapshot.webhooks().iter().map(|compiled| &*compiled.webhook.name));

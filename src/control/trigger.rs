@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::keys::transaction_failed;
-use super::{Actor, ControlError, Desk, Given, declared, fit, ledger_session, nearest, sample};
-use crate::catalog::Snapshot;
+use super::{About, Actor, ControlError, Desk, Given, declared, fit, ledger_session, nearest, sample};
+use crate::catalog::{Compiled, Rows, Snapshot};
 use crate::config::Config;
 use crate::domain::{Delivery, DeliveryId, Lane, NamedEvent, Notice, Operation, Ordering, Webhook, lane_of};
 use crate::ledger::query::{Standing, standing};
@@ -46,30 +46,16 @@ pub async fn trigger(
     given: Option<Given>,
 ) -> Result<Triggered, ControlError> {
     let (config, places) = (&*desk.config(), &desk.places);
-    let mut session = ledger_session(places).await?;
+    let mut session = ledger_session(places, actor, About::Webhook(webhook)).await?;
     let (snapshot, rows) = declared(config, &session.client).await?;
-    if let Some(invalid) = snapshot.invalid.iter().find(|invalid| invalid.webhook == webhook) {
-        let (webhook, reason) = (webhook.to_owned(), invalid.reason.clone());
-        return Err(ControlError::Unusable { webhook, reason });
-    }
-    let Some(compiled) = snapshot.by_name(webhook) else {
-        let nearest = nearest(webhook, snapshot.webhooks().iter().map(|c| &*c.webhook.name));
-        return Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest });
-    };
-    if let Some(state) = rows.states.get(webhook) {
-        return Err(ControlError::Suspended {
-            webhook: webhook.to_owned(),
-            state: state.suspension.as_str(),
-            reason: state.reason.clone(),
-        });
-    }
+    let compiled = usable(&snapshot, &rows, actor, webhook)?;
     let source = places.database.session("walhook trigger").await?;
     let slot = &config.database.slot;
     if slot_state(&source, slot).await?.is_none_or(|state| state.active_pid.is_none()) {
         return Err(ControlError::NotRunning { slot: slot.clone() });
     }
     let known = tables(&source, &config.database.schema).await?;
-    let types = fit::event_types(&snapshot, config, &known);
+    let types = offered(&snapshot, config, &known, &compiled.webhook);
     let event_type = chosen(event_type, &compiled.webhook, &types)?;
     let event_type = event_type.as_str();
     let notice = Notice::of_type(event_type);
@@ -108,13 +94,57 @@ pub async fn trigger(
     Ok(Triggered { session, id, event_type, subscribed, patience: compiled.webhook.timeout + MARGIN })
 }
 
+/// A webhook that is declared, and is sent to.
+fn usable<'s>(
+    snapshot: &'s Snapshot,
+    rows: &Rows,
+    actor: &Actor,
+    webhook: &str,
+) -> Result<&'s Compiled, ControlError> {
+    if let Some(invalid) = snapshot.invalid.iter().find(|invalid| invalid.webhook == webhook) {
+        let reason = match actor.sight.tenant() {
+            None => invalid.reason.clone(),
+            Some(_) => "Its declaration does not fit any more.".to_owned(),
+        };
+        let webhook = webhook.to_owned();
+        return Err(ControlError::Unusable { webhook, reason });
+    }
+    let Some(compiled) = snapshot.by_name(webhook) else {
+        let names = snapshot.webhooks().iter().map(|c| &*c.webhook.name);
+        let nearest = nearest(webhook, names.filter(|_| actor.sight.tenant().is_none()));
+        return Err(ControlError::Unknown { what: "webhook", name: webhook.to_owned(), nearest });
+    };
+    if let Some(state) = rows.states.get(webhook) {
+        return Err(ControlError::Suspended {
+            webhook: webhook.to_owned(),
+            state: state.suspension.as_str(),
+            reason: state.reason.clone(),
+        });
+    }
+    Ok(compiled)
+}
+
 fn subscribes(webhook: &Webhook, event_type: &str) -> bool {
     webhook.events.iter().any(|pattern| asks(pattern, event_type))
+}
+
+/// The types that there are for a webhook: to a tenant's, those that are public.
+fn offered(snapshot: &Snapshot, config: &Config, known: &[TableInfo], webhook: &Webhook) -> Vec<Arc<str>> {
+    match webhook.tenant {
+        None => fit::event_types(snapshot, config, known),
+        Some(_) => fit::public_types(snapshot, known),
+    }
 }
 
 /// The type that was named, or the first that the webhook subscribes to.
 fn chosen(named: Option<&str>, webhook: &Webhook, types: &[Arc<str>]) -> Result<String, ControlError> {
     let first = || types.iter().find(|event_type| subscribes(webhook, event_type)).map(AsRef::as_ref);
+    if let Some(named) =
+        named.filter(|named| webhook.tenant.is_some() && !types.iter().any(|t| **t == **named))
+    {
+        let nearest = nearest(named, types.iter().map(AsRef::as_ref));
+        return Err(ControlError::Unknown { what: "event", name: named.to_owned(), nearest });
+    }
     let chosen = named.or_else(first).map(str::to_owned);
     chosen.ok_or_else(|| ControlError::Value {
         key: "event",

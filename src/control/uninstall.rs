@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::keys::transaction_failed;
-use super::{Actor, ControlError, Places, ledger_session, manage};
+use super::{Actor, ControlError, Places, command_session, manage};
 use crate::config::Config;
 use crate::ledger::schema::{Contents, contents};
 use crate::source::{Manage, PublicationNames, drop_publication, drop_slot, publications, slot_state};
@@ -64,7 +64,7 @@ pub async fn remove(
     }
     // It stays where something keeps the schema from going, and else goes with it.
     if let Some((schema, Some(_))) = &traces.schema {
-        let mut ledger = ledger_session(places).await?;
+        let mut ledger = command_session(places).await?;
         let transaction = ledger.client.transaction().await.map_err(transaction_failed)?;
         let before =
             json!({ "slot": traces.slot.as_ref().map(|slot| &slot.0), "publications": traces.publications });

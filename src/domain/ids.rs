@@ -106,6 +106,11 @@ impl EventId {
 }
 
 impl DeliveryId {
+    /// The beginning of an id, which names its place: those of deliveries of one change begin alike.
+    pub fn place_of(id: &str) -> &str {
+        id.get(..STEM).unwrap_or(id)
+    }
+
     /// The id of the delivery of a change's event to a webhook, by its name.
     pub fn of(place: &Place, named: &str, webhook: &str) -> Self {
         let mut text = stem("dlv_", place);

@@ -151,6 +151,10 @@ pub const METRIC_WEBHOOKS: usize = 500;
 /// Webhooks, over file and database.
 pub const WEBHOOKS: usize = 100_000;
 
+/// The longest name of a webhook.
+pub const WEBHOOK_NAME: usize = 100;
+/// Webhooks that one tenant's keys make at most.
+pub const TENANT_WEBHOOKS: i64 = 100;
 /// The longest body of a request to the API.
 pub const API_BODY_BYTES: usize = 256 * 1024;
 /// How long the API takes for an answer, but where it waits for an attempt.

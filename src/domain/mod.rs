@@ -22,6 +22,7 @@ mod rules;
 mod secret;
 mod shape;
 mod tally;
+mod tenant;
 mod webhook;
 
 pub use batch::{BatchPolicy, array_bytes, array_of, array_type};
@@ -47,6 +48,7 @@ pub use rules::{JsonWriter, Seen, TableRules, Treatment};
 pub use secret::{EncryptionKey, KeyId, SigningSecret};
 pub use shape::{ColumnShape, IdentityShape, NameShape, Retyped, SchemaChange, TableShape, Turn, TypeShape};
 pub use tally::{Causes, Ending, Promise, Tally};
+pub use tenant::{Owner, TENANT_MARK, TenantChange, tenant_of};
 pub use webhook::{
     BodyShape, Coding, Compression, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule,
     TemplateSource, Webhook, WebhookSource,

@@ -14,6 +14,8 @@ pub enum WebhookSource {
     Toml,
     /// The database or the API: `[security]` applies.
     Database,
+    /// The same, and it is a tenant's: `[security.tenants]` applies.
+    Tenant,
 }
 
 /// Which deliveries of a webhook wait for which.
@@ -156,6 +158,8 @@ pub struct Webhook {
     pub name: Arc<str>,
     /// Who wrote it.
     pub source: WebhookSource,
+    /// Whose it is; `None`: the operator's. Its name says the same ([`super::tenant_of`]).
+    pub tenant: Option<Arc<str>>,
     /// Where its deliveries go; http or https, with a host.
     pub url: Url,
     /// What it signs with; the first also makes `x-webhook-signature`. Empty: unsigned.
@@ -205,6 +209,10 @@ pub struct TableRule {
     pub mask_key: Option<MaskKey>,
     /// The column that says whose row it is.
     pub tenant: Option<String>,
+    /// What tenants are told of a row that changes its owner.
+    pub tenant_change: super::TenantChange,
+    /// Of which operations tenants may be told: insert, update, delete.
+    pub public: Vec<super::Operation>,
     /// The columns that identify a row in whichever partition it stands; empty: a move is a delete and an insert.
     pub fold_moves: Vec<String>,
     /// What its rows are, in a sentence.
@@ -226,6 +234,8 @@ pub struct NamedEvent {
     pub when: Option<String>,
     /// What it tells, in a sentence.
     pub description: Option<String>,
+    /// Whether tenants may be told of it.
+    pub public: bool,
 }
 
 impl NamedEvent {

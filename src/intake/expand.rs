@@ -1,5 +1,6 @@
 //! One change, or one logical message, and all the deliveries it owes.
 
+mod naming;
 mod shape;
 
 use std::collections::HashSet;
@@ -7,19 +8,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
-use sha2::{Digest, Sha256};
 
 use super::keys::{Key, Keys};
 use super::messages;
 use crate::catalog::{Compiled, Snapshot};
 use crate::domain::{
-    Cell, Change, Delivery, DeliveryId, Event, EventId, FailReason, Lineage, OldRow, Operation, Ordering,
-    Place, Relation, Transaction, Treatment, ValueKind, lane_of, limits,
+    Cell, Change, Delivery, DeliveryId, Event, FailReason, Lineage, OldRow, Operation, Ordering, Place,
+    Relation, Transaction, Treatment, ValueKind, lane_of, limits,
 };
-use crate::matcher::{ConditionFailure, Interest, MessageInterest, Owed};
+use crate::matcher::{ConditionFailure, Interest, MessageInterest, Owed, TenantOwing};
 use crate::pgoutput::{self, Written};
 use crate::render::{RenderError, Rendered, write_data, write_message_data};
 use crate::source::{LogicalMessage, RawChange};
+use naming::{Naming, event_of};
 
 /// The longest text of a row's key that is kept for people to search.
 const KEY_TEXT_BYTES: usize = 256;
@@ -95,15 +96,29 @@ impl Expander {
         }
         let change = raw.decode();
         let owing = table.interest.owed(&change, json);
-        for failure in &owing.failures {
+        let of_tenants = table.interest.owed_to_tenants(&change, json);
+        let failures = of_tenants.iter().flat_map(|of_tenant| &of_tenant.owing.failures);
+        for failure in owing.failures.iter().chain(failures) {
             report(&mut self.failed_conditions, failure);
         }
-        if owing.deliveries.is_empty() {
+        if owing.deliveries.is_empty() && of_tenants.is_empty() {
             return None;
         }
         let table = Arc::clone(table);
-        let (owed, oversized) = (owing.deliveries, raw.oversized());
-        Some(self.of_change(&table, &change, owed, transaction, oversized, raw.sequence))
+        let expand = |change: &Change, owed: Vec<Owed>| {
+            self.of_change(&table, change, owed, transaction, raw.oversized(), raw.sequence)
+        };
+        let mut expansion = None;
+        for TenantOwing { part, owing } in of_tenants.into_iter().rev() {
+            if !owing.deliveries.is_empty() {
+                let before = expansion.replace(expand(&part.change, owing.deliveries));
+                expansion = expansion.map(|it| it.named(Naming::of_cut(part.cut)).and_then(before));
+            }
+        }
+        if owing.deliveries.is_empty() {
+            return expansion;
+        }
+        Some(expand(&change, owing.deliveries).and_then(expansion))
     }
 
     fn of_change(
@@ -169,10 +184,9 @@ impl Expander {
             return None;
         }
         let sequence = change.sequence;
-        let mut expansion =
-            self.of_change(&table, change, owing.deliveries, transaction, oversized, sequence);
-        expansion.salt = Some(salt(job, &expansion.subject.key));
-        Some(expansion)
+        let expansion = self.of_change(&table, change, owing.deliveries, transaction, oversized, sequence);
+        let naming = Naming::of_row(job, &expansion.subject.key);
+        Some(expansion.named(naming))
     }
 
     /// The deliveries a logical message owes; `None` where nobody wants it.
@@ -223,8 +237,9 @@ impl Expander {
             transaction,
             database: Arc::clone(&self.database),
             event: None,
-            salt: None,
+            naming: Naming::Own,
             payload,
+            then: None,
         }
     }
 
@@ -283,68 +298,44 @@ pub(super) struct Expansion {
     transaction: Transaction,
     database: Arc<str>,
     event: Option<Event>,
-    /// What the ids of a backfill's row, or of a table's shape, are made of, in the place of an event's name.
-    salt: Option<String>,
+    naming: Naming,
     payload: Payload,
+    /// What another tenant sees of the change.
+    then: Option<Box<Expansion>>,
 }
 
 impl Expansion {
+    fn named(self, naming: Naming) -> Self {
+        Self { naming, ..self }
+    }
+
+    fn and_then(self, then: Option<Self>) -> Self {
+        Self { then: then.map(Box::new), ..self }
+    }
+
     /// The next delivery; `snapshot` is the one that was expanded with.
     pub fn next(&mut self, snapshot: &Snapshot) -> Option<Expanded> {
         let (owed, compiled) = loop {
-            let owed = self.owed.next()?;
+            let Some(owed) = self.owed.next() else {
+                *self = *self.then.take()?;
+                continue;
+            };
             if let Some(compiled) = snapshot.webhook(owed.webhook) {
                 break (owed, compiled);
             }
         };
-        let naming = self.salt.as_deref().unwrap_or_else(|| named(&owed));
-        let event = event_of(&mut self.event, &owed, naming, self.place, self.transaction, &self.database);
-        Some(self.subject.delivery(compiled, event, naming, &self.payload))
+        let naming = self.naming.of(&owed);
+        let event = event_of(&mut self.event, &owed, &naming, self.place, self.transaction, &self.database);
+        Some(self.subject.delivery(compiled, event, &naming, &self.payload))
     }
 
     /// Whether the ledger has the delivery of a row already, by the ends of the ids it has.
     pub fn is_held(&self, snapshot: &Snapshot, held: &HashSet<String>) -> bool {
-        let Some(salt) = self.salt.as_deref().filter(|_| !held.is_empty()) else { return false };
+        let (Naming::Backfill(salt), false) = (&self.naming, held.is_empty()) else { return false };
         let webhooks = self.owed.as_slice().iter().filter_map(|owed| snapshot.webhook(owed.webhook));
         let mut ids = webhooks.map(|compiled| DeliveryId::of(&self.place, salt, &compiled.webhook.name));
         ids.any(|id| held.contains(id.fingerprint()))
     }
-}
-
-/// Tells a row of a backfill from all other rows and backfills.
-fn salt(job: i64, key: &[Bytes]) -> String {
-    let mut hash = Sha256::new();
-    for part in key {
-        hash.update(part.len().to_be_bytes());
-        hash.update(part);
-    }
-    format!("backfill {job} {}", hex::encode(hash.finalize()))
-}
-
-/// The event of an owed type; several webhooks share one.
-fn event_of<'e>(
-    known: &'e mut Option<Event>,
-    owed: &Owed,
-    naming: &str,
-    place: Place,
-    transaction: Transaction,
-    database: &Arc<str>,
-) -> &'e Event {
-    if known.as_ref().is_none_or(|event| event.event_type != owed.event_type) {
-        *known = None;
-    }
-    known.get_or_insert_with(|| Event {
-        id: EventId::of(&place, naming),
-        event_type: Arc::clone(&owed.event_type),
-        place,
-        transaction,
-        database: Arc::clone(database),
-    })
-}
-
-/// What tells apart the events of one change: the type of a named one, nothing for the change's own.
-fn named(owed: &Owed) -> &str {
-    if owed.named { &owed.event_type } else { "" }
 }
 
 /// The data, or why there are none.

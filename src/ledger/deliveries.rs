@@ -15,11 +15,13 @@ use super::replay::Cause;
 use super::row::{pg_time, time_of};
 use super::states::{KEEP_WRITER_OUT, WAKE_LANES};
 use super::{LedgerError, doing};
-use crate::domain::limits;
+use crate::domain::{DeliveryId, limits};
 
 /// What is searched for: deliveries for which everything holds that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
+    /// Of the webhooks of this tenant.
+    pub tenant: Option<String>,
     /// Of this webhook.
     pub webhook: Option<String>,
     /// In one of these states; none means any.
@@ -171,12 +173,25 @@ fn listed_of(row: &Row) -> Listed {
     }
 }
 
+/// Among which rows a page looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// All.
+    All,
+    /// Those of the webhook `$5`.
+    OfWebhook,
+    /// Those of the tenant `$15`, down to the id `$5`. A tenant's page ends where a change begins: that is a place in the log,
+    /// where the id of the last delivery that was looked at would be somebody else's.
+    OfTenant,
+}
+
 /// The rows that a page looks through, newest first: of states `$1`, before the id `$2`, `$3` at most, that ended no
 /// sooner than an hour before `$4` (two clocks, one of them late), of the webhook `$5` where one is asked for.
 ///
 /// A part of the table for each branch, in which an index has the order. Failed and cancelled ones share a part, and who
 /// asks for one state alone must not have to pass all of the other: so they are told apart later.
-fn looked_through(of_webhook: bool) -> String {
+fn looked_through(look: Look) -> String {
+    let of_webhook = look == Look::OfWebhook;
     let since = "and d.finished_at >= coalesce($4::timestamptz, '-infinity') - interval '1 hour'";
     let open: &[&str] =
         if of_webhook { &["'pending'", "'retrying'", "'held'"] } else { &["'pending','retrying','held'"] };
@@ -184,7 +199,11 @@ fn looked_through(of_webhook: bool) -> String {
         .iter()
         .map(|states| (*states, ""))
         .chain([("'delivered'", since), ("'failed','cancelled'", since)]);
-    let webhook = if of_webhook { "and d.webhook = $5::text" } else { "" };
+    let webhook = match look {
+        Look::All => "",
+        Look::OfWebhook => "and d.webhook = $5::text",
+        Look::OfTenant => "and d.id >= $5::text",
+    };
     let branches: Vec<String> = parts
         .map(|(states, ended)| {
             format!(
@@ -197,12 +216,16 @@ fn looked_through(of_webhook: bool) -> String {
     format!("select * from ({}) d order by d.id desc limit $3", branches.join(" union all "))
 }
 
-/// The statement of [`search`], for those of one webhook or of all: the parameters of what is looked through, of all with a
-/// null for `$5`, and then what the found ones have in common.
-pub fn search_sql(of_webhook: bool) -> String {
+/// The statement of [`search`]: the parameters of what is looked through, of all with a null for `$5`, and then what the
+/// found ones have in common.
+pub fn search_sql(look: Look) -> String {
+    let own = match look {
+        Look::All | Look::OfWebhook => "($5::text is null or d.webhook = $5)",
+        Look::OfTenant => "position('~' in d.webhook) > 0 and split_part(d.webhook, '~', 1) = $15::text",
+    };
     format!(
         "select {COLUMNS} from ({}) d
-        where d.status = any($1) and ($5::text is null or d.webhook = $5)
+        where d.status = any($1) and {own}
             and ($6::text is null or d.event_type like $6)
             and ($7::text is null or (d.schema_name = $7 and d.table_name = $8::text))
             and ($9::text is null or d.row_key = $9)
@@ -211,15 +234,15 @@ pub fn search_sql(of_webhook: bool) -> String {
             and ($4::timestamptz is null or d.committed_at >= $4)
             and ($13::timestamptz is null or d.committed_at < $13)
         order by d.id desc limit $14",
-        looked_through(of_webhook)
+        looked_through(look)
     )
 }
 
 /// The last of so many rows that were looked through; nothing where there were fewer.
-fn end_of_look_sql(of_webhook: bool) -> String {
+fn end_of_look_sql(look: Look) -> String {
     format!(
         "select min(d.id) from ({}) d where $5::text is null or d.webhook = $5 having count(*) = $3",
-        looked_through(of_webhook)
+        looked_through(look)
     )
 }
 
@@ -233,26 +256,48 @@ pub async fn search(
     let states = if search.status.is_empty() { STATES.to_vec() } else { search.status.clone() };
     let from = behind.unwrap_or(BEHIND_ALL);
     let wanted = i64::from(limit) + 1;
-    let look = limits::API_LOOKED_THROUGH;
+    let most = limits::API_LOOKED_THROUGH;
     let event = search.event.as_deref().map(super::replay::like);
     let (schema, table) = search.table.clone().unzip();
     let outcome = search.cause.map(Cause::outcome);
-    let (least, most) = search.cause.and_then(Cause::statuses).unzip();
+    let (least, up_to) = search.cause.and_then(Cause::statuses).unzip();
     let (since, until): (Option<SystemTime>, _) = (search.since.map(pg_time), search.until.map(pg_time));
-    let of_webhook = search.webhook.is_some();
-    let looked: [&(dyn ToSql + Sync); 5] = [&states, &from, &look, &since, &search.webhook];
+    let look = match (&search.webhook, &search.tenant) {
+        (Some(_), _) => Look::OfWebhook,
+        (None, Some(_)) => Look::OfTenant,
+        (None, None) => Look::All,
+    };
+    let doing_it = || doing("searching deliveries");
+    let end = async |look: Look| {
+        let looked: [&(dyn ToSql + Sync); 5] = [&states, &from, &most, &since, &search.webhook];
+        let end = client.query_opt(&end_of_look_sql(look), &looked).await;
+        Ok::<Option<String>, LedgerError>(end.map_err(doing_it())?.map(|row| row.get(0)))
+    };
+    let floor = match look {
+        Look::OfTenant => end(Look::All).await?.map(|id| DeliveryId::place_of(&id).to_owned()),
+        Look::All | Look::OfWebhook => None,
+    };
+    // Of the change where it ends, all is looked at.
+    let all_of_a_change = i64::try_from(limits::WEBHOOKS).unwrap_or(i64::MAX);
+    let (reach, first) = (most + all_of_a_change, floor.as_deref().unwrap_or_default());
+    let looked: [&(dyn ToSql + Sync); 5] = match look {
+        Look::OfTenant => [&states, &from, &reach, &since, &first],
+        Look::All | Look::OfWebhook => [&states, &from, &most, &since, &search.webhook],
+    };
     let asked: [&(dyn ToSql + Sync); 9] =
-        [&event, &schema, &table, &search.key, &outcome, &least, &most, &until, &wanted];
-    let rows = client.query(&search_sql(of_webhook), &[&looked[..], &asked[..]].concat()).await;
-    let rows = rows.map_err(doing("searching deliveries"))?;
-    let mut found: Vec<Listed> = rows.iter().map(listed_of).collect();
+        [&event, &schema, &table, &search.key, &outcome, &least, &up_to, &until, &wanted];
+    let tenant = search.tenant.as_ref().filter(|_| look == Look::OfTenant);
+    let tenant: Vec<&(dyn ToSql + Sync)> = tenant.map(|tenant| tenant as _).into_iter().collect();
+    let rows = client.query(&search_sql(look), &[&looked[..], &asked[..], &tenant[..]].concat()).await;
+    let mut found: Vec<Listed> = rows.map_err(doing_it())?.iter().map(listed_of).collect();
     let full = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     let next = if full {
         found.pop();
         found.last().map(|last| last.id.clone())
+    } else if look == Look::OfTenant {
+        floor
     } else {
-        let end = client.query_opt(&end_of_look_sql(of_webhook), &looked).await;
-        end.map_err(doing("searching deliveries"))?.map(|row| row.get(0))
+        end(look).await?
     };
     Ok(Page { found, next })
 }

@@ -43,8 +43,8 @@ pub struct Held {
 const COLUMNS: &str = "id, name, scopes, tenant, created_at, expires_at, last_used_at, revoked_at";
 
 const INSERT: &str = "
-insert into api_keys (id, name, hash, scopes, expires_at)
-select $1, $2, $3, $4, $5 where (select count(*) from api_keys where revoked_at is null) < $6
+insert into api_keys (id, name, hash, scopes, tenant, expires_at)
+select $1, $2, $3, $4, $5, $6 where (select count(*) from api_keys where revoked_at is null) < $7
 returning ";
 
 const TOUCH: &str = "
@@ -71,14 +71,14 @@ fn key_of(row: &Row) -> ApiKey {
 /// Keeps a key; `None` where there are `most` already.
 pub async fn insert(
     client: &impl GenericClient,
-    (id, name, scopes): (&str, &str, &[&str]),
+    (id, name, scopes, tenant): (&str, &str, &[&str], Option<&str>),
     hash: &[u8],
     expires_at: Option<Timestamp>,
     most: i64,
 ) -> Result<Option<ApiKey>, LedgerError> {
     let expires_at = expires_at.map(pg_time);
     let sql = format!("{INSERT}{COLUMNS}");
-    let row = client.query_opt(&sql, &[&id, &name, &hash, &scopes, &expires_at, &most]).await;
+    let row = client.query_opt(&sql, &[&id, &name, &hash, &scopes, &tenant, &expires_at, &most]).await;
     Ok(row.map_err(doing("keeping a key"))?.as_ref().map(key_of))
 }
 

@@ -11,8 +11,9 @@ use super::row::time_of;
 use super::{LedgerError, doing, withheld};
 
 /// The columns that somebody writes: the keys of `[[webhooks]]`, and what people note beside them.
-pub const COLUMNS: [&str; 24] = [
+pub const COLUMNS: [&str; 25] = [
     "name",
+    "tenant",
     "description",
     "metadata",
     "url",
@@ -83,24 +84,27 @@ pub enum Lock {
     ForUpdate,
 }
 
-/// The rows after a name, in the order of names.
+/// The rows after a name, in the order of names: of one tenant, or all.
 pub async fn page(
     client: &impl GenericClient,
+    tenant: Option<&str>,
     after: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Stored>, LedgerError> {
+    let own = if tenant.is_some() { "w.tenant = $3" } else { "$3::text is null" };
     let sql = format!(
-        "select {READ} from webhooks w where w.name collate \"C\" > coalesce($1, '') collate \"C\"
+        "select {READ} from webhooks w where w.name collate \"C\" > coalesce($1, '') collate \"C\" and {own}
         order by w.name collate \"C\" limit $2"
     );
-    let rows = client.query(&sql, &[&after, &limit]).await.map_err(doing("listing webhooks"))?;
+    let rows = client.query(&sql, &[&after, &limit, &tenant]).await.map_err(doing("listing webhooks"))?;
     Ok(rows.iter().map(stored_of).collect())
 }
 
-/// How many there are, counted up to `most`.
-pub async fn count(client: &impl GenericClient, most: i64) -> Result<i64, LedgerError> {
-    let sql = "select count(*) from (select 1 from webhooks limit $1) counted";
-    Ok(client.query_one(sql, &[&most]).await.map_err(doing("counting webhooks"))?.get(0))
+/// How many there are, of one tenant or all, counted up to `most`.
+pub async fn count(client: &impl GenericClient, tenant: Option<&str>, most: i64) -> Result<i64, LedgerError> {
+    let own = if tenant.is_some() { "tenant = $2" } else { "$2::text is null" };
+    let sql = format!("select count(*) from (select 1 from webhooks where {own} limit $1) counted");
+    Ok(client.query_one(&sql, &[&most, &tenant]).await.map_err(doing("counting webhooks"))?.get(0))
 }
 
 /// Writes a new row; `None` where there is one of this name.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::condition::Condition;
 use super::facts::{Facts, Reads};
+use super::tenants::{TenantOwing, Tenants};
 use crate::domain::{Change, JsonWriter, Operation, Relation, TableRules};
 
 /// A webhook that wants an event type.
@@ -61,6 +62,8 @@ pub struct Interest {
     deleted: Candidates,
     truncated: Candidates,
     reshaped: Candidates,
+    /// What tenants' webhooks want; `None`: nothing.
+    tenants: Option<Tenants>,
 }
 
 /// The event types of one operation that anybody wants. Conditions are referred to by slot, so that one that many
@@ -123,15 +126,21 @@ impl Interest {
             truncated: of(Operation::Truncate),
             reshaped: of(Operation::Schema),
             rules: Arc::new(rules),
+            tenants: None,
         }
+    }
+
+    /// With what tenants' webhooks want of it.
+    pub(super) fn with_tenants(self, tenants: Option<Tenants>) -> Self {
+        Self { tenants, ..self }
     }
 
     /// Whether nobody wants anything of the table.
     pub fn is_empty(&self) -> bool {
-        self.candidates() == 0
+        self.candidates() == 0 && self.tenants.is_none()
     }
 
-    /// How many pairs of event type and webhook there are: the most that one change is compared with.
+    /// How many pairs of event type and webhook of the operator's there are: the most that one change is compared with.
     pub fn candidates(&self) -> usize {
         let lists = [&self.created, &self.updated, &self.deleted, &self.truncated, &self.reshaped];
         lists.iter().flat_map(|list| &list.types).map(|candidate| candidate.subscribers.len()).sum()
@@ -145,6 +154,7 @@ impl Interest {
     /// Whether anybody wants changes of this kind, before any condition is asked.
     pub fn wants(&self, operation: Operation) -> bool {
         self.list(operation).is_some_and(|list| !list.types.is_empty())
+            || self.tenants.as_ref().is_some_and(|tenants| tenants.wants(operation))
     }
 
     fn list(&self, operation: Operation) -> Option<&Candidates> {
@@ -158,15 +168,30 @@ impl Interest {
         }
     }
 
-    /// The deliveries that a change of this table owes. A row sent again by a backfill, or as a test, makes no named
-    /// events. Never panics.
+    /// The deliveries that a change of this table owes to webhooks of the operator's. A row sent again by a backfill, or
+    /// as a test, makes no named events. Never panics.
     pub fn owed(&self, change: &Change, json: JsonWriter) -> Owing {
         self.owed_where(change, json, |_| true)
     }
 
-    /// What it owes to one webhook, by its place in the list the matcher was built from.
+    /// What it owes to the webhooks of tenants: of each part that a tenant may see, in the order of before and after.
+    pub fn owed_to_tenants<'c>(&self, change: &'c Change, json: JsonWriter) -> Vec<TenantOwing<'c>> {
+        let Some(tenants) = &self.tenants else { return Vec::new() };
+        tenants.owed(change, (&self.rules, json), |_| true)
+    }
+
+    /// What it owes to one webhook, by its place in the list the matcher was built from. A tenant's is owed rows of its
+    /// own alone.
     pub fn owed_to(&self, change: &Change, json: JsonWriter, webhook: usize) -> Owing {
-        self.owed_where(change, json, |other| other == webhook)
+        let mut owing = self.owed_where(change, json, |other| other == webhook);
+        if let Some(tenants) = &self.tenants {
+            for of_tenant in tenants.owed(change, (&self.rules, json), |other| other == webhook) {
+                // A row that exists has one owner, who sees it whole.
+                owing.deliveries.extend(of_tenant.owing.deliveries);
+                owing.failures.extend(of_tenant.owing.failures);
+            }
+        }
+        owing
     }
 
     fn owed_where(&self, change: &Change, json: JsonWriter, concerns: impl Fn(usize) -> bool) -> Owing {
@@ -186,16 +211,18 @@ impl Interest {
                 }
             }
         }
-        once_each(&mut owing.deliveries, &list.types);
+        once_each(&mut owing.deliveries, &list.types.iter().map(|t| (t.named, &*t.event_type)));
         owing
     }
 }
 
 /// Two `[[events]]` entries may have one type: a webhook is owed it once, else two deliveries had one id.
-fn once_each(deliveries: &mut Vec<Owed>, types: &[Candidate]) {
-    let repeats = types.iter().enumerate().any(|(at, candidate)| {
-        candidate.named
-            && types.iter().take(at).any(|other| other.named && other.event_type == candidate.event_type)
+pub(super) fn once_each<'t>(
+    deliveries: &mut Vec<Owed>,
+    types: &(impl Iterator<Item = (bool, &'t str)> + Clone),
+) {
+    let repeats = types.clone().enumerate().any(|(at, (named, event_type))| {
+        named && types.clone().take(at).any(|(other, known)| other && known == event_type)
     });
     if repeats {
         let mut seen = rustc_hash::FxHashSet::default();

@@ -26,8 +26,8 @@ impl Matcher {
     /// Who wants a notice: the webhooks with a pattern that names it.
     pub fn notice_interest(&self, notice: Notice) -> MessageInterest {
         let event_type = notice.event_type();
-        let mut webhooks = self.exact.get(event_type).cloned().unwrap_or_default();
-        for (_, of) in self.starred.iter().filter(|(pattern, _)| names_notice(pattern, notice)) {
+        let mut webhooks = self.own.exact.get(event_type).cloned().unwrap_or_default();
+        for (_, of) in self.own.starred.iter().filter(|(pattern, _)| names_notice(pattern, notice)) {
             webhooks.extend(of);
         }
         webhooks.sort_unstable();

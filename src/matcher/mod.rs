@@ -10,7 +10,8 @@
 //! A table's *prefix* is `[tables.NAME] event`, or its name (`schema.table` outside `public`). A change makes
 //! `prefix.created`, `.updated`, `.deleted` or `.truncated`, and those `[[events]]` of the table whose `on` has its
 //! operation and whose `when` holds; a new shape of the table makes `prefix.schema_changed`. A webhook is a candidate where one of its patterns matches the type; its filter
-//! decides. Everything here is immutable: a reload builds another matcher.
+//! decides. Everything here is immutable: a reload builds another matcher. A tenant's webhook is a candidate only for types
+//! that are public, and is owed only rows of its tenant ([`tenants`]).
 //!
 //! A condition that cannot be answered on a row does not match, and is reported with the deliveries (invariant I8).
 
@@ -19,6 +20,9 @@ mod facts;
 mod interest;
 mod message;
 mod pattern;
+#[cfg(test)]
+mod tenant_tests;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -35,6 +39,8 @@ pub use interest::{ConditionFailure, Interest, Owed, Owing};
 use interest::{Subscriber, Wanted};
 pub use message::MessageInterest;
 pub use pattern::{names_notice, pattern_matches};
+pub use tenants::{Cut, Part, TenantOwing};
+use tenants::{TenantSubscriber, TenantWanted, Tenants};
 
 /// The operations that make events by themselves.
 const OPERATIONS: [Operation; 4] =
@@ -47,13 +53,24 @@ pub struct Matcher {
     tables: FxHashMap<(String, String), TableRule>,
     /// By schema and table.
     events: FxHashMap<(String, String), Vec<CompiledEvent>>,
-    /// Webhooks by each pattern without a star, which is an event type.
-    exact: FxHashMap<String, Vec<usize>>,
-    /// Webhooks by each pattern with a star.
-    starred: Vec<(String, Vec<usize>)>,
+    /// Who asks for what, of the operator's webhooks.
+    own: Patterns,
+    /// The same of tenants'.
+    of_tenants: Patterns,
+    /// Whose each webhook is.
+    owners: Vec<Option<Arc<str>>>,
     filters: Vec<Option<Arc<Condition>>>,
     /// Whether any pattern asks for changes of tables' shapes.
     wants_shapes: bool,
+}
+
+/// Webhooks by what they ask for.
+#[derive(Debug, Default)]
+struct Patterns {
+    /// By each pattern without a star, which is an event type.
+    exact: FxHashMap<String, Vec<usize>>,
+    /// By each pattern with a star.
+    starred: Vec<(String, Vec<usize>)>,
 }
 
 #[derive(Debug)]
@@ -61,6 +78,7 @@ struct CompiledEvent {
     event_type: Arc<str>,
     on: Vec<Operation>,
     when: Option<Arc<Condition>>,
+    public: bool,
 }
 
 /// An event type that a table can make.
@@ -72,6 +90,8 @@ pub struct TypeOf {
     pub operation: Operation,
     /// Whether it is one of `[[events]]`.
     pub named: bool,
+    /// Whether tenants may be told of it.
+    pub public: bool,
 }
 
 /// Which changes of a table anybody wants, before any condition.
@@ -95,6 +115,26 @@ impl Wants {
     /// Whether any change is wanted.
     pub fn any(self) -> bool {
         self.insert || self.update || self.delete || self.truncate
+    }
+}
+
+impl Patterns {
+    fn subscribers_of(&self, event_type: &str) -> Vec<usize> {
+        let mut webhooks = self.exact.get(event_type).cloned().unwrap_or_default();
+        for (pattern, of) in &self.starred {
+            if pattern_matches(pattern, event_type) {
+                webhooks.extend(of);
+            }
+        }
+        webhooks.sort_unstable();
+        webhooks.dedup();
+        webhooks
+    }
+
+    /// Whether anybody asks for an event type.
+    fn any(&self, event_type: &str) -> bool {
+        self.exact.contains_key(event_type)
+            || self.starred.iter().any(|(p, _)| pattern_matches(p, event_type))
     }
 }
 
@@ -139,22 +179,31 @@ impl Matcher {
             let when = conditions.compile(what, event.when.as_ref());
             let (event_type, on) = (event.event_type.clone(), event.on.clone());
             let of_table = matcher.events.entry((event.schema.clone(), event.table.clone())).or_default();
-            of_table.push(CompiledEvent { event_type, on, when });
+            of_table.push(CompiledEvent { event_type, on, when, public: event.public });
         }
-        let mut starred: FxHashMap<&str, Vec<usize>> = FxHashMap::default();
+        let mut starred: [FxHashMap<&str, Vec<usize>>; 2] = Default::default();
+        let [own, of_tenants] = &mut starred;
         for (index, webhook) in webhooks.iter().enumerate() {
             let what = || format!("webhooks.{}.filter", webhook.name);
             matcher.filters.push(conditions.compile(what, webhook.filter.as_ref()));
+            matcher.owners.push(webhook.tenant.clone());
+            let (patterns, starred) = match &webhook.tenant {
+                None => (&mut matcher.own, &mut *own),
+                Some(_) => (&mut matcher.of_tenants, &mut *of_tenants),
+            };
             for pattern in &webhook.events {
-                matcher.wants_shapes |= pattern::names_shapes(pattern);
+                matcher.wants_shapes |= webhook.tenant.is_none() && pattern::names_shapes(pattern);
                 if pattern.contains('*') {
                     starred.entry(pattern).or_default().push(index);
                 } else {
-                    matcher.exact.entry(pattern.clone()).or_default().push(index);
+                    patterns.exact.entry(pattern.clone()).or_default().push(index);
                 }
             }
         }
-        matcher.starred = starred.into_iter().map(|(pattern, of)| (pattern.to_owned(), of)).collect();
+        let listed = |of: FxHashMap<&str, Vec<usize>>| {
+            of.into_iter().map(|(pattern, of)| (pattern.to_owned(), of)).collect()
+        };
+        [matcher.own.starred, matcher.of_tenants.starred] = starred.map(listed);
         if conditions.errors.is_empty() { Ok(matcher) } else { Err(conditions.errors) }
     }
 
@@ -165,8 +214,14 @@ impl Matcher {
 
     /// What is wanted of a table as the stream describes it.
     pub fn interest(&self, relation: &Relation) -> Interest {
-        let rules = TableRules::resolve(self.rule(&relation.schema, &relation.name), relation);
-        Interest::new(rules, relation, |operation| self.wanted(&relation.schema, &relation.name, operation))
+        let rule = self.rule(&relation.schema, &relation.name);
+        let rules = TableRules::resolve(rule, relation);
+        let (schema, name) = (&relation.schema, &relation.name);
+        let tenants = rule.and_then(|rule| {
+            let wanted = |operation| self.wanted_by_tenants(schema, name, operation);
+            Tenants::new((rule.tenant.as_ref()?, rule.tenant_change), relation, wanted)
+        });
+        Interest::new(rules, relation, |operation| self.wanted(schema, name, operation)).with_tenants(tenants)
     }
 
     /// Every event type the table can make, whether wanted or not.
@@ -176,25 +231,23 @@ impl Matcher {
             event_type: format!("{prefix}.{}", operation.type_suffix()).into(),
             operation,
             named: false,
+            public: self.is_public(schema, table, operation),
         });
         let named = self.named(schema, table).iter().flat_map(|event| {
             let event_type = &event.event_type;
-            event.on.iter().map(|on| TypeOf { event_type: event_type.clone(), operation: *on, named: true })
+            event.on.iter().map(|on| TypeOf {
+                event_type: event_type.clone(),
+                operation: *on,
+                named: true,
+                public: event.public && *on != Operation::Truncate,
+            })
         });
         own.chain(named).collect()
     }
 
-    /// The webhooks that want an event type, by their place in the list the matcher was built from.
+    /// The operator's webhooks that want an event type, by their place in the list the matcher was built from.
     pub fn subscribers_of(&self, event_type: &str) -> Vec<usize> {
-        let mut webhooks = self.exact.get(event_type).cloned().unwrap_or_default();
-        for (pattern, of) in &self.starred {
-            if pattern_matches(pattern, event_type) {
-                webhooks.extend(of);
-            }
-        }
-        webhooks.sort_unstable();
-        webhooks.dedup();
-        webhooks
+        self.own.subscribers_of(event_type)
     }
 
     /// Which changes of a table anybody wants: what the publication must carry.
@@ -209,16 +262,26 @@ impl Matcher {
                 Operation::Truncate => &mut wants.truncate,
                 Operation::Snapshot | Operation::Message | Operation::Test | Operation::Notice => continue,
             };
-            let starred = || self.starred.iter().filter(|(p, _)| pattern_matches(p, &candidate.event_type));
-            let exact = self.exact.contains_key(&*candidate.event_type);
+            let starred =
+                || self.own.starred.iter().filter(|(p, _)| pattern_matches(p, &candidate.event_type));
+            let exact = self.own.exact.contains_key(&*candidate.event_type);
             *wanted |= exact || starred().next().is_some();
             wants.explicit |= exact || starred().any(|(p, _)| !pattern::head(p).contains('*'));
+            if candidate.public && self.of_tenants.any(&candidate.event_type) {
+                match candidate.operation {
+                    Operation::Insert => wants.insert = true,
+                    Operation::Delete => wants.delete = true,
+                    _ => {}
+                }
+                // To a tenant an update may be that a row came or went.
+                wants.update = true;
+            }
         }
         wants
     }
 
-    /// Every condition that a table's changes may meet, once: what `check` compares with the table's columns and its
-    /// replica identity.
+    /// Every condition of the operator's that a table's changes may meet, once: what `check` compares with the table's
+    /// columns and its replica identity.
     pub fn conditions_on(&self, schema: &str, table: &str) -> Vec<Arc<Condition>> {
         let mut seen = FxHashSet::default();
         let all = OPERATIONS.into_iter().flat_map(|operation| self.wanted(schema, table, operation));
@@ -226,6 +289,39 @@ impl Matcher {
             wanted.when.into_iter().chain(wanted.subscribers.into_iter().filter_map(|s| s.filter))
         });
         each.filter(|condition| seen.insert(Arc::as_ptr(condition).addr())).collect()
+    }
+
+    /// Whether tenants may be told what a table makes of an operation by itself.
+    fn is_public(&self, schema: &str, table: &str, operation: Operation) -> bool {
+        self.rule(schema, table).is_some_and(|rule| rule.tenant.is_some() && rule.public.contains(&operation))
+    }
+
+    /// The public event types of an operation, with those webhooks of tenants that want them.
+    fn wanted_by_tenants(&self, schema: &str, table: &str, operation: Operation) -> Vec<TenantWanted> {
+        if self.rule(schema, table).is_none_or(|rule| rule.tenant.is_none()) {
+            return Vec::new();
+        }
+        let own: Arc<str> = format!("{}.{}", self.prefix(schema, table), operation.type_suffix()).into();
+        let own = self.is_public(schema, table, operation).then_some((own, false, None));
+        let named = self.named(schema, table).iter().filter(|e| e.public && e.on.contains(&operation));
+        let types = own.into_iter().chain(named.map(|e| (e.event_type.clone(), true, e.when.clone())));
+        let subscriber = |webhook: usize| {
+            let tenant = self.owners.get(webhook).cloned().flatten()?;
+            let filter = self.filters.get(webhook).cloned().flatten();
+            Some(TenantSubscriber { tenant, webhook, filter })
+        };
+        types
+            .map(|(event_type, named, when)| {
+                let subscribers = self.of_tenants.subscribers_of(&event_type);
+                let subscribers = subscribers.into_iter().filter_map(subscriber).collect();
+                TenantWanted { event_type, named, when, subscribers }
+            })
+            .collect()
+    }
+
+    /// The column that says whose a table's rows are.
+    pub fn tenant_column(&self, schema: &str, table: &str) -> Option<&str> {
+        self.rule(schema, table)?.tenant.as_deref()
     }
 
     fn rule(&self, schema: &str, table: &str) -> Option<&TableRule> {

@@ -8,10 +8,11 @@ use crate::domain::{
     RetryPolicy, Tuple, ValueKind, WebhookSource,
 };
 
-fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
+pub(super) fn webhook(name: &str, events: &[&str], filter: Option<&str>) -> Arc<Webhook> {
     Arc::new(Webhook {
         name: name.into(),
         source: WebhookSource::Toml,
+        tenant: crate::domain::tenant_of(name).map(Into::into),
         url: "http://localhost/".parse().unwrap(),
         secrets: Vec::new(),
         events: events.iter().map(ToString::to_string).collect(),
@@ -47,6 +48,7 @@ fn completed(when: &str) -> NamedEvent {
         table: "orders".to_owned(),
         on: vec![Operation::Update],
         when: Some(when.to_owned()),
+        public: false,
     }
 }
 
@@ -110,7 +112,7 @@ fn update(old: Option<OldRow>) -> Change {
 }
 
 /// Values of these tests are JSON already where they must be.
-fn json(_: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn json(_: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(text);
 }
 

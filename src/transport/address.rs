@@ -232,6 +232,7 @@ mod tests {
         let policy = Policy {
             allow_http: false,
             allow_networks: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
+            ..Policy::default()
         };
         for (address, expect) in [
             ("10.1.2.3", None),

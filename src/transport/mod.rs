@@ -56,13 +56,15 @@ use self::token::Tokens;
 use crate::clock::Clock;
 use crate::domain::{Connection, Outcome, RefusedBy, TimeoutStage, WebhookSource, limits};
 
-/// What webhooks of the database may target (`[security]`).
+/// What webhooks of the database may target (`[security]`, `[security.tenants]`).
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// Whether plain http is allowed.
     pub allow_http: bool,
     /// Networks that are allowed although private, loopback, link-local, …
     pub allow_networks: Vec<IpNet>,
+    /// Whether these are the rules for tenants (`[security.tenants]`), who are not told what a name resolves to.
+    pub for_tenants: bool,
 }
 
 /// What a [`Transport`] is made of.
@@ -70,6 +72,8 @@ pub struct Policy {
 pub struct TransportOptions {
     /// The rules for webhooks of the database.
     pub policy: Policy,
+    /// The rules for those of tenants.
+    pub tenants: Policy,
     /// How many bytes of an answer's body are kept (`ledger.capture_response`).
     pub capture_bytes: usize,
     /// What time it is, for `Retry-After` dates.
@@ -131,8 +135,9 @@ pub struct Transport {
 struct Shared {
     trusted: Arc<Door>,
     guarded: Arc<Door>,
+    tenants: Arc<Door>,
     routes: Routes,
-    policy: Arc<Policy>,
+    policies: Policies,
     capture_bytes: usize,
     clock: Clock,
 }
@@ -140,15 +145,16 @@ struct Shared {
 impl Transport {
     /// Loads the root certificates and makes both clients; opens no connection.
     pub fn new(options: TransportOptions) -> Result<Self, TransportError> {
-        let TransportOptions { policy, capture_bytes, clock, extra_roots } = options;
-        let policy = Arc::new(policy);
-        let routes = Routes::new(tls::Verifiers::new(extra_roots)?, Arc::clone(&policy));
+        let TransportOptions { policy, tenants, capture_bytes, clock, extra_roots } = options;
+        let policies = Policies { database: Arc::new(policy), tenants: Arc::new(tenants) };
+        let routes = Routes::new(tls::Verifiers::new(extra_roots)?, policies.clone());
         let ordinary = Connection::default();
         let shared = Shared {
             trusted: routes.door(&ordinary, WebhookSource::Toml)?,
             guarded: routes.door(&ordinary, WebhookSource::Database)?,
+            tenants: routes.door(&ordinary, WebhookSource::Tenant)?,
             routes,
-            policy,
+            policies,
             capture_bytes: capture_bytes.min(limits::CAPTURE_BYTES),
             clock,
         };
@@ -225,28 +231,55 @@ impl Transport {
         match source {
             WebhookSource::Toml => &self.shared.trusted,
             WebhookSource::Database => &self.shared.guarded,
+            WebhookSource::Tenant => &self.shared.tenants,
         }
     }
 
     /// What the rules say before anything is looked up or sent.
     fn refusal(&self, url: &Url, source: WebhookSource) -> Option<Outcome> {
-        let (by, reason) = match source {
-            WebhookSource::Database => self.shared.policy.refusal(url)?,
-            WebhookSource::Toml if matches!(url.scheme(), "https" | "http") => return None,
-            WebhookSource::Toml => foreign(url),
+        let (by, reason) = match self.shared.policies.of(source) {
+            Some(policy) => policy.refusal(url)?,
+            None if matches!(url.scheme(), "https" | "http") => return None,
+            None => foreign(url),
         };
         Some(Outcome::Refused { by, reason })
     }
 }
 
+/// The rules by who wrote a webhook.
+#[derive(Debug, Clone)]
+struct Policies {
+    database: Arc<Policy>,
+    tenants: Arc<Policy>,
+}
+
+impl Policies {
+    /// `None`: there are none.
+    fn of(&self, source: WebhookSource) -> Option<&Arc<Policy>> {
+        match source {
+            WebhookSource::Toml => None,
+            WebhookSource::Database => Some(&self.database),
+            WebhookSource::Tenant => Some(&self.tenants),
+        }
+    }
+}
+
 impl Policy {
+    /// The table of the configuration that has them.
+    fn table(&self) -> &'static str {
+        if self.for_tenants { "security.tenants" } else { "security" }
+    }
+
     /// Why nothing may be sent to this URL, as far as it can be told from the URL alone. What a name resolves to is seen
     /// when it is dialled.
     pub fn refusal(&self, url: &Url) -> Option<(RefusedBy, String)> {
         match url.scheme() {
             "http" if !self.allow_http => Some((
                 RefusedBy::PlainHttp,
-                "plain http is not allowed for this webhook unless security.allow_http is true".to_owned(),
+                format!(
+                    "plain http is not allowed for this webhook unless {}.allow_http is true",
+                    self.table()
+                ),
             )),
             "https" | "http" => {
                 let address: IpAddr = match url.host()? {
@@ -255,7 +288,10 @@ impl Policy {
                     Host::Domain(_) => return None,
                 };
                 let class = self.forbids(address)?;
-                Some((RefusedBy::Address, resolve::refusal(&address.to_string(), address, class)))
+                Some((
+                    RefusedBy::Address,
+                    resolve::refusal(&address.to_string(), address, class, self.for_tenants),
+                ))
             }
             _ => Some(foreign(url)),
         }

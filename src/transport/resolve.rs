@@ -37,12 +37,15 @@ pub(super) enum ResolveError {
     #[error("the name {host} did not resolve within {} s", limits::DNS_TIMEOUT.as_secs())]
     TimedOut { host: String },
     /// All its addresses are special ones.
-    #[error("{}", refusal(host, *address, class))]
-    Forbidden { host: String, address: IpAddr, class: &'static str },
+    #[error("{}", refusal(host, *address, class, *to_tenant))]
+    Forbidden { host: String, address: IpAddr, class: &'static str, to_tenant: bool },
 }
 
-/// What an operator reads when an address is not dialled.
-pub(super) fn refusal(host: &str, address: IpAddr, class: &str) -> String {
+/// What is read when an address is not dialled. A tenant is not told which address a name of ours has.
+pub(super) fn refusal(host: &str, address: IpAddr, class: &str, to_tenant: bool) -> String {
+    if to_tenant {
+        return format!("{host} is not on the public internet: not allowed for this webhook");
+    }
     let named = address.to_string();
     let what = if host == named { format!("{named} is") } else { format!("{host} is {named},") };
     format!(
@@ -84,7 +87,8 @@ impl Resolver {
         match (kept.is_empty(), forbidden) {
             (false, _) => Ok(kept),
             (true, Some((address, class))) => {
-                Err(ResolveError::Forbidden { host: host.to_owned(), address, class })
+                let to_tenant = self.policy.as_ref().is_some_and(|policy| policy.for_tenants);
+                Err(ResolveError::Forbidden { host: host.to_owned(), address, class, to_tenant })
             }
             (true, None) => Err(ResolveError::Empty { host: host.to_owned() }),
         }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::door::Door;
 use super::tls::Verifiers;
 use super::token::Tokens;
-use super::{Policy, TransportError};
+use super::{Policies, TransportError};
 use crate::domain::{Auth, Connection, Fingerprint, OAuth2, Reach, WebhookSource, limits};
 
 /// How one webhook's receiver is reached, where that is not the ordinary way.
@@ -65,7 +65,7 @@ type Key = (Fingerprint, WebhookSource);
 #[derive(Debug)]
 pub(super) struct Routes {
     verifiers: Verifiers,
-    policy: Arc<Policy>,
+    policies: Policies,
     pool: Mutex<Pool>,
 }
 
@@ -82,8 +82,8 @@ struct Kept<T> {
 }
 
 impl Routes {
-    pub(super) fn new(verifiers: Verifiers, policy: Arc<Policy>) -> Self {
-        Self { verifiers, policy, pool: Mutex::default() }
+    pub(super) fn new(verifiers: Verifiers, policies: Policies) -> Self {
+        Self { verifiers, policies, pool: Mutex::default() }
     }
 
     /// The client of these settings.
@@ -94,11 +94,7 @@ impl Routes {
     ) -> Result<Arc<Door>, TransportError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         shared(&mut pool.doors, (connection.fingerprint(), source), || {
-            let policy = match source {
-                WebhookSource::Toml => None,
-                WebhookSource::Database => Some(Arc::clone(&self.policy)),
-            };
-            Door::new(&self.verifiers, connection, policy)
+            Door::new(&self.verifiers, connection, self.policies.of(source).cloned())
         })
     }
 

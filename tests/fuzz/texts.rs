@@ -60,6 +60,7 @@ fn webhook(name: &str, filter: String) -> Arc<Webhook> {
     Arc::new(Webhook {
         name: name.into(),
         source: WebhookSource::Toml,
+        tenant: None,
         url: "http://localhost/".parse().expect("a URL"),
         secrets: Vec::new(),
         events: vec!["orders.updated".to_owned()],

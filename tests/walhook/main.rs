@@ -95,6 +95,8 @@ mod support;
 #[cfg(test)]
 mod templates;
 #[cfg(test)]
+mod tenants;
+#[cfg(test)]
 mod types;
 #[cfg(test)]
 mod versions;

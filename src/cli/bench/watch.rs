@@ -163,6 +163,7 @@ impl Bare {
     pub(super) fn new(url: &str, sample: Sample) -> Result<Self, BenchError> {
         let options = TransportOptions {
             policy: Policy::default(),
+            tenants: Policy::default(),
             capture_bytes: 4096,
             clock: Clock::system(),
             extra_roots: Vec::new(),

@@ -53,6 +53,7 @@ impl Rig {
         });
         let transport = Transport::new(TransportOptions {
             policy: Policy::default(),
+            tenants: Policy::default(),
             capture_bytes: 1024,
             clock: Clock::system(),
             extra_roots: Vec::new(),

@@ -33,6 +33,9 @@ enum Verb {
         /// What it may do: webhook:read, webhook:write, incoming:write, admin; more than one as you like
         #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = scope)]
         scopes: Vec<Scope>,
+        /// Whose it is: then it opens what is this tenant's alone
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
         /// When it expires: a time with its zone, or in how long, such as 90d
         #[arg(long, value_name = "TIME", value_parser = when)]
         expires: Option<When>,
@@ -92,7 +95,7 @@ impl When {
 
 fn as_json(key: &ApiKey) -> serde_json::Value {
     json!({
-        "id": key.id, "name": key.name, "scopes": key.scopes, "created_at": key.created_at,
+        "id": key.id, "name": key.name, "scopes": key.scopes, "tenant": key.tenant, "created_at": key.created_at,
         "expires_at": key.expires_at, "last_used_at": key.last_used_at, "revoked_at": key.revoked_at,
     })
 }
@@ -100,9 +103,10 @@ fn as_json(key: &ApiKey) -> serde_json::Value {
 pub(super) async fn run(args: &KeysArgs, here: &Here) -> Result<ExitCode, ControlError> {
     let (desk, actor) = (here.desk(), Actor::command_line());
     match &args.verb {
-        Verb::Create { name, scopes, expires, json } => {
+        Verb::Create { name, scopes, tenant, expires, json } => {
             let expires_at = expires.as_ref().map(|when| when.at(here.clock.now()));
-            let new = NewKey { name: name.clone(), scopes: scopes.clone(), expires_at };
+            let new =
+                NewKey { name: name.clone(), scopes: scopes.clone(), tenant: tenant.clone(), expires_at };
             let made = keys::create(&desk, &actor, &new).await?;
             if *json {
                 let mut told = as_json(&made.key);
@@ -116,7 +120,7 @@ pub(super) async fn run(args: &KeysArgs, here: &Here) -> Result<ExitCode, Contro
             }
         }
         Verb::List { json } => {
-            let all = all(&desk).await?;
+            let all = all(&desk, &actor).await?;
             if *json {
                 print::line(&json!(all.iter().map(as_json).collect::<Vec<_>>()).to_string());
             } else {
@@ -131,11 +135,11 @@ pub(super) async fn run(args: &KeysArgs, here: &Here) -> Result<ExitCode, Contro
     Ok(ExitCode::SUCCESS)
 }
 
-async fn all(desk: &crate::control::Desk) -> Result<Vec<ApiKey>, ControlError> {
+async fn all(desk: &crate::control::Desk, actor: &Actor) -> Result<Vec<ApiKey>, ControlError> {
     let mut all: Vec<ApiKey> = Vec::new();
     loop {
         let after = all.last().map(|key| key.id.clone());
-        let page = keys::list(desk, after.as_deref(), PAGE).await?;
+        let page = keys::list(desk, actor, after.as_deref(), PAGE).await?;
         if page.is_empty() {
             return Ok(all);
         }
@@ -149,6 +153,7 @@ fn lines(all: &[ApiKey], now: Timestamp) -> Vec<String> {
         ("ID", left),
         ("NAME", left),
         ("SCOPES", left),
+        ("TENANT", left),
         ("STATE", left),
         ("EXPIRES", left),
         ("LAST USED", left),
@@ -156,10 +161,9 @@ fn lines(all: &[ApiKey], now: Timestamp) -> Vec<String> {
     let minute =
         |at: Option<Timestamp>| at.map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M").to_string());
     let row = |key: &ApiKey| {
-        let state = match (key.revoked_at, key.expires_at, &key.tenant) {
-            (Some(_), ..) => "revoked",
-            (None, Some(at), _) if at <= now => "expired",
-            (None, _, Some(_)) => "refused (a tenant's)",
+        let state = match (key.revoked_at, key.expires_at) {
+            (Some(_), _) => "revoked",
+            (None, Some(at)) if at <= now => "expired",
             _ => "valid",
         };
         let scopes = key.scopes.join(" ");
@@ -167,6 +171,7 @@ fn lines(all: &[ApiKey], now: Timestamp) -> Vec<String> {
             key.id.clone(),
             key.name.clone(),
             scopes,
+            key.tenant.clone().unwrap_or_else(|| "-".to_owned()),
             state.to_owned(),
             minute(key.expires_at),
             minute(key.last_used_at),
@@ -206,7 +211,7 @@ mod tests {
         let revoked = ApiKey { revoked_at: time("2026-01-01T00:00:00Z"), ..key.clone() };
         let now = "2026-01-31T08:00:00Z".parse().unwrap();
         let told = lines(&[key, revoked], now);
-        assert_eq!(told[1], "wk_1  a     admin   expired  2026-01-31 08:00  -");
-        assert_eq!(told[2], "wk_1  a     admin   revoked  2026-01-31 08:00  -");
+        assert_eq!(told[1], "wk_1  a     admin   -       expired  2026-01-31 08:00  -");
+        assert_eq!(told[2], "wk_1  a     admin   -       revoked  2026-01-31 08:00  -");
     }
 }

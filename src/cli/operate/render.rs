@@ -59,7 +59,9 @@ pub(super) async fn run(
         _ => Some(load_config(sources)?),
     };
     let data = match (&config, &args.row) {
-        (Some(config), Some(row)) => Some(given_row(config, &Places::of(config)?, row).await?),
+        (Some(config), Some(row)) => {
+            Some(given_row(config, &Places::of(config)?, row, args.webhook.as_deref()).await?)
+        }
         _ => given(args.data.as_ref())?,
     };
     let rendered = preview(config.as_ref(), &shape, args.event.as_deref(), data, clock)?;

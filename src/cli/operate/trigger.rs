@@ -26,7 +26,7 @@ pub(in crate::cli) struct TriggerArgs {
 
 pub(super) async fn run(args: &TriggerArgs, here: &Here) -> Result<ExitCode, ControlError> {
     let data = match &args.row {
-        Some(row) => Some(given_row(&here.config, &here.places, row).await?.as_test()),
+        Some(row) => Some(given_row(&here.config, &here.places, row, Some(&args.webhook)).await?.as_test()),
         None => given(args.data.as_ref())?,
     };
     let triggered =

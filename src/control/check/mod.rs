@@ -10,6 +10,7 @@
 //! | patterns, identities, the publications | [`tables`] |
 //! | partitions, children, large values | [`traps`] |
 //! | moves between partitions that are to be folded | [`moves`] |
+//! | whether a change says whose row it is | [`tenants`] |
 //! | what is named like a table and cannot be published | [`strangers`] |
 //! | conditions and templates against the columns | `conditions`, [`templates`] |
 //! | who is told of webhooks that fail | [`notices`] |
@@ -28,6 +29,7 @@ mod settings;
 mod strangers;
 mod tables;
 mod templates;
+mod tenants;
 mod traps;
 
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use super::managed::{self, Service};
 use super::{CheckReport, Finding, Severity, link, settings, setup};
 use crate::config::{Config, OnSlotLost};
-use crate::control::{Places, ledger_session};
+use crate::control::{Places, command_session};
 use crate::postgres::Session;
 use crate::source::{self, Facts, SetupError, SourceError, WalStatus};
 
@@ -102,7 +102,7 @@ async fn slot_found(
 }
 
 async fn ledger_knows(config: &Config, places: &Places) -> bool {
-    let Ok(session) = ledger_session(places).await else { return false };
+    let Ok(session) = command_session(places).await else { return false };
     drop(session);
     places.ledger.knows_slot(&config.database.slot).await.unwrap_or(false)
 }

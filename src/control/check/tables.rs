@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::templates::Templates;
 use super::traps::{self, Wanted};
-use super::{CheckReport, Finding, Severity, in_short, moves, notices, setup, strangers};
+use super::{CheckReport, Finding, Severity, in_short, moves, notices, setup, strangers, tenants};
 use crate::catalog::Snapshot;
 use crate::chores::upkeep;
 use crate::config::Config;
@@ -43,6 +43,7 @@ pub(super) async fn tables(
     let lonely = fit::lonely_patterns(snapshot, config, &known);
     report.findings.extend(strangers::findings(config, session, snapshot, &known, &lonely).await?);
     report.findings.extend(notices::two_meanings(snapshot, &known));
+    report.findings.extend(tenants::findings(config, session, &known).await?);
     let meant = upkeep::meant(snapshot, &known);
     let oids: Vec<u32> = known.iter().filter(|t| wanted_as(&meant, t).is_some()).map(|t| t.oid).collect();
     let shapes = source::shapes(session, &oids).await?;

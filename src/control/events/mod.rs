@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Actor, ControlError, Desk, Given, declared, nearest, sample};
+use super::{About, Actor, ControlError, Desk, Given, declared, nearest, sample};
 use crate::catalog::Snapshot;
 use crate::config::Config;
 use crate::domain::{BodyShape, Format, Notice, Operation, TableRule, limits};
@@ -61,9 +61,9 @@ struct Known {
 }
 
 impl Known {
-    async fn look(desk: &Desk) -> Result<Self, ControlError> {
+    async fn look(desk: &Desk, actor: &Actor) -> Result<Self, ControlError> {
         let config = desk.config();
-        let session = desk.session().await?;
+        let session = desk.session(actor, About::Operators).await?;
         let (snapshot, _) = declared(&config, &session).await?;
         drop(session);
         let source = desk.places.database.session("walhook events").await?;
@@ -214,11 +214,11 @@ impl Known {
 /// The types after a name, in the order of names.
 pub async fn list(
     desk: &Desk,
-    _actor: &Actor,
+    actor: &Actor,
     after: Option<&str>,
     limit: u32,
 ) -> Result<Vec<EventType>, ControlError> {
-    let known = Known::look(desk).await?;
+    let known = Known::look(desk, actor).await?;
     let types = known.types();
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     let page = types.range::<str, _>((from, Bound::Unbounded));
@@ -227,8 +227,8 @@ pub async fn list(
 }
 
 /// One type.
-pub async fn get(desk: &Desk, _actor: &Actor, name: &str) -> Result<EventType, ControlError> {
-    let known = Known::look(desk).await?;
+pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<EventType, ControlError> {
+    let known = Known::look(desk, actor).await?;
     let types = known.types();
     let Some((name, made)) = types.get_key_value(name) else {
         let nearest = nearest(name, types.keys().map(AsRef::as_ref));
@@ -243,8 +243,8 @@ pub async fn get(desk: &Desk, _actor: &Actor, name: &str) -> Result<EventType, C
 }
 
 /// A sample's `data`, for whoever renders it; an unknown type is an error.
-pub(super) async fn given(desk: &Desk, name: &str) -> Result<Given, ControlError> {
-    let known = Known::look(desk).await?;
+pub(super) async fn given(desk: &Desk, actor: &Actor, name: &str) -> Result<Given, ControlError> {
+    let known = Known::look(desk, actor).await?;
     let types = known.types();
     let Some(made) = types.get(name) else {
         let nearest = nearest(name, types.keys().map(AsRef::as_ref));

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::catalog::{Standing, sealed_anew, standings};
 use crate::config::Config;
-use crate::control::{ControlError, Places, ledger_session};
+use crate::control::{ControlError, Places, command_session};
 use crate::domain::EncryptionKey;
 use crate::ledger::audit::{Act, Actor, record};
 use crate::ledger::secrets::{Change, exchange, page};
@@ -57,7 +57,7 @@ pub struct RowSecrets {
 
 /// Looks at every row. Changes nothing.
 pub async fn overview(config: &Config, places: &Places) -> Result<Overview, ControlError> {
-    let session = ledger_session(places).await?;
+    let session = command_session(places).await?;
     let keys = &config.security.encryption_keys;
     Ok(Overview {
         keys: keys.iter().map(|key| key.id().to_string()).collect(),
@@ -93,7 +93,7 @@ pub async fn encrypt(
 ) -> Result<Encrypted, ControlError> {
     let keys = &config.security.encryption_keys;
     let Some(first) = keys.first() else { return Err(ControlError::NoEncryptionKey) };
-    let mut session = ledger_session(places).await?;
+    let mut session = command_session(places).await?;
     let mut done = Encrypted::default();
     for _ in 0..PASSES {
         let mut after = None;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{refuse_of_file, secrets_of, unknown};
 use crate::config::Config;
-use crate::control::{ControlError, Places, declared, ledger_session};
+use crate::control::{ControlError, Places, command_session, declared};
 use crate::domain::SigningSecret;
 use crate::ledger::audit::{Act, Actor, record};
 use crate::ledger::{LedgerError, secrets};
@@ -17,7 +17,7 @@ pub async fn reveal(
     actor: &Actor,
 ) -> Result<Vec<SigningSecret>, ControlError> {
     refuse_of_file(config, webhook, "Read it where the file has it, or where the file points to.")?;
-    let mut session = ledger_session(places).await?;
+    let mut session = command_session(places).await?;
     let failed = |source| LedgerError::Statement { doing: "revealing a webhook's secrets", source };
     let transaction = session.client.transaction().await.map_err(failed)?;
     let Some(held) = secrets::lock(&transaction, webhook).await? else {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{refuse_of_file, secrets_of, unknown};
 use crate::catalog;
-use crate::control::{Actor, ControlError, Desk, declared};
+use crate::control::{About, Actor, ControlError, Desk, declared, webhooks};
 use crate::domain::{SignatureScheme, SigningSecret, limits};
 use crate::ledger::{LedgerError, secrets};
 use crate::sign::{self, Shape, new_secret, public_half};
@@ -44,8 +44,11 @@ pub async fn rotate(
     overlap: Duration,
 ) -> Result<Rotated, ControlError> {
     let config = &*desk.config();
+    if actor.sight.tenant().is_some() {
+        webhooks::get(desk, actor, webhook).await?;
+    }
     refuse_of_file(config, webhook, IN_THE_FILE)?;
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Webhook(webhook)).await?;
     let (snapshot, _) = declared(config, &session).await?;
     let failed = |source| LedgerError::Statement { doing: "rotating a webhook's secret", source };
     let transaction = session.transaction().await.map_err(failed)?;

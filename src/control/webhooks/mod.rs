@@ -19,7 +19,7 @@ pub use mask::MASK;
 pub use view::{READ_ONLY, View};
 
 use super::keys::transaction_failed;
-use super::{Actor, ControlError, Desk, nearest};
+use super::{About, Actor, ControlError, Desk, nearest};
 use crate::catalog::{check_row, sealed_anew};
 use crate::config::{Config, Problem, Problems, Strangers, row_described};
 use crate::domain::limits;
@@ -72,19 +72,25 @@ impl Repetition {
 }
 
 /// The webhooks after a name, in the order of names: those of the file and of the database.
-pub async fn list(desk: &Desk, after: Option<&str>, limit: u32) -> Result<Vec<View>, ControlError> {
+pub async fn list(
+    desk: &Desk,
+    actor: &Actor,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<View>, ControlError> {
     let config = desk.config();
-    let session = desk.session().await?;
-    let rows = webhooks::page(&*session, after, i64::from(limit)).await?;
-    let of_the_file =
-        config.webhooks.iter().filter(|webhook| after.is_none_or(|after| *webhook.name > *after));
+    let session = desk.session(actor, About::Seen).await?;
+    let rows = webhooks::page(&*session, actor.sight.tenant(), after, i64::from(limit)).await?;
+    let of_the_file = config.webhooks.iter().filter(|webhook| {
+        actor.sight.sees(&webhook.name) && after.is_none_or(|after| *webhook.name > *after)
+    });
     let names: Vec<&str> =
         rows.iter().filter_map(name_of).chain(of_the_file.clone().map(|w| &*w.name)).collect();
     let standings = standings(&*session, &names).await?;
     let mut all = BTreeMap::new();
     for stored in &rows {
         if let Some(name) = name_of(stored) {
-            all.insert(name.to_owned(), of_row(stored.clone(), &config, &standings));
+            all.insert(name.to_owned(), of_row(stored.clone(), &config, &standings).for_whom(&actor.sight));
         }
     }
     // A row of the name of one of the file is set aside.
@@ -93,29 +99,36 @@ pub async fn list(desk: &Desk, after: Option<&str>, limit: u32) -> Result<Vec<Vi
 }
 
 /// One webhook.
-pub async fn get(desk: &Desk, name: &str) -> Result<View, ControlError> {
+pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<View, ControlError> {
     let config = desk.config();
-    let session = desk.session().await?;
-    seen(&*session, &config, name).await
+    let session = desk.session(actor, About::Webhook(name)).await?;
+    seen(&*session, &config, (actor, name)).await
 }
 
-async fn seen(client: &impl GenericClient, config: &Config, name: &str) -> Result<View, ControlError> {
+async fn seen(
+    client: &impl GenericClient,
+    config: &Config,
+    (actor, name): (&Actor, &str),
+) -> Result<View, ControlError> {
     if let Some(webhook) = config.webhooks.iter().find(|webhook| *webhook.name == *name) {
         return Ok(of_file(webhook, &standings(client, &[name]).await?));
     }
     match webhooks::get(client, name, Lock::None).await? {
-        Some(stored) => Ok(of_row(stored, config, &standings(client, &[name]).await?)),
-        None => Err(unknown(client, config, name).await?),
+        Some(stored) => Ok(of_row(stored, config, &standings(client, &[name]).await?).for_whom(&actor.sight)),
+        None => Err(unknown(client, config, (actor, name)).await?),
     }
 }
 
-/// Says that there is no webhook of a name, and which comes near.
+/// Says that there is no webhook of a name, and, to whom it concerns, which comes near.
 pub(super) async fn unknown(
     client: &impl GenericClient,
     config: &Config,
-    name: &str,
+    (actor, name): (&Actor, &str),
 ) -> Result<ControlError, ControlError> {
-    let rows = webhooks::page(client, None, 1000).await?;
+    if actor.sight.tenant().is_some() {
+        return Ok(ControlError::Unknown { what: "webhook", name: name.to_owned(), nearest: None });
+    }
+    let rows = webhooks::page(client, None, None, 1000).await?;
     let names = rows.iter().filter_map(name_of).chain(config.webhooks.iter().map(|webhook| &*webhook.name));
     Ok(ControlError::Unknown { what: "webhook", name: name.to_owned(), nearest: nearest(name, names) })
 }
@@ -129,12 +142,14 @@ pub async fn create(
     repetition: Option<&Repetition>,
 ) -> Result<View, ControlError> {
     let config = desk.config();
+    actor.sight.claim(&mut document)?;
+    insist_on_rights(actor, &config, &Map::new(), &document)?;
     let made = if document.contains_key("secret") { None } else { Some(made_secret()?) };
     if let Some(secret) = &made {
         document.insert("secret".to_owned(), secret.as_str().into());
     }
     let document = judged(&config, document, None)?;
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Seen).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     if let Some(repetition) = repetition
         && let Some(answered) = repeated(&transaction, repetition, &config).await?
@@ -147,8 +162,14 @@ pub async fn create(
         return Err(exists());
     }
     let most = i64::try_from(limits::WEBHOOKS).unwrap_or(i64::MAX);
-    if webhooks::count(&transaction, most).await? >= most {
+    if webhooks::count(&transaction, None, most).await? >= most {
         return Err(ControlError::TooMany { what: "webhooks", most });
+    }
+    if let Some(tenant) = actor.sight.tenant() {
+        let most = limits::TENANT_WEBHOOKS;
+        if webhooks::count(&transaction, Some(tenant), most).await? >= most {
+            return Err(ControlError::TooMany { what: "webhooks", most });
+        }
     }
     let stored = webhooks::insert(&transaction, &sealed(&document, &config)?).await?.ok_or_else(exists)?;
     let after = Some(Value::Object(masked(&document)));
@@ -167,8 +188,9 @@ pub async fn create(
 
 /// Whether the receiver of a webhook that is to be made can be reached, by the rules that its deliveries go by: its name
 /// resolved, connected to, and for https greeted. Nothing is sent. What is wrong with the declaration itself is for
-/// [`create`] to tell.
-pub async fn probe(desk: &Desk, _actor: &Actor, document: &Map<String, Value>) -> Result<(), ControlError> {
+/// [`create`] to tell. A tenant learns nothing about addresses.
+pub async fn probe(desk: &Desk, actor: &Actor, document: &Map<String, Value>) -> Result<(), ControlError> {
+    actor.sight.admit(About::Operators)?;
     let config = desk.config();
     let mut declared = document.clone();
     declared.retain(|key, value| !value.is_null() && !["description", "metadata"].contains(&key.as_str()));
@@ -220,15 +242,22 @@ pub async fn change(
     (change, expected): (Change, Expected),
 ) -> Result<View, ControlError> {
     let config = desk.config();
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Webhook(name)).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
-    let stored = to_write(&transaction, &config, name, expected).await?;
+    let stored = to_write(&transaction, &config, (actor, name), expected).await?;
     let before = spoken(&stored.row, &config).map_err(ControlError::Declaration)?;
     let shown = Value::Object(masked(&before));
     let is_patch = matches!(change, Change::Merge(_));
     let mut given = match change {
         Change::Replace(mut document) => {
             document.entry("name").or_insert_with(|| name.into());
+            actor.sight.claim(&mut document)?;
+            for key in actor.sight.forbidden(&before, &document) {
+                // What the operator has set stays, where a tenant leaves it out.
+                if let (None, Some(kept)) = (document.get(&key), before.get(&key)) {
+                    document.insert(key, kept.clone());
+                }
+            }
             if let Some(secret) = before.get("secret").filter(|_| !document.contains_key("secret")) {
                 document.insert("secret".to_owned(), secret.clone());
             }
@@ -242,14 +271,18 @@ pub async fn change(
         merge(&mut document, given);
         given = document;
     }
-    let Value::Object(given) = given else { return Err(unknown(&transaction, &config, name).await?) };
+    let Value::Object(mut given) = given else {
+        return Err(unknown(&transaction, &config, (actor, name)).await?);
+    };
+    actor.sight.claim(&mut given)?;
+    insist_on_rights(actor, &config, &before, &given)?;
     let document = judged(&config, given, Some(name))?;
     let Some(stored) = webhooks::update(&transaction, &sealed(&document, &config)?).await? else {
-        return Err(unknown(&transaction, &config, name).await?);
+        return Err(unknown(&transaction, &config, (actor, name)).await?);
     };
     let told = (Some(shown), Some(Value::Object(masked(&document))));
     actor.note(&transaction, "webhook.update", name, told).await?;
-    let view = of_row(stored, &config, &standings(&transaction, &[name]).await?);
+    let view = of_row(stored, &config, &standings(&transaction, &[name]).await?).for_whom(&actor.sight);
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(view)
 }
@@ -257,9 +290,9 @@ pub async fn change(
 /// Removes a webhook of the database. What it is owed waits for its return.
 pub async fn remove(desk: &Desk, actor: &Actor, name: &str, expected: Expected) -> Result<(), ControlError> {
     let config = desk.config();
-    let mut session = desk.session().await?;
+    let mut session = desk.session(actor, About::Webhook(name)).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
-    let stored = to_write(&transaction, &config, name, expected).await?;
+    let stored = to_write(&transaction, &config, (actor, name), expected).await?;
     webhooks::delete(&transaction, name).await?;
     let shown = spoken(&stored.row, &config).unwrap_or(stored.row);
     let before = Some(Value::Object(masked(&shown)));
@@ -271,7 +304,7 @@ pub async fn remove(desk: &Desk, actor: &Actor, name: &str, expected: Expected) 
 async fn to_write(
     transaction: &Transaction<'_>,
     config: &Config,
-    name: &str,
+    (actor, name): (&Actor, &str),
     expected: Expected,
 ) -> Result<Stored, ControlError> {
     if config.webhooks.iter().any(|webhook| *webhook.name == *name) {
@@ -279,12 +312,30 @@ async fn to_write(
         return Err(ControlError::ReadOnly { name: name.to_owned(), path });
     }
     match webhooks::get(transaction, name, Lock::ForUpdate).await? {
-        None => Err(unknown(transaction, config, name).await?),
+        None => Err(unknown(transaction, config, (actor, name)).await?),
         Some(stored) if matches!(expected, Expected::Version(version) if version != stored.version) => {
             Err(ControlError::Stale { name: name.to_owned() })
         }
         Some(stored) => Ok(stored),
     }
+}
+
+/// Refuses to a tenant what only the operator sets: every such key at once.
+fn insist_on_rights(
+    actor: &Actor,
+    config: &Config,
+    before: &Map<String, Value>,
+    after: &Map<String, Value>,
+) -> Result<(), ControlError> {
+    let mut after = after.clone();
+    after.retain(|key, _| !READ_ONLY.contains(&key.as_str()));
+    let forbidden = actor.sight.forbidden(before, &after);
+    if forbidden.is_empty() {
+        return Ok(());
+    }
+    let row = row_described(after.get("name").and_then(Value::as_str).unwrap_or_default(), config);
+    let problem = |key: &String| Problem::of_row(&row, key, "only the operator sets it".to_owned());
+    Err(ControlError::Declaration(Problems(forbidden.iter().map(problem).collect())))
 }
 
 /// A document that may be stored, without what is shown only; or every problem that it has. `name` is the name it has to

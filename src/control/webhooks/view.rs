@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::mask::{MASK, masked};
 use crate::catalog::{check_row, opened, with_texts_apart};
 use crate::config::{Config, Problems, Strangers};
+use crate::control::Sight;
 use crate::domain::{BodyShape, Format, Webhook};
 use crate::ledger::states::WebhookStanding;
 use crate::ledger::webhooks::Stored;
@@ -22,6 +23,17 @@ pub struct View {
     pub document: Map<String, Value>,
     /// Its version; one of the file has none.
     pub version: Option<i64>,
+}
+
+impl View {
+    /// As it is shown to whoever has this sight: a tenant is not told what a mistake in a row says of the operator's settings.
+    pub(super) fn for_whom(mut self, sight: &Sight) -> Self {
+        if sight.tenant().is_some() && self.document.get("status").is_some_and(|status| status == "unusable")
+        {
+            self.document.insert("reason".to_owned(), "its declaration does not fit any more".into());
+        }
+        self
+    }
 }
 
 /// A row as it would be written in JSON, with what is encrypted in it opened: some columns are texts that hold more than a

@@ -166,9 +166,14 @@ impl World {
     fn new(published: Published) -> Self {
         let start = Instant::now();
         let clock = Clock::turned(Timestamp::from_second(1_800_000_000).expect("a time"), 7);
-        let policy = Policy { allow_http: false, allow_networks: Vec::new() };
-        let options =
-            TransportOptions { policy, capture_bytes: 0, clock: clock.clone(), extra_roots: Vec::new() };
+        let policy = Policy { allow_http: false, allow_networks: Vec::new(), ..Policy::default() };
+        let options = TransportOptions {
+            tenants: policy.clone(),
+            policy,
+            capture_bytes: 0,
+            clock: clock.clone(),
+            extra_roots: Vec::new(),
+        };
         let memory = Arc::new(Semaphore::new(limits::YOUNG_BYTES));
         let server = crate::postgres::Server::parse("postgres://walhook@127.0.0.1:9/none").expect("a url");
         let with = Dispatcher {

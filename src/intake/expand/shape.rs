@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Alike, Expander, Expansion, Payload, Subject, json, report};
+use super::{Alike, Expander, Expansion, Naming, Payload, Subject, json, report};
 use crate::catalog::Snapshot;
-use crate::domain::{Change, OF_SHAPE, Operation, Relation, TableShape, Transaction};
+use crate::domain::{Change, Operation, Relation, TableShape, Transaction};
 use crate::render::write_schema_data;
 use crate::source::RawChange;
 
@@ -47,8 +47,7 @@ impl Expander {
             operation: Operation::Schema,
         };
         let payload = Payload { data, fault: None, max_body: self.max_body };
-        let mut expansion = self.expansion(subject, owing.deliveries, transaction, sequence, payload);
-        expansion.salt = Some(OF_SHAPE.to_owned());
-        Some(expansion)
+        let expansion = self.expansion(subject, owing.deliveries, transaction, sequence, payload);
+        Some(expansion.named(Naming::Shape))
     }
 }

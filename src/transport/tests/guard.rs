@@ -9,7 +9,11 @@ use crate::domain::{Outcome, RefusedBy, WebhookSource};
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 fn policy(allow_networks: &[&str]) -> Policy {
-    Policy { allow_http: true, allow_networks: allow_networks.iter().map(|n| n.parse().unwrap()).collect() }
+    Policy {
+        allow_http: true,
+        allow_networks: allow_networks.iter().map(|n| n.parse().unwrap()).collect(),
+        ..Policy::default()
+    }
 }
 
 #[tokio::test]

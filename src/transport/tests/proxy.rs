@@ -125,7 +125,11 @@ fn url(text: &str) -> Url {
 async fn check(kind: ProxyKind, asked_by_name: &str, asked_by_address: &str) {
     let receiver = Receiver::start(Script::Answer(OK)).await;
     let tunnels = Tunnels::start(kind, receiver.address).await;
-    let allowed = Policy { allow_http: true, allow_networks: vec!["127.0.0.0/8".parse().unwrap()] };
+    let allowed = Policy {
+        allow_http: true,
+        allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
+        ..Policy::default()
+    };
     let transport = transport(allowed, Vec::new());
     let route = tunnels.route(kind, "pass word");
 
@@ -201,7 +205,10 @@ async fn the_address_policy_holds_behind_a_proxy_and_the_proxy_is_not_even_asked
     let receiver = Receiver::start(Script::Answer(OK)).await;
     for kind in [ProxyKind::Http, ProxyKind::Socks5] {
         let tunnels = Tunnels::start(kind, receiver.address).await;
-        let transport = transport(Policy { allow_http: true, allow_networks: Vec::new() }, Vec::new());
+        let transport = transport(
+            Policy { allow_http: true, allow_networks: Vec::new(), ..Policy::default() },
+            Vec::new(),
+        );
         let route = tunnels.route(kind, "pass word");
         for target in
             ["http://localhost/", "http://127.0.0.1/", "http://0x7f.1/", "http://[::ffff:127.0.0.1]/"]

@@ -125,7 +125,14 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<bool> {
 /// A transport that keeps 16 bytes of answers.
 pub fn transport(policy: Policy, extra_roots: Vec<CertificateDer<'static>>) -> Transport {
     let clock = Clock::turned("2026-11-21T20:00:00Z".parse().unwrap(), 7);
-    Transport::new(TransportOptions { policy, capture_bytes: 16, clock, extra_roots }).unwrap()
+    Transport::new(TransportOptions {
+        tenants: policy.clone(),
+        policy,
+        capture_bytes: 16,
+        clock,
+        extra_roots,
+    })
+    .unwrap()
 }
 
 /// A route by these settings.

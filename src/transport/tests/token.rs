@@ -172,7 +172,7 @@ async fn without_a_token_nothing_is_sent_and_the_reason_names_the_setting() {
 #[tokio::test]
 async fn a_webhook_of_the_database_asks_no_endpoint_that_it_may_not_reach() {
     let world = World::start().await;
-    let policy = Policy { allow_http: true, allow_networks: Vec::new() };
+    let policy = Policy { allow_http: true, allow_networks: Vec::new(), ..Policy::default() };
     let transport = transport(policy, Vec::new());
     let url: Url = "https://hooks.example.com/".parse().unwrap();
     let by_name = format!("http://localhost:{}/token", world.base.port().unwrap()).parse().unwrap();

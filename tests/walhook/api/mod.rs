@@ -19,32 +19,32 @@ use tokio::net::TcpStream;
 use crate::support::{Database, Run, Sidecar};
 
 /// The operator's token.
-const ADMIN: &str = "an-operators-own-token";
-const OPEN: &str = "[security]\nallow_http = true\nallow_networks = [\"127.0.0.0/8\"]\n";
+pub const ADMIN: &str = "an-operators-own-token";
+pub const OPEN: &str = "[security]\nallow_http = true\nallow_networks = [\"127.0.0.0/8\"]\n";
 
 /// An answer.
 #[derive(Debug, Clone)]
-struct Answer {
-    status: u16,
-    headers: HashMap<String, String>,
+pub struct Answer {
+    pub status: u16,
+    pub headers: HashMap<String, String>,
     body: Vec<u8>,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// Insists on a status; anything but success is a problem document that says the same.
-    fn is(self, status: u16) -> Self {
+    pub fn is(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         if status >= 400 {
             assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
@@ -59,12 +59,12 @@ impl Answer {
     }
 
     /// The end of the problem's URN.
-    fn kind(&self) -> String {
+    pub fn kind(&self) -> String {
         self.json()["type"].as_str().and_then(|urn| urn.rsplit(':').next()).unwrap_or_default().to_owned()
     }
 
     /// The JSON pointers, or the parameters, of what is wrong.
-    fn wrong(&self) -> Vec<String> {
+    pub fn wrong(&self) -> Vec<String> {
         let problem = self.json();
         let place = |error: &Value| {
             let place = error["pointer"].as_str().or(error["parameter"].as_str());
@@ -76,35 +76,35 @@ impl Answer {
 
 /// Who asks, and where.
 #[derive(Debug, Clone)]
-struct Client {
+pub struct Client {
     address: String,
     key: Option<String>,
 }
 
 impl Client {
-    fn of(sidecar: &Sidecar, key: &str) -> Self {
+    pub fn of(sidecar: &Sidecar, key: &str) -> Self {
         Self { address: sidecar.address().expect("an address"), key: Some(key.to_owned()) }
     }
 
-    fn with_key(&self, key: Option<&str>) -> Self {
+    pub fn with_key(&self, key: Option<&str>) -> Self {
         Self { key: key.map(str::to_owned), ..self.clone() }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[], "").await
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[], body).await
     }
 
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
         let headers = [&[("content-type", "application/json")], headers].concat();
         self.ask(method, path, &headers, &body.to_string()).await
     }
 
     /// A request by hand; its connection is closed behind it.
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
         if let Some(key) = &self.key {
             head.extend(["authorization: Bearer ", key, "\r\n"]);
@@ -154,11 +154,11 @@ fn joined(mut rest: &[u8]) -> Vec<u8> {
 }
 
 /// A sidecar with an operator's token, and the operator.
-async fn served(database: &Database, toml: &str) -> (Sidecar, Client) {
+pub async fn served(database: &Database, toml: &str) -> (Sidecar, Client) {
     served_by(database, Run::with(toml)).await
 }
 
-async fn served_by(database: &Database, mut run: Run) -> (Sidecar, Client) {
+pub async fn served_by(database: &Database, mut run: Run) -> (Sidecar, Client) {
     run.environment.push(("WALHOOK_SERVER__ADMIN_TOKEN".to_owned(), ADMIN.to_owned()));
     let sidecar = Sidecar::start(database, run).await;
     let client = Client::of(&sidecar, ADMIN);
@@ -166,7 +166,7 @@ async fn served_by(database: &Database, mut run: Run) -> (Sidecar, Client) {
 }
 
 /// A key with these scopes: its id, and itself.
-async fn key(operator: &Client, scopes: &[&str]) -> (String, String) {
+pub async fn key(operator: &Client, scopes: &[&str]) -> (String, String) {
     let made =
         operator.post("/api/keys", &json!({ "name": "a test", "scopes": scopes })).await.is(201).json();
     let text = |name: &str| made[name].as_str().expect("a text").to_owned();

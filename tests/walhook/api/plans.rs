@@ -1,7 +1,7 @@
 //! How the database answers what the API asks, where there are many rows.
 
 use walhook::ledger::audit::{Sought, page_sql};
-use walhook::ledger::deliveries::{STATES, search_sql};
+use walhook::ledger::deliveries::{Look, STATES, search_sql};
 use walhook::ledger::retries::to_do_sql;
 
 use crate::ledger::Desk;
@@ -11,7 +11,7 @@ const MANY: &str = "
 insert into walhook.deliveries (id, event_id, event_type, webhook, lane, status, attempts, committed_at, schema_name,
     table_name, row_key, operation, content_type, body, finished_at, fail_reason, last_attempt_at, last_took_ms,
     last_outcome, last_http_status)
-select 'dlv_' || to_char(n, 'FM000000000000'), 'evt', 'orders.created', case when n % 1000 = 0 then 'rare' else 'crm' end,
+select 'dlv_' || to_char(n, 'FM000000000000'), 'evt', 'orders.created', case when n % 1000 = 0 then 'rare' when n % 1000 = 1 then 'acme~crm' else 'crm' end,
     n, case when n % 10 = 0 then 'failed' else 'delivered' end, 1, now(), 'public', 'orders', n::text, 'insert',
     'application/json', '{}', now(), case when n % 10 = 0 then 'gave up' end, now(), 1, 'responded',
     case when n % 10 = 0 then 500 else 200 end
@@ -25,9 +25,11 @@ async fn a_search_goes_by_an_index_and_looks_through_so_many_rows() {
     desk.database.execute("analyze").await;
     let looked = "text[], text, bigint, timestamptz, text";
     let types = format!("{looked}, text, text, text, text, text, integer, integer, timestamptz, bigint");
-    for (name, of_webhook) in [("search", false), ("search_of", true)] {
-        desk.database.execute(&format!("prepare {name} ({types}) as {}", search_sql(of_webhook))).await;
+    for (name, look) in [("search", Look::All), ("search_of", Look::OfWebhook)] {
+        desk.database.execute(&format!("prepare {name} ({types}) as {}", search_sql(look))).await;
     }
+    let of_tenant = search_sql(Look::OfTenant);
+    desk.database.execute(&format!("prepare tenants ({types}, text) as {of_tenant}")).await;
     let states = STATES.join(",");
     let rest = |status: &str| format!("null, null, null, null, null, {status}, null, 51");
     for (asked, rows) in [
@@ -40,6 +42,13 @@ async fn a_search_goes_by_an_index_and_looks_through_so_many_rows() {
                 rest("null, null")
             ),
             51,
+        ),
+        (
+            format!(
+                "tenants('{{{states}}}', 'e', 11000, null, 'dlv_000000030001', {}, 'acme')",
+                rest("null, null")
+            ),
+            10,
         ),
         (format!("search('{{failed}}', 'dlv_000000020000', 10000, null, null, {})", rest("500, 599")), 51),
     ] {
