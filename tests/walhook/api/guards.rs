@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{OPEN, key, served, served_by};
-use crate::support::{Database, Receiver, Run, beside_others};
+use crate::support::{Database, Receiver, Run, beside_others, run_once};
 
 /// With a key of `[server]`, which the harness writes itself.
 fn with(key: &str, value: &str) -> Run {
@@ -166,4 +166,25 @@ async fn the_audit_is_searched_by_who_what_and_when() {
     assert_eq!(actions("since=2000-01-01T00:00:00Z&limit=1").await.len(), 1);
     let wrong = operator.get("/api/audit?actor_kind=god&since=soon&cursor=x").await.is(400);
     assert_eq!(wrong.wrong(), ["cursor", "actor_kind", "since"]);
+}
+
+#[tokio::test]
+async fn what_the_command_line_sends_again_is_in_the_audit_too() {
+    let _turn = beside_others().await;
+    let database = Database::with_orders().await;
+    let (sidecar, operator) = served(&database, OPEN).await;
+    let dead = "insert into walhook.deliveries (id, event_id, event_type, webhook, lane, status, attempts, committed_at,
+            schema_name, table_name, row_key, operation, content_type, body, finished_at, fail_reason, last_attempt_at,
+            last_took_ms, last_outcome, last_http_status)
+        values ('dlv_1', 'evt', 'orders.created', 'gone', 1, 'failed', 1, now(), 'public', 'orders', '1', 'insert',
+            'application/json', '{}', now(), 'gave up', now(), 1, 'responded', 500)";
+    database.execute(dead).await;
+    let file = sidecar.file();
+    let config = file.to_str().expect("a plain path");
+    let output = run_once(&["retry", "gone", "--yes", "--config", config], &[]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = operator.get("/api/audit?action=webhook.retry").await.is(200).json();
+    let entry = &page["data"][0];
+    assert_eq!((&entry["actor_kind"], &entry["object"]), (&json!("command"), &json!("gone")));
+    assert_eq!(entry["detail"]["after"]["count"], 1);
 }
