@@ -68,7 +68,7 @@ const CODE: [&str; 2] = ["src", "tests"];
 const EXEMPT: [(&str, &str); 0] = [];
 
 /// The operator's commands and the operation of the API that does the same.
-const BY_API: [(&str, &str); 10] = [
+const BY_API: [(&str, &str); 12] = [
     ("Retry", "retry_delivery"),
     ("Enable", "enable_webhook"),
     ("Pause", "pause_webhook"),
@@ -78,7 +78,9 @@ const BY_API: [(&str, &str); 10] = [
     ("Stats", "get_webhook_stats"),
     ("Render", "render"),
     ("Backfill", "create_backfill"),
-    ("Webhooks", "rotate_secret"),
+    ("Webhooks", "create_webhook"),
+    ("Deliveries", "list_deliveries"),
+    ("Audit", "list_audit"),
 ];
 /// Those that the API does not have, and why.
 const NOT_BY_API: [(&str, &str); 4] = [

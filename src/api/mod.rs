@@ -13,6 +13,9 @@
 //! The routes are under `/api` and `/api/v1`, beside health and metrics, on one server. They are declared once, with what
 //! describes them ([`openapi`]): no route is without its description, and none is described that is not there.
 //!
+//! Commands ask by the same routes ([`router_by_hand`]), in their own process where no instance is named: so they can do what
+//! the API can, and answer with its documents.
+//!
 //! It keeps no state but the count of wrong keys: every instance beside the same database answers alike. Its sessions with
 //! the database are few and its own, so that whoever floods it waits here, and deliveries do not.
 
@@ -42,7 +45,7 @@ use std::sync::Arc;
 use axum::http::header;
 use axum::response::Html;
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Extension, Json, Router, middleware};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
@@ -51,6 +54,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::control::Desk;
 use crate::live::Live;
+use door::ByHand;
 use edge::Turns;
 use guesses::Guesses;
 use rates::Rates;
@@ -124,6 +128,12 @@ pub fn router(api: Api) -> Router {
     };
     let router = router.layer(middleware::from_fn_with_state(Turns::new(), edge::surround)).with_state(api);
     Router::new().nest("/api/v1", router.clone()).nest("/api", router)
+}
+
+/// The same routes for a command of this process, which has the rights of the database's own role: they ask for no key,
+/// and what is done by them is the command line's.
+pub fn router_by_hand(desk: Arc<Desk>) -> Router {
+    router(Api::new(desk, None)).layer(Extension(ByHand))
 }
 
 /// The description of every route.

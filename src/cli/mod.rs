@@ -8,6 +8,7 @@ pub mod bench;
 pub mod demo;
 pub mod listen;
 mod operate;
+mod paper;
 mod print;
 
 use std::num::NonZeroUsize;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::app::{self, AppError};
 use crate::config::Sources;
@@ -62,6 +63,13 @@ enum Command {
     /// Measure this machine: walhook beside `pg_recvlogical` and a bare HTTP client, in one run
     #[command(after_help = "Example:\n  walhook bench\n  walhook bench --quick --json")]
     Bench(bench::BenchArgs),
+    /// Print what completes commands in a shell
+    #[command(after_help = "Example:\n  walhook completions bash > /etc/bash_completion.d/walhook\n  \
+                            source <(walhook completions zsh)")]
+    Completions(paper::CompletionsArgs),
+    /// Write pages for man, one a command
+    #[command(after_help = "Example:\n  walhook man /usr/local/share/man/man1")]
+    Man(paper::ManArgs),
     /// The receiver of `walhook bench`
     #[command(hide = true)]
     BenchReceiver,
@@ -110,6 +118,8 @@ async fn dispatch(command: Command, sources: Sources) -> ExitCode {
         Command::Listen(args) => listen::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Bench(args) => bench::run(args).await,
+        Command::Completions(args) => paper::completions(&args, Cli::command()),
+        Command::Man(args) => paper::man(&args, Cli::command()),
         Command::BenchReceiver => bench::receiver::run().await,
         Command::Operate(verb) => match operate::operate(verb, sources).await {
             Ok(code) => code,

@@ -1,8 +1,11 @@
-//! The operator's verbs: arguments in, [`crate::control`], words out.
+//! The operator's verbs: arguments in, [`crate::control`], words out. What the API does as well is asked as the API is: [`call`].
 
 mod ask;
+mod audit;
 mod backfill;
+mod call;
 mod check;
+mod deliveries;
 mod keys;
 mod render;
 mod retry;
@@ -21,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use self::call::{Caller, Failure};
+use super::print;
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
 use crate::control::{self, ControlError, Desk, Given, Places};
@@ -53,9 +58,16 @@ pub(super) enum Operate {
     /// Hold a webhook's deliveries until further notice
     #[command(after_help = "Example:\n  walhook disable crm --reason 'contract ended'")]
     Disable(states::SuspendArgs),
-    /// Rotate or reveal what a webhook of the database signs with
-    #[command(after_help = "Example:\n  walhook webhooks rotate crm")]
+    /// List, declare, change, switch and try webhooks; rotate or reveal what they sign with
+    #[command(after_help = "Example:\n  walhook webhooks list\n  \
+                            walhook webhooks create crm --url https://crm.example.com/hooks --events 'orders.*'")]
     Webhooks(webhooks::WebhooksArgs),
+    /// Search deliveries, see one with its attempts, send it again, cancel it
+    #[command(after_help = "Example:\n  walhook deliveries list --status failed --since 2h")]
+    Deliveries(deliveries::DeliveriesArgs),
+    /// Show who did what, newest first
+    #[command(after_help = "Example:\n  walhook audit --object crm\n  walhook audit --limit 200 --json")]
+    Audit(audit::AuditArgs),
     /// Make secrets, and encrypt those in the database
     #[command(after_help = "Example:\n  walhook secrets new\n  walhook secrets encrypt")]
     Secrets(secrets::SecretsArgs),
@@ -87,6 +99,15 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
     match verb {
         Operate::Check(args) => Ok(check::run(&args, &sources, &clock).await),
         Operate::Render(args) => render::run(&args, &sources, &clock).await,
+        Operate::Webhooks(_) | Operate::Deliveries(_) | Operate::Audit(_) => {
+            Ok(match by_api(&verb, &sources, &clock).await {
+                Ok(code) => code,
+                Err(failure) => {
+                    print::error(&failure.to_string());
+                    ExitCode::FAILURE
+                }
+            })
+        }
         Operate::Secrets(secrets::SecretsArgs { verb: secrets::Verb::New(args) }) => secrets::new(&args),
         other => {
             let config = control::load_config(&sources)?;
@@ -98,15 +119,30 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
                 Operate::Enable(args) => states::enable(&args, &here).await,
                 Operate::Pause(args) => states::pause(&args, &here).await,
                 Operate::Disable(args) => states::disable(&args, &here).await,
-                Operate::Webhooks(args) => webhooks::run(&args, &here).await,
                 Operate::Secrets(args) => secrets::run(&args, &here).await,
                 Operate::Trigger(args) => trigger::run(&args, &here).await,
                 Operate::Backfill(args) => backfill::run(&args, &here).await,
                 Operate::Keys(args) => keys::run(&args, &here).await,
                 Operate::Uninstall(args) => uninstall::run(&args, &here).await,
-                Operate::Check(_) | Operate::Render(_) => Ok(ExitCode::SUCCESS),
+                Operate::Check(_)
+                | Operate::Render(_)
+                | Operate::Webhooks(_)
+                | Operate::Deliveries(_)
+                | Operate::Audit(_) => Ok(ExitCode::SUCCESS),
             }
         }
+    }
+}
+
+/// Runs one of those that ask as the API is asked.
+async fn by_api(verb: &Operate, sources: &Sources, clock: &Clock) -> Result<ExitCode, Failure> {
+    match verb {
+        Operate::Webhooks(args) => webhooks::run(args, &Caller::of(&args.reach, sources, clock).await?).await,
+        Operate::Deliveries(args) => {
+            deliveries::run(args, &Caller::of(&args.reach, sources, clock).await?, clock).await
+        }
+        Operate::Audit(args) => audit::run(args, &Caller::of(&args.reach, sources, clock).await?).await,
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 

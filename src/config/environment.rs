@@ -14,9 +14,13 @@ use super::problem::{Fault, Place, Problem};
 use super::sources::{FILE_VARIABLE, Sources};
 
 const PREFIX: &str = "WALHOOK_";
-/// Variables of walhook's that are no keys: the configuration file, and the Postgres server of the demo and the tests.
-const NO_KEYS: [&str; 6] = [
+/// Variables of walhook's that are no keys: the configuration file, where commands ask, and the Postgres server of the demo
+/// and the tests.
+const NO_KEYS: [&str; 9] = [
     FILE_VARIABLE,
+    super::sources::API_URL_VARIABLE,
+    super::sources::API_KEY_VARIABLE,
+    super::sources::API_KEY_FILE_VARIABLE,
     "WALHOOK_PG_BIN",
     "WALHOOK_LOG",
     "WALHOOK_LOG_FORMAT",

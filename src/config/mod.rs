@@ -78,7 +78,7 @@ pub use problem::{Place, Problem, Problems};
 pub use row::{Strangers, row_described, webhook_from_row};
 pub use security::{Allowed, Security};
 pub use server::Server;
-pub use sources::Sources;
+pub use sources::{API_KEY_FILE_VARIABLE, API_KEY_VARIABLE, API_URL_VARIABLE, Sources};
 
 use crate::domain::{
     Identity, Jwt, NamedEvent, SignatureScheme, SigningSecret, TableRule, TemplateSource, Webhook,

@@ -9,6 +9,12 @@ use super::problem::{Fault, Place};
 const DEFAULT_FILE: &str = "walhook.toml";
 /// The environment variable that names the file. It is not a key.
 pub(super) const FILE_VARIABLE: &str = "WALHOOK_CONFIG";
+/// The environment variable that names the instance that commands ask. It is not a key.
+pub const API_URL_VARIABLE: &str = "WALHOOK_API_URL";
+/// The one that holds the key for it. It is not a key of the configuration.
+pub const API_KEY_VARIABLE: &str = "WALHOOK_API_KEY";
+/// The one that names the file with that key.
+pub const API_KEY_FILE_VARIABLE: &str = "WALHOOK_API_KEY_FILE";
 const FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What a configuration is loaded from.
@@ -36,7 +42,7 @@ impl Sources {
     }
 
     /// The value of an environment variable.
-    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+    pub fn variable(&self, name: &str) -> Option<&str> {
         self.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 

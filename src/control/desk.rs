@@ -95,6 +95,11 @@ impl Desk {
         Arc::clone(&self.config.borrow())
     }
 
+    /// Sees that the database answers and has a ledger, so that what is wrong with either is told in full.
+    pub async fn open(&self) -> Result<(), ControlError> {
+        self.session(&Actor::command_line(), About::Operators).await.map(drop)
+    }
+
     /// A session with the ledger, which must be there, for whom it concerns: nothing is looked at for anybody else.
     pub(super) async fn session(&self, actor: &Actor, about: About<'_>) -> Result<Borrowed, ControlError> {
         actor.sight.admit(about)?;

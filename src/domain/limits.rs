@@ -161,6 +161,12 @@ pub const API_BODY_BYTES: usize = 256 * 1024;
 pub const API_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How long the API waits for the outcome of a test.
 pub const API_TEST_WITHIN: Duration = Duration::from_secs(25);
+/// The longest answer of an instance that a command reads.
+pub const CALL_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// How long an instance may take to answer a command: longer than the API takes itself.
+pub const CALL_WITHIN: Duration = Duration::from_secs(45);
+/// The longest file that a command reads a webhook from.
+pub const DECLARATION_BYTES: u64 = 1024 * 1024;
 /// Requests that the API works on at once; others wait within their time.
 pub const API_AT_ONCE: usize = 64;
 /// Sessions with the database that the API and its command line use at once.

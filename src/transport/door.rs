@@ -120,8 +120,12 @@ impl Door {
     }
 }
 
+/// A client that dials by itself. It follows no redirect and knows no proxy.
 #[expect(clippy::disallowed_methods, reason = "the one home of the HTTP client")]
-fn direct(tls: &rustls::ClientConfig, resolver: &Resolver) -> Result<reqwest::Client, TransportError> {
+pub(super) fn direct(
+    tls: &rustls::ClientConfig,
+    resolver: &Resolver,
+) -> Result<reqwest::Client, TransportError> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls.clone())
         .dns_resolver(resolver.clone())

@@ -21,6 +21,7 @@
 
 mod address;
 mod answer;
+pub mod call;
 mod door;
 pub mod encoding;
 mod failure;

@@ -19,6 +19,8 @@ mod bench;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod compression;
 #[cfg(test)]
 mod crash;

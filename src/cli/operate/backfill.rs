@@ -52,16 +52,19 @@ pub(in crate::cli) struct BackfillArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Stop one for a while
+    #[command(after_help = "Example:\n  walhook backfill pause 3")]
     Pause {
         /// Its number
         id: i64,
     },
     /// Go on with one that is paused or has failed
+    #[command(after_help = "Example:\n  walhook backfill resume 3")]
     Resume {
         /// Its number
         id: i64,
     },
     /// End one
+    #[command(after_help = "Example:\n  walhook backfill cancel 3")]
     Cancel {
         /// Its number
         id: i64,

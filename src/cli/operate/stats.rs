@@ -26,6 +26,24 @@ pub(in crate::cli) struct StatsArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct OneStatsArgs {
+    /// The webhook's name
+    webhook: String,
+    /// Since when: how long ago, such as 24h or 3d, or a time with its zone [default: 5m, 1h, 24h and 7d]
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    since: Option<Since>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The numbers of one webhook.
+pub(super) async fn of_one(args: &OneStatsArgs, here: &Here) -> Result<ExitCode, ControlError> {
+    let OneStatsArgs { webhook, since, json } = args;
+    run(&StatsArgs { webhook: Some(webhook.clone()), since: since.clone(), json: *json }, here).await
+}
+
 /// A moment, and how it was typed.
 #[derive(Debug, Clone)]
 struct Since {

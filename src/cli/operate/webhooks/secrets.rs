@@ -1,15 +1,14 @@
-//! `walhook webhooks rotate`, `walhook webhooks reveal`.
+//! `walhook webhooks rotate`, `walhook webhooks reveal`: on the database itself.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
 use jiff::{Span, SpanRelativeTo};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::super::print;
-use super::Here;
+use super::super::super::print;
+use super::super::Here;
 use crate::control::secrets::{reveal, rotate};
 use crate::control::{Actor, ControlError};
 use crate::ledger::audit;
@@ -17,35 +16,7 @@ use crate::ledger::audit;
 /// The longest overlap.
 const OVERLAP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-#[derive(Debug, Args)]
-pub(in crate::cli) struct WebhooksArgs {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Give a webhook of the database a new secret, shown this once; the one before it signs too for a while
-    #[command(after_help = "Example:\n  walhook webhooks rotate crm --overlap 7d")]
-    Rotate {
-        /// The webhook's name
-        webhook: String,
-        /// How long the secret before it goes on signing, such as 24h or 7d; 0s ends it at once
-        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = overlap)]
-        overlap: Duration,
-    },
-    /// Show what a webhook of the database signs with; that somebody asked is recorded in walhook.audit
-    #[command(after_help = "Example:\n  walhook webhooks reveal crm")]
-    Reveal {
-        /// The webhook's name
-        webhook: String,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-fn overlap(text: &str) -> Result<Duration, String> {
+pub(super) fn overlap(text: &str) -> Result<Duration, String> {
     let span = text.parse::<Span>().ok().filter(|span| !span.is_negative());
     let exact = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
     let overlap =
@@ -53,14 +24,7 @@ fn overlap(text: &str) -> Result<Duration, String> {
     overlap.ok_or_else(|| "expected a duration of at most a year, such as 24h or 7d".to_owned())
 }
 
-pub(super) async fn run(args: &WebhooksArgs, here: &Here) -> Result<ExitCode, ControlError> {
-    match &args.verb {
-        Verb::Rotate { webhook, overlap } => rotated(webhook, *overlap, here).await,
-        Verb::Reveal { webhook, json } => revealed(webhook, *json, here).await,
-    }
-}
-
-async fn rotated(webhook: &str, overlap: Duration, here: &Here) -> Result<ExitCode, ControlError> {
+pub(super) async fn rotated(webhook: &str, overlap: Duration, here: &Here) -> Result<ExitCode, ControlError> {
     let made = rotate(&here.desk(), &Actor::command_line(), webhook, overlap).await?;
     // The secret alone on standard output: it may go straight into a vault.
     print::line(made.secret.expose_secret());
@@ -89,7 +53,7 @@ async fn rotated(webhook: &str, overlap: Duration, here: &Here) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-async fn revealed(webhook: &str, as_json: bool, here: &Here) -> Result<ExitCode, ControlError> {
+pub(super) async fn revealed(webhook: &str, as_json: bool, here: &Here) -> Result<ExitCode, ControlError> {
     let secrets = reveal(&here.config, &here.places, webhook, &audit::Actor::Command).await?;
     if as_json {
         let entry = |secret: &crate::domain::SigningSecret| {
