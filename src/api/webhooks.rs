@@ -176,7 +176,7 @@ async fn replace(
 
 /// Changes what the document names; a null removes (RFC 7396, JSON Merge Patch). Needs webhook:write.
 #[utoipa::path(patch, operation_id = "change_webhook", path = "/webhooks/{id}", tag = "webhooks",
-    request_body(content((schema::Webhook = "application/merge-patch+json"), (schema::Webhook = "application/json"))),
+    request_body(content = schema::Webhook, content_type = "application/merge-patch+json"),
     params(
         ("id" = String, Path, description = "the webhook's name"),
         ("If-Match" = String, Header, description = "the ETag that was read, or *"),

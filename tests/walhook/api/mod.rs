@@ -2,12 +2,15 @@
 
 mod access;
 mod catalogue;
+mod clients;
+mod contract;
 mod deliveries;
 mod edges;
 mod guards;
 mod jobs;
 mod live;
 mod plans;
+mod tools;
 mod webhooks;
 
 use std::collections::HashMap;

@@ -60,7 +60,7 @@ where
 }
 
 /// What the environment may turn. The sidecar does not get to see it: it refuses a variable that it does not know.
-pub const KNOBS: [&str; 8] = [
+pub const KNOBS: [&str; 9] = [
     "WALHOOK_SEED",
     "WALHOOK_SOAK",
     "WALHOOK_KILLS",
@@ -69,6 +69,7 @@ pub const KNOBS: [&str; 8] = [
     "WALHOOK_PGBENCH_SECONDS",
     "WALHOOK_SIMULATION",
     "WALHOOK_REGRESS",
+    "WALHOOK_CONTRACT_EXAMPLES",
 ];
 
 /// A number from the environment, or `default`.
