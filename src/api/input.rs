@@ -52,8 +52,6 @@ impl<S: Sync> FromRequest<S> for Document {
         without_nul(&parsed, "", &mut wrong);
         match parsed {
             Value::Object(map) if wrong.is_empty() => Ok(Self(map)),
-            // As if there were none.
-            Value::Null => Ok(Self(Map::new())),
             Value::Object(_) => Err(Problem::invalid(wrong)),
             _ => Err(Problem::invalid(vec![Wrong::field("", "expected an object")])),
         }

@@ -133,7 +133,8 @@ pub fn router(api: Api) -> Router {
 /// The same routes for a command of this process, which has the rights of the database's own role: they ask for no key,
 /// and what is done by them is the command line's.
 pub fn router_by_hand(desk: Arc<Desk>) -> Router {
-    router(Api::new(desk, None)).layer(Extension(ByHand))
+    // Nothing happens in this process that could be listened to.
+    router(Api::new(desk, None, Live::default(), CancellationToken::new())).layer(Extension(ByHand))
 }
 
 /// The description of every route.

@@ -4,7 +4,7 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Response,
-    ResponseBuilder, ServerBuilder,
+    ResponseBuilder, Schema, ServerBuilder,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
@@ -53,6 +53,7 @@ const ALWAYS: [(&str, &str); 5] = [
 pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
+            absent_is_not_null(operation);
             let takes = |place: &ParameterIn| {
                 let is_there = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(it) if it.parameter_in == *place);
                 operation.parameters.iter().flatten().any(is_there)
@@ -95,6 +96,19 @@ fn told(status: &str, response: &mut Response) {
         let schema = Ref::from_schema_name(Told::name());
         let content = ContentBuilder::new().schema(Some(schema)).build();
         response.content.insert(MEDIA_TYPE.to_owned(), content.into());
+    }
+}
+
+/// A body that may be left out is described as if it were null; it is absent then, and no null is read.
+fn absent_is_not_null(operation: &mut Operation) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else { return };
+    for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
+        let Some(RefOr::T(Schema::OneOf(either))) = &content.schema else { continue };
+        let body = either.items.iter().find(|item| matches!(item, RefOr::Ref(_))).cloned();
+        if body.is_some() && either.items.len() == 2 {
+            content.schema = body;
+        }
     }
 }
 

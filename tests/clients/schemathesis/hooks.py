@@ -38,7 +38,7 @@ def needed(operation):
     """The scope that an operation says it needs."""
     raw = operation.definition.raw
     told = f"{raw.get('summary', '')} {raw.get('description', '')}"
-    found = re.search(r"Needs (webhook:read|webhook:write|admin)\b", told)
+    found = re.search(r"Needs\s+(webhook:read|webhook:write|admin)\b", told)
     assert found, f"{operation.label} does not say which scope it needs"
     return found.group(1)
 
