@@ -68,7 +68,7 @@ const CODE: [&str; 2] = ["src", "tests"];
 const EXEMPT: [(&str, &str); 0] = [];
 
 /// The operator's commands and the operation of the API that does the same.
-const BY_API: [(&str, &str); 12] = [
+const BY_API: [(&str, &str); 14] = [
     ("Retry", "retry_delivery"),
     ("Enable", "enable_webhook"),
     ("Pause", "pause_webhook"),
@@ -81,6 +81,8 @@ const BY_API: [(&str, &str); 12] = [
     ("Webhooks", "create_webhook"),
     ("Deliveries", "list_deliveries"),
     ("Audit", "list_audit"),
+    ("Events", "list_events"),
+    ("Templates", "list_templates"),
 ];
 /// Those that the API does not have, and why.
 const NOT_BY_API: [(&str, &str); 4] = [

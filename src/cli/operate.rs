@@ -6,6 +6,7 @@ mod backfill;
 mod call;
 mod check;
 mod deliveries;
+mod events;
 mod keys;
 mod render;
 mod retry;
@@ -14,6 +15,7 @@ mod states;
 mod stats;
 mod status;
 mod table;
+mod templates;
 mod trigger;
 mod uninstall;
 mod webhooks;
@@ -61,13 +63,19 @@ pub(super) enum Operate {
     /// List, declare, change, switch and try webhooks; rotate or reveal what they sign with
     #[command(after_help = "Example:\n  walhook webhooks list\n  \
                             walhook webhooks create crm --url https://crm.example.com/hooks --events 'orders.*'")]
-    Webhooks(webhooks::WebhooksArgs),
+    Webhooks(Box<webhooks::WebhooksArgs>),
     /// Search deliveries, see one with its attempts, send it again, cancel it
     #[command(after_help = "Example:\n  walhook deliveries list --status failed --since 2h")]
-    Deliveries(deliveries::DeliveriesArgs),
+    Deliveries(Box<deliveries::DeliveriesArgs>),
     /// Show who did what, newest first
     #[command(after_help = "Example:\n  walhook audit --object crm\n  walhook audit --limit 200 --json")]
-    Audit(audit::AuditArgs),
+    Audit(Box<audit::AuditArgs>),
+    /// Show the event types that exist, or one with its JSON Schema and a sample
+    #[command(after_help = "Example:\n  walhook events\n  walhook events orders.created")]
+    Events(events::EventsArgs),
+    /// Show the templates with their versions, or the text of one
+    #[command(after_help = "Example:\n  walhook templates\n  walhook templates slack")]
+    Templates(templates::TemplatesArgs),
     /// Make secrets, and encrypt those in the database
     #[command(after_help = "Example:\n  walhook secrets new\n  walhook secrets encrypt")]
     Secrets(secrets::SecretsArgs),
@@ -99,15 +107,17 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
     match verb {
         Operate::Check(args) => Ok(check::run(&args, &sources, &clock).await),
         Operate::Render(args) => render::run(&args, &sources, &clock).await,
-        Operate::Webhooks(_) | Operate::Deliveries(_) | Operate::Audit(_) => {
-            Ok(match by_api(&verb, &sources, &clock).await {
-                Ok(code) => code,
-                Err(failure) => {
-                    print::error(&failure.to_string());
-                    ExitCode::FAILURE
-                }
-            })
-        }
+        Operate::Webhooks(_)
+        | Operate::Deliveries(_)
+        | Operate::Audit(_)
+        | Operate::Events(_)
+        | Operate::Templates(_) => Ok(match by_api(&verb, &sources, &clock).await {
+            Ok(code) => code,
+            Err(failure) => {
+                print::error(&failure.to_string());
+                ExitCode::FAILURE
+            }
+        }),
         Operate::Secrets(secrets::SecretsArgs { verb: secrets::Verb::New(args) }) => secrets::new(&args),
         other => {
             let config = control::load_config(&sources)?;
@@ -128,7 +138,9 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
                 | Operate::Render(_)
                 | Operate::Webhooks(_)
                 | Operate::Deliveries(_)
-                | Operate::Audit(_) => Ok(ExitCode::SUCCESS),
+                | Operate::Audit(_)
+                | Operate::Events(_)
+                | Operate::Templates(_) => Ok(ExitCode::SUCCESS),
             }
         }
     }
@@ -141,7 +153,13 @@ async fn by_api(verb: &Operate, sources: &Sources, clock: &Clock) -> Result<Exit
         Operate::Deliveries(args) => {
             deliveries::run(args, &Caller::of(&args.reach, sources, clock).await?, clock).await
         }
-        Operate::Audit(args) => audit::run(args, &Caller::of(&args.reach, sources, clock).await?).await,
+        Operate::Audit(args) => {
+            audit::run(args, &Caller::of(&args.reach, sources, clock).await?, clock).await
+        }
+        Operate::Events(args) => events::run(args, &Caller::of(&args.reach, sources, clock).await?).await,
+        Operate::Templates(args) => {
+            templates::run(args, &Caller::of(&args.reach, sources, clock).await?).await
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }

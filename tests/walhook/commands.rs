@@ -140,7 +140,7 @@ async fn i13_commands_do_by_an_instance_what_they_do_on_the_database() {
     let _turn = beside_others().await;
     let database = Database::with_orders().await;
     let file = format!(
-        "{OPEN}\n[[webhooks]]\nname = \"filed\"\nurl = \"https://a.example.com/in\"\nsecret = \"{SECRET}\"\n\
+        "{OPEN}\n[templates.slack]\nbody = '{{{{data.record.id}}}}'\n[[webhooks]]\nname = \"filed\"\nurl = \"https://a.example.com/in\"\nsecret = \"{SECRET}\"\n\
          events = [\"orders.*\"]\n"
     );
     let sidecar = served(&database, Run::with(&file)).await;
@@ -155,6 +155,10 @@ async fn i13_commands_do_by_an_instance_what_they_do_on_the_database() {
         &["webhooks", "get", "filed", "--json"],
         &["audit", "--json"],
         &["audit", "--object", "crm0", "--all", "--json"],
+        &["audit", "--action", "webhook.c*", "--actor-kind", "admin", "--since", "1h", "--json"],
+        &["events"],
+        &["templates"],
+        &["templates", "slack", "--json"],
         &["deliveries", "list", "--json"],
         &["webhooks", "list"],
         &["audit", "--limit", "3"],
@@ -162,6 +166,10 @@ async fn i13_commands_do_by_an_instance_what_they_do_on_the_database() {
         let [one, other] = [here.types(list).await.is(0), there.types(list).await.is(0)];
         assert_eq!((one.out, one.err), (other.out, other.err), "{list:?}");
     }
+    there.hears(0, &["events"], &["orders.created", "orders.deleted"]).await;
+    there.hears(0, &["events", "orders.created"], &["a sample:", "\"record\"", "its JSON Schema:"]).await;
+    there.hears(0, &["templates", "slack"], &["slack (application/json)", "data.record.id"]).await;
+    there.hears(1, &["events", "orders.creatd"], &["there is no event"]).await;
     let all = there.reads(&["webhooks", "list", "--all"]).await;
     let names: Vec<&Value> = all["data"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
     assert_eq!(names, ["crm0", "crm1", "filed"]);

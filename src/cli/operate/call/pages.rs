@@ -22,7 +22,7 @@ pub(in crate::cli) struct PageArgs {
     all: bool,
     /// Print the API's document
     #[arg(long)]
-    json: bool,
+    pub(in crate::cli::operate) json: bool,
 }
 
 /// Asks for a list: `{data, next_cursor}`, as the API has it.
