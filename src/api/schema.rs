@@ -79,6 +79,11 @@ pub struct Webhook {
     disable_after: Option<Value>,
     /// How long what it is owed is held while it is suspended.
     held_for: Option<String>,
+    /// Several deliveries in one request: a table, or false.
+    #[schema(value_type = Option<TableOrFalse>)]
+    batch: Option<Value>,
+    /// Within how long a delivery is in time, for the numbers.
+    sla: Option<String>,
     /// How walhook proves itself beside signatures.
     #[schema(value_type = Option<Object>)]
     auth: Option<Value>,

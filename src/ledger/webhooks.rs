@@ -11,7 +11,7 @@ use super::row::time_of;
 use super::{LedgerError, doing, withheld};
 
 /// The columns that somebody writes: the keys of `[[webhooks]]`, and what people note beside them.
-pub const COLUMNS: [&str; 25] = [
+pub const COLUMNS: [&str; 27] = [
     "name",
     "tenant",
     "description",
@@ -34,6 +34,8 @@ pub const COLUMNS: [&str; 25] = [
     "breaker",
     "disable_after",
     "held_for",
+    "batch",
+    "sla",
     "auth",
     "signature",
     "tls",

@@ -30,7 +30,11 @@ struct Stage {
 impl Stage {
     async fn set() -> Self {
         let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
-        let run = Run::with(OPEN).expecting("gave deliveries up").expecting("was disabled");
+        // Whoever tries everything asks for backfills of a webhook and removes it.
+        let run = Run::with(OPEN)
+            .expecting("gave deliveries up")
+            .expecting("was disabled")
+            .expecting("a backfill cannot go on");
         let (sidecar, operator) = served_by(&database, run).await;
         let crm = json!({
             "name": "crm", "url": receiver.url("/crm"), "events": ["orders.*"], "retry": { "schedule": [] },

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use walhook::ledger::webhooks::COLUMNS;
+
 use super::{Client, OPEN, key, served, served_by};
 use crate::support::{Answer as Reply, Database, PATIENCE, Receiver, Run, beside_others, eventually};
 
@@ -230,6 +232,27 @@ async fn a_create_that_is_repeated_under_its_key_makes_one_webhook() {
     // A day later the key is free again, and the name is not.
     database.execute("update walhook.idempotent_answers set created_at = now() - interval '25 hours'").await;
     assert_eq!(ask(&operator, "k1", &webhook).await.is(409).kind(), "exists");
+}
+
+#[tokio::test]
+async fn every_key_that_the_table_has_can_be_written_and_is_described() {
+    let _turn = beside_others().await;
+    let database = Database::with_orders().await;
+    let (_sidecar, operator) = served(&database, FILE).await;
+    let sql = "select attname from pg_attribute where attrelid = 'walhook.webhooks'::regclass and attnum > 0
+        and not attisdropped and attname not in ('version', 'created_at', 'updated_at') order by 1";
+    let columns: BTreeSet<String> = database.rows(sql, &[]).await.iter().map(|row| row.get(0)).collect();
+    let written: BTreeSet<String> = COLUMNS.map(str::to_owned).into();
+    assert_eq!(written, columns);
+    let document = operator.get("/api/openapi.json").await.is(200).json();
+    let described = document["components"]["schemas"]["Webhook"]["properties"].as_object().unwrap();
+    let missing: Vec<&String> = columns.iter().filter(|name| !described.contains_key(*name)).collect();
+    assert_eq!(missing, Vec::<&String>::new());
+    let webhook = json!({ "name": "many", "url": "https://example.com/hooks", "events": ["orders.*"],
+        "batch": { "max_events": 10, "max_wait": "50ms" }, "sla": "2s" });
+    operator.post("/api/webhooks", &webhook).await.is(201);
+    let shown = operator.get("/api/webhooks/many").await.is(200).json();
+    assert_eq!((&shown["batch"]["max_events"], &shown["sla"]), (&json!(10), &json!("2s")));
 }
 
 #[tokio::test]
