@@ -189,27 +189,37 @@ pub enum Look {
 /// sooner than an hour before `$4` (two clocks, one of them late), of the webhook `$5` where one is asked for.
 ///
 /// A part of the table for each branch, in which an index has the order. Failed and cancelled ones share a part, and who
-/// asks for one state alone must not have to pass all of the other: so they are told apart later.
-fn looked_through(look: Look) -> String {
-    let of_webhook = look == Look::OfWebhook;
-    let since = "and d.finished_at >= coalesce($4::timestamptz, '-infinity') - interval '1 hour'";
-    let open: &[&str] =
-        if of_webhook { &["'pending'", "'retrying'", "'held'"] } else { &["'pending','retrying','held'"] };
-    let parts = open
-        .iter()
-        .map(|states| (*states, ""))
-        .chain([("'delivered'", since), ("'failed','cancelled'", since)]);
-    let webhook = match look {
+/// asks for one state alone must not have to pass all of the other: so they are told apart later. Where `what` is the id
+/// alone and `$4` is not asked for, the index is all that is read.
+fn looked_through(look: Look, has_since: bool, what: &str) -> String {
+    let open = ["pending", "retrying", "held"];
+    let mut parts: Vec<(&str, &[&str], &str)> = match look {
+        Look::OfWebhook => vec![
+            ("deliveries_open", &open[..1], "and d.status = 'pending'"),
+            ("deliveries_open", &open[1..2], "and d.status = 'retrying'"),
+            ("deliveries_open", &open[2..], "and d.status = 'held'"),
+        ],
+        Look::All | Look::OfTenant => vec![("deliveries_open", &open, "")],
+    };
+    let since = "and d.finished_at >= $4::timestamptz - interval '1 hour'";
+    let since = if has_since { since } else { "" };
+    parts.extend([
+        ("deliveries_delivered", &["delivered"][..], since),
+        ("deliveries_failed", &["failed", "cancelled"][..], since),
+    ]);
+    let own = match look {
         Look::All => "",
         Look::OfWebhook => "and d.webhook = $5::text",
         Look::OfTenant => "and d.id >= $5::text",
     };
     let branches: Vec<String> = parts
-        .map(|(states, ended)| {
+        .into_iter()
+        .map(|(part, states, further)| {
             format!(
-                "(select * from deliveries d
-                where $1::text[] && array[{states}] and d.status in ({states}) and d.id < $2::text {webhook} {ended}
-                order by d.id desc limit $3::bigint)"
+                "(select {what} from {part} d
+                where $1::text[] && array['{}'] and d.id < $2::text {own} {further}
+                order by d.id desc limit $3::bigint)",
+                states.join("','")
             )
         })
         .collect();
@@ -218,7 +228,7 @@ fn looked_through(look: Look) -> String {
 
 /// The statement of [`search`]: the parameters of what is looked through, of all with a null for `$5`, and then what the
 /// found ones have in common.
-pub fn search_sql(look: Look) -> String {
+pub fn search_sql(look: Look, has_since: bool) -> String {
     let own = match look {
         Look::All | Look::OfWebhook => "($5::text is null or d.webhook = $5)",
         Look::OfTenant => "position('~' in d.webhook) > 0 and split_part(d.webhook, '~', 1) = $15::text",
@@ -234,15 +244,17 @@ pub fn search_sql(look: Look) -> String {
             and ($4::timestamptz is null or d.committed_at >= $4)
             and ($13::timestamptz is null or d.committed_at < $13)
         order by d.id desc limit $14",
-        looked_through(look)
+        looked_through(look, has_since, "d.*")
     )
 }
 
 /// The last of so many rows that were looked through; nothing where there were fewer.
-fn end_of_look_sql(look: Look) -> String {
+fn end_of_look_sql(look: Look, has_since: bool) -> String {
+    // All parameters have a type, whether or not they are asked for.
+    let typed = "($4::timestamptz is null or true) and ($5::text is null or true)";
     format!(
-        "select min(d.id) from ({}) d where $5::text is null or d.webhook = $5 having count(*) = $3",
-        looked_through(look)
+        "select min(d.id) from ({}) d where {typed} having count(*) = $3",
+        looked_through(look, has_since, "d.id")
     )
 }
 
@@ -256,7 +268,9 @@ pub async fn search(
     let states = if search.status.is_empty() { STATES.to_vec() } else { search.status.clone() };
     let from = behind.unwrap_or(BEHIND_ALL);
     let wanted = i64::from(limit) + 1;
-    let most = limits::API_LOOKED_THROUGH;
+    // What is found of a webhook is all that is looked at, where nothing else is asked for.
+    let finds_all = *search == Search { webhook: search.webhook.clone(), ..Search::default() };
+    let most = if finds_all && search.webhook.is_some() { wanted } else { limits::API_LOOKED_THROUGH };
     let event = search.event.as_deref().map(super::replay::like);
     let (schema, table) = search.table.clone().unzip();
     let outcome = search.cause.map(Cause::outcome);
@@ -270,7 +284,7 @@ pub async fn search(
     let doing_it = || doing("searching deliveries");
     let end = async |look: Look| {
         let looked: [&(dyn ToSql + Sync); 5] = [&states, &from, &most, &since, &search.webhook];
-        let end = client.query_opt(&end_of_look_sql(look), &looked).await;
+        let end = client.query_opt(&end_of_look_sql(look, since.is_some()), &looked).await;
         Ok::<Option<String>, LedgerError>(end.map_err(doing_it())?.map(|row| row.get(0)))
     };
     let floor = match look {
@@ -288,7 +302,9 @@ pub async fn search(
         [&event, &schema, &table, &search.key, &outcome, &least, &up_to, &until, &wanted];
     let tenant = search.tenant.as_ref().filter(|_| look == Look::OfTenant);
     let tenant: Vec<&(dyn ToSql + Sync)> = tenant.map(|tenant| tenant as _).into_iter().collect();
-    let rows = client.query(&search_sql(look), &[&looked[..], &asked[..], &tenant[..]].concat()).await;
+    let rows = client
+        .query(&search_sql(look, since.is_some()), &[&looked[..], &asked[..], &tenant[..]].concat())
+        .await;
     let mut found: Vec<Listed> = rows.map_err(doing_it())?.iter().map(listed_of).collect();
     let full = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     let next = if full {

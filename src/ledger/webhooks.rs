@@ -102,6 +102,13 @@ pub async fn page(
     Ok(rows.iter().map(stored_of).collect())
 }
 
+/// The first names.
+pub async fn names(client: &impl GenericClient, limit: i64) -> Result<Vec<String>, LedgerError> {
+    let sql = "select name from webhooks order by name collate \"C\" limit $1";
+    let rows = client.query(sql, &[&limit]).await.map_err(doing("listing webhooks"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// How many there are, of one tenant or all, counted up to `most`.
 pub async fn count(client: &impl GenericClient, tenant: Option<&str>, most: i64) -> Result<i64, LedgerError> {
     let own = if tenant.is_some() { "tenant = $2" } else { "$2::text is null" };

@@ -128,8 +128,8 @@ pub(super) async fn unknown(
     if actor.sight.tenant().is_some() {
         return Ok(ControlError::Unknown { what: "webhook", name: name.to_owned(), nearest: None });
     }
-    let rows = webhooks::page(client, None, None, 1000).await?;
-    let names = rows.iter().filter_map(name_of).chain(config.webhooks.iter().map(|webhook| &*webhook.name));
+    let names = webhooks::names(client, 1000).await?;
+    let names = names.iter().map(String::as_str).chain(config.webhooks.iter().map(|webhook| &*webhook.name));
     Ok(ControlError::Unknown { what: "webhook", name: name.to_owned(), nearest: nearest(name, names) })
 }
 

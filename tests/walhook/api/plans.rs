@@ -25,10 +25,15 @@ async fn a_search_goes_by_an_index_and_looks_through_so_many_rows() {
     desk.database.execute("analyze").await;
     let looked = "text[], text, bigint, timestamptz, text";
     let types = format!("{looked}, text, text, text, text, text, integer, integer, timestamptz, bigint");
-    for (name, look) in [("search", Look::All), ("search_of", Look::OfWebhook)] {
-        desk.database.execute(&format!("prepare {name} ({types}) as {}", search_sql(look))).await;
+    let searches = [
+        ("search", Look::All, false),
+        ("search_of", Look::OfWebhook, false),
+        ("search_of_since", Look::OfWebhook, true),
+    ];
+    for (name, look, has_since) in searches {
+        desk.database.execute(&format!("prepare {name} ({types}) as {}", search_sql(look, has_since))).await;
     }
-    let of_tenant = search_sql(Look::OfTenant);
+    let of_tenant = search_sql(Look::OfTenant, false);
     desk.database.execute(&format!("prepare tenants ({types}, text) as {of_tenant}")).await;
     let states = STATES.join(",");
     let rest = |status: &str| format!("null, null, null, null, null, {status}, null, 51");
@@ -38,7 +43,7 @@ async fn a_search_goes_by_an_index_and_looks_through_so_many_rows() {
         (format!("search_of('{{{states}}}', 'e', 10000, null, 'rare', {})", rest("null, null")), 40),
         (
             format!(
-                "search_of('{{held,delivered}}', 'e', 10000, 'yesterday', 'crm', {})",
+                "search_of_since('{{held,delivered}}', 'e', 10000, 'yesterday', 'crm', {})",
                 rest("null, null")
             ),
             51,
