@@ -138,7 +138,7 @@ async fn what_is_held_for_too_long_fails_and_so_does_what_is_older_than_its_age(
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
     receiver.script("/young", |_| Answer::Status(500));
     let held = "events = [\"orders.*\"]\nheld_for = \"2s\"";
-    let young = "events = [\"orders.*\"]\nretry = { schedule = [\"1h\"], jitter = 0, max_age = \"1h2m\" }";
+    let young = "events = [\"orders.*\"]\nretry = { schedule = [\"1h\"], jitter = 0, max_age = \"1h2m\" }\nbreaker = false";
     let run = Run::default()
         .webhook("crm", &receiver.url("/crm"), held)
         .webhook("young", &receiver.url("/young"), young)
