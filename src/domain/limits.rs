@@ -178,7 +178,7 @@ pub const API_LOCK: Duration = Duration::from_secs(5);
 /// Entries of a page of the API.
 pub const API_PAGE: u32 = 200;
 /// Deliveries that are looked through for one page of a search.
-pub const API_LOOKED_THROUGH: i64 = 2_000;
+pub const API_LOOKED_THROUGH: i64 = 1_000;
 /// Webhooks that are named as subscribers of an event type.
 pub const SUBSCRIBERS_TOLD: usize = 100;
 /// News that wait for one who listens; of more the oldest are lost to it.
