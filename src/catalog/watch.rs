@@ -80,7 +80,8 @@ pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
                 }
             }
         }
-        let next_look = if Instant::now() < rest_until { rest_until } else { begun + POLL_EVERY };
+        let now = Instant::now();
+        let next_look = if now < rest_until { rest_until } else { now + POLL_EVERY };
         let hint = async {
             match open.as_mut() {
                 Some(Open { hints, .. }) => hints.recv().await,
