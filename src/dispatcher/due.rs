@@ -63,6 +63,9 @@ impl State {
 
     /// How many claimed deliveries, of how many bytes, there is room for; `None` where there is none.
     pub(super) fn claimable(&self) -> Option<(usize, usize)> {
+        if self.unwritten.is_behind(Instant::now()) {
+            return None;
+        }
         let count = limits::IN_FLIGHT.saturating_sub(self.load.count);
         let bytes = CLAIMED_BYTES.saturating_sub(self.load.bytes);
         (count > 0 && bytes > 0).then_some((count, bytes))

@@ -12,6 +12,7 @@ use crate::ledger::writer::Ack;
 impl State {
     /// The writer has written.
     pub(super) fn acknowledge(&mut self, acks: Vec<Ack>) {
+        self.unwritten.written(acks.iter().filter(|ack| matches!(ack, Ack::Finished { .. })).count());
         for ack in acks {
             match ack {
                 Ack::Inserted { webhook, lane, open, due } => {

@@ -36,6 +36,7 @@ mod simulation;
 mod slot;
 mod tell;
 mod turn;
+mod unwritten;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use super::queue::{Mode, Queue};
 use super::share::Share;
 use super::slot::{Slot, Slots, rules_of};
 use super::turn::{Load, Tokens, Turn};
+use super::unwritten::Unwritten;
 use super::{Dispatcher, Doors, Offer};
 #[cfg(test)]
 use crate::catalog::Compiled;
@@ -57,6 +58,8 @@ pub(super) struct State {
     pub meters: Arc<Meters>,
     /// The claimed deliveries in memory.
     pub load: Load,
+    /// What became of claimed ones and is not yet in the ledger.
+    pub unwritten: Unwritten,
     /// Webhooks that may have something to start.
     pub touched: Vec<Arc<str>>,
     /// When to leave what is in flight to its lease; set while stopping.
@@ -140,6 +143,7 @@ impl State {
             open: 0,
             meters: Arc::default(),
             load: Load::default(),
+            unwritten: Unwritten::default(),
             touched: Vec::new(),
             give_up_at: None,
             #[cfg(test)]
@@ -155,6 +159,8 @@ impl State {
         self.accept();
         self.start_attempts();
         self.ask();
+        let finishes = self.commands.iter().filter(|command| matches!(command, Command::Finish(_))).count();
+        self.unwritten.told(finishes, Instant::now());
         for command in self.commands.drain(..) {
             if self.out.send(command).is_err() {
                 tracing::debug!("the ledger's writer has ended");

@@ -100,6 +100,8 @@ pub const SLOW: Duration = Duration::from_secs(1);
 pub const CONCURRENCY_AUTO: u32 = 128;
 /// Deliveries written to the ledger in one transaction.
 pub const LEDGER_BATCH: usize = 500;
+/// Outcomes of claimed deliveries that wait for the ledger's writer, beyond which nothing more is claimed.
+pub const UNWRITTEN: usize = 8 * LEDGER_BATCH;
 /// Deliveries claimed from the ledger at once.
 pub const CLAIM_BATCH: usize = 256;
 /// How many times its concurrency a webhook has claimed at once, so that one claim keeps it busy for a while.

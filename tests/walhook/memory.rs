@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use walhook::cluster::{Cluster, Options};
+use walhook::domain::limits;
 
 use crate::order::latency_p99;
-use crate::support::{Answer, Database, Receiver, Run, Sidecar, alone, eventually, knob};
+use crate::support::{Answer, Database, Receiver, Run, Sidecar, alone, connect, eventually, knob, run_once};
 
 const LIMIT_KIB: u64 = 96 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1200);
 /// So much more log than before may be kept at any moment: what is being written.
 const RETAINED_MORE: i64 = 4 * 1024 * 1024;
+/// How long the ledger stands still, below the time after which its connection counts as dead.
+const LEDGER_STANDS: Duration = Duration::from_secs(20);
+/// So much may be sent while it does: what may be unwritten, and what is claimed.
+const SENT_UNWRITTEN: usize = limits::UNWRITTEN + limits::IN_FLIGHT;
 /// What a receiver that is well again takes for an answer, and how many it is sent at once.
 const HEALED_TAKES: Duration = Duration::from_millis(100);
 const HEALED_WIDTH: u32 = 64;
@@ -56,6 +61,50 @@ async fn a_transaction_of_a_million_rows_passes_within_96_mebibytes() {
     let open = "select count(*) from walhook.deliveries where status <> 'delivered'";
     eventually("all recorded", PATIENCE, async || database.number(open).await == 0).await;
     judge("a transaction of a million rows", &sidecar, started);
+    assert_eq!(receiver.count(), count, "some were sent twice");
+}
+
+/// A disk that stands still, a standby that does not confirm: the ledger answers questions and takes nothing in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_ledger_takes_nothing_in_little_is_sent_and_afterwards_the_rest_once() {
+    let _turn = alone().await;
+    let cluster = Cluster::create(&Options::default()).expect("a cluster");
+    let (database, receiver) = (Database::on(&cluster).await, Receiver::start().await);
+    database.execute(crate::support::ORDERS).await;
+    receiver.only_count();
+    let run =
+        Run::default().webhook("crm", &receiver.url("/crm"), "events = [\"orders.*\"]\nconcurrency = 64");
+    let sidecar = Sidecar::start(&database, run).await;
+
+    let (count, started) = (knob("WALHOOK_MILLION", 1_000_000).min(40_000), Instant::now());
+    let operate = async |verb: &str| {
+        let config = sidecar.file();
+        let output = run_once(&["--config", &config.display().to_string(), verb, "crm"], &[]).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    operate("pause").await;
+    database.execute(&million_rows(count)).await;
+    let recorded = "select count(*) from walhook.deliveries";
+    let owed = i64::try_from(count).expect("a small number");
+    eventually("all of it in the ledger", PATIENCE, async || database.number(recorded).await == owed).await;
+    operate("resume").await;
+    receiver.expect_count(1000, PATIENCE).await;
+    // What holds this lock keeps the writer from its row, and nobody from claiming.
+    let client = connect(&database.url).await.expect("a connection");
+    client.batch_execute("begin; lock table walhook.sources in exclusive mode").await.expect("the lock");
+    let before = receiver.count();
+    tokio::time::sleep(LEDGER_STANDS).await;
+    let meanwhile = receiver.count() - before;
+    client.batch_execute("commit").await.expect("the end of the lock");
+    assert!(
+        meanwhile <= u64::try_from(SENT_UNWRITTEN).expect("a small number"),
+        "{meanwhile} were sent while nothing could be written"
+    );
+    receiver.expect_count(count, PATIENCE).await;
+    let open = "select count(*) from walhook.deliveries where status <> 'delivered'";
+    eventually("all recorded", PATIENCE, async || database.number(open).await == 0).await;
+    println!("{meanwhile} were sent while the ledger stood still");
+    judge("a ledger that stands still", &sidecar, started);
     assert_eq!(receiver.count(), count, "some were sent twice");
 }
 

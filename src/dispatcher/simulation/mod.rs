@@ -5,8 +5,10 @@
 //! are owed a heap. After the day everybody is well, and everything must come to its end.
 
 mod model;
+mod standstill;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,6 +101,8 @@ struct World {
     unread: VecDeque<Delivery>,
     /// What has not ended, by webhook and lane.
     owed: HashMap<(Arc<str>, Lane), BTreeSet<String>>,
+    /// When the ledger commits nothing.
+    standstill: Option<Range<Duration>>,
     seen: Seen,
 }
 
@@ -112,6 +116,7 @@ struct Seen {
     first: Vec<u128>,
     ages: Vec<u128>,
     young: usize,
+    unwritten: usize,
     opened: usize,
     attempts: usize,
 }
@@ -207,6 +212,7 @@ impl World {
             memory,
             unread: VecDeque::new(),
             owed: HashMap::new(),
+            standstill: None,
             seen: Seen::default(),
         }
     }
@@ -379,8 +385,11 @@ impl World {
         }
         let soon = Instant::now() + LEDGER_TAKES;
         if !commands.is_empty() {
-            self.at(soon, Happening::Writes(commands));
+            let stands = self.standstill.as_ref().filter(|stands| stands.contains(&self.start.elapsed()));
+            let written = stands.map_or(soon, |stands| self.start + stands.end);
+            self.at(written, Happening::Writes(commands));
         }
+        self.seen.unwritten = self.seen.unwritten.max(self.state.unwritten.count());
         while let Ok(ask) = self.asks.try_recv() {
             self.at(soon, Happening::Asked(ask));
         }

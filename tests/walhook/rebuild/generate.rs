@@ -234,15 +234,21 @@ impl Generator {
     /// For a while within the transaction, the table has no identity: rows can only be added.
     fn without_identity(&mut self, at: usize, text: &mut String) {
         let name = self.tables[at].name;
-        writeln!(text, "alter table {name} replica identity nothing;").expect("text grows");
+        let note = |text: &mut String, identity: &str| {
+            writeln!(
+                text,
+                "alter table {name} replica identity {identity};\n\
+                 insert into ddl (tbl, what) values ('{name}', '{{\"identity\": \"{identity}\"}}');"
+            )
+            .expect("text grows");
+        };
+        note(text, "nothing");
         self.tables[at].updatable = false;
         for _ in 0..self.dice.u8(1..=3) {
             self.insert(at, text);
         }
         self.tables[at].updatable = true;
-        writeln!(text, "alter table {name} replica identity default;").expect("text grows");
-        writeln!(text, "insert into ddl (tbl, what) values ('{name}', '{{\"identity\": \"default\"}}');")
-            .expect("text grows");
+        note(text, "default");
     }
 }
 

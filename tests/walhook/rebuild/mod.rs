@@ -123,16 +123,18 @@ async fn judge(database: &Database, requests: Vec<Request>) -> usize {
     let mut arrivals: Vec<(usize, Request)> = accepted(requests).into_iter().enumerate().collect();
     arrivals.sort_by(|one, other| one.1.id().cmp(other.1.id()));
     let mut model = Model::new(&TABLES);
-    let mut newest: HashMap<String, usize> = HashMap::new();
-    for (arrived, request) in &arrivals {
-        let row = model.apply(&request.json());
-        if let Some(row) = row {
-            let before = newest.insert(row.clone(), *arrived);
+    let mut newest: HashMap<String, &(usize, Request)> = HashMap::new();
+    for arrival in &arrivals {
+        let (arrived, request) = arrival;
+        let Some(row) = model.apply(&request.json()) else { continue };
+        if let Some((before, overtaken)) = newest.insert(row.clone(), arrival) {
             assert!(
-                before.is_none_or(|before| before < *arrived),
-                "{} overtook in {row}: {}",
+                before < arrived,
+                "in {row}, {} came before {}: {} before {}",
                 request.id(),
-                request.json()
+                overtaken.id(),
+                request.json(),
+                overtaken.json()
             );
         }
     }
