@@ -25,7 +25,7 @@ use model::Model;
 pub(crate) const TABLES: [&str; 3] = ["amber", "birch", "cedar"];
 const RESTARTS: u64 = 24;
 /// What the last deliveries may take: a lease of a killed process has to run out first.
-const SETTLING: Duration = Duration::from_secs(120);
+const SETTLING: Duration = Duration::from_secs(300);
 
 pub(crate) async fn create_tables(database: &Database) {
     database
