@@ -182,6 +182,7 @@ impl From<ControlError> for Problem {
             E::ReadOnly { .. } | E::OfFile { .. } => {
                 of(StatusCode::CONFLICT, "read-only", "The file declares it")
             }
+            E::InUse { .. } => of(StatusCode::CONFLICT, "in-use", "Webhooks need it"),
             E::Stale { .. } => of(StatusCode::PRECONDITION_FAILED, "stale", "It was changed meanwhile"),
             E::OtherRequest => {
                 of(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key", "The Idempotency-Key is another's")

@@ -51,7 +51,7 @@ pub struct Webhook {
     format: Option<String>,
     /// The format's version.
     format_version: Option<u32>,
-    /// A template of the file, instead of a format.
+    /// A template, instead of a format: `slack` for the latest, `slack@v1` for a version of it.
     template: Option<String>,
     /// `none`, `gzip` or `zstd`.
     compression: Option<String>,

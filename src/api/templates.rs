@@ -1,9 +1,12 @@
-//! `/templates`: bodies of the operator's making, and what one makes of an event.
+//! `/templates`: bodies of the operator's making, kept in versions, and what one makes of an event.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -12,20 +15,27 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::deliveries::{Bytes, Header};
-use super::door::{May, Read};
+use super::door::{May, Read, Write};
 use super::input::{Document, Fields, In, Parameters, next};
 use super::problem::{Problem, Wrong};
-use super::webhooks::named;
+use super::webhooks::{expected, named, repetition};
 use crate::control::preview::Shape;
-use crate::control::{ControlError, Given, templates};
-use crate::domain::{Format, TemplateSource};
+use crate::control::templates::{self, Home, KeptText, Text};
+use crate::control::webhooks::Expected;
+use crate::control::{ControlError, Given};
+use crate::domain::Format;
+use crate::ledger::templates::{NewTemplate, StoredTemplate};
 
 const PLACE: &str = "template";
 /// What makes the body: one of these.
 const SHAPES: &str = "expected one of template, text, format, webhook";
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(render)).routes(routes!(get))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(render))
+        .routes(routes!(get, remove))
+        .routes(routes!(get_version, remove_version))
 }
 
 /// A template's text.
@@ -35,21 +45,61 @@ pub struct TemplateText {
     content_type: String,
     /// The text: handlebars.
     text: String,
+    /// Of one of the database: the version that it is.
+    version: Option<String>,
+    /// Of one of the database: for people.
+    description: Option<String>,
+    /// Of one of the database: since when it is there.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    created_at: Option<Timestamp>,
+    /// Why it cannot be used, where it came into the database by other means than this.
+    problem: Option<String>,
 }
 
-/// A template of the file.
+/// A template with its versions.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Template {
-    /// Its name, as in `template = "slack"`.
+    /// Its name, as in `template: "slack"`.
     name: String,
-    /// Where it is declared: `file`.
+    /// Where it is declared: `file`, and then it is read-only here, or `database`.
     source: &'static str,
     /// What the name means now; null: there are versions alone.
     latest: Option<TemplateText>,
-    /// Its versions by name, as in `template = "slack@v1"`.
+    /// Its versions by name, as in `template: "slack@v1"`.
     versions: BTreeMap<String, TemplateText>,
     /// The webhooks whose bodies it makes, under whichever version, the first hundred.
     webhooks: Vec<String>,
+}
+
+/// One version of a template.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TemplateVersion {
+    /// The template's name.
+    name: String,
+    /// Where it is declared: `file` or `database`.
+    source: &'static str,
+    #[serde(flatten)]
+    text: TemplateText,
+}
+
+/// A template, or a new version of one.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateToMake {
+    /// Its name; that of one of the database makes a new version of it.
+    #[schema(example = "slack", min_length = 1, max_length = 100)]
+    name: String,
+    /// The version's name; where it is absent, the next of v1, v2, ….
+    #[schema(example = "v2", min_length = 1, max_length = 100)]
+    version: Option<String>,
+    /// The media type of what it makes; `application/json` where it is absent.
+    content_type: Option<String>,
+    /// The text: handlebars over the fields of the standard body, at most 16 KiB.
+    #[schema(example = "{\"text\": \"Order {{data.record.id}}\"}", max_length = 16384)]
+    text: String,
+    /// For people.
+    #[schema(max_length = 1000)]
+    description: Option<String>,
 }
 
 /// A page of templates.
@@ -98,9 +148,23 @@ pub struct RenderedBody {
     body: Bytes,
 }
 
-impl From<TemplateSource> for TemplateText {
-    fn from(source: TemplateSource) -> Self {
-        Self { content_type: source.content_type.to_string(), text: source.body }
+fn source(home: Home) -> &'static str {
+    match home {
+        Home::File => "file",
+        Home::Database => "database",
+    }
+}
+
+impl From<Text> for TemplateText {
+    fn from(told: Text) -> Self {
+        let Text { content_type, body, kept } = told;
+        let (version, description, created_at, problem) = match kept {
+            Some(KeptText { version, description, created_at, problem }) => {
+                (Some(version), description, Some(created_at), problem)
+            }
+            None => (None, None, None, None),
+        };
+        Self { content_type, text: body, version, description, created_at, problem }
     }
 }
 
@@ -108,15 +172,29 @@ impl From<templates::Template> for Template {
     fn from(template: templates::Template) -> Self {
         Self {
             name: template.name,
-            source: "file",
+            source: source(template.home),
             latest: template.latest.map(TemplateText::from),
             versions: template.versions.into_iter().map(|(name, text)| (name, text.into())).collect(),
-            webhooks: template.webhooks.iter().map(ToString::to_string).collect(),
+            webhooks: template.webhooks,
         }
     }
 }
 
-/// Lists the templates with their versions. Needs webhook:read.
+impl From<StoredTemplate> for TemplateVersion {
+    fn from(row: StoredTemplate) -> Self {
+        let StoredTemplate { name, version, content_type, body, description, created_at, .. } = row;
+        let (version, created_at) = (Some(version), Some(created_at));
+        let text = TemplateText { content_type, text: body, version, description, created_at, problem: None };
+        Self { name, source: source(Home::Database), text }
+    }
+}
+
+/// The number of the latest version as an entity tag.
+fn tag(number: Option<i64>) -> Option<(HeaderName, HeaderValue)> {
+    Some((header::ETAG, format!("\"{}\"", number?).parse().ok()?))
+}
+
+/// Lists the templates of file and database with their versions. Needs webhook:read.
 #[utoipa::path(get, operation_id = "list_templates", path = "/templates", tag = "templates",
     params(
         ("limit" = Option<u32>, Query, description = "how many; 1 to 200, 50 where it is absent", minimum = 1, maximum = 200),
@@ -136,16 +214,115 @@ async fn list(
     Ok(Json(TemplatePage { data: found.into_iter().map(Template::from).collect(), next_cursor }))
 }
 
-/// One template. Needs webhook:read.
+/// One template with its versions. Its `ETag` is that of the latest. Needs webhook:read.
 #[utoipa::path(get, operation_id = "get_template", path = "/templates/{name}", tag = "templates",
     params(("name" = String, Path, description = "the template's name")),
-    responses((status = OK, body = Template)))]
-async fn get(
+    responses((status = OK, body = Template, headers(("ETag" = String)))))]
+async fn get(may: May<Read>, State(api): State<Api>, In(name): In<String>) -> Result<Response, Problem> {
+    let found = templates::get(&api.desk, &may.actor, named(&name)?).await?;
+    let tag = tag(found.number);
+    let mut response = Json(Template::from(found)).into_response();
+    response.headers_mut().extend(tag);
+    Ok(response)
+}
+
+/// One version of a template. Needs webhook:read.
+#[utoipa::path(get, operation_id = "get_template_version", path = "/templates/{name}/versions/{version}", tag = "templates",
+    params(
+        ("name" = String, Path, description = "the template's name"),
+        ("version" = String, Path, description = "the version's name"),
+    ),
+    responses((status = OK, body = TemplateVersion)))]
+async fn get_version(
     may: May<Read>,
     State(api): State<Api>,
+    In((name, version)): In<(String, String)>,
+) -> Result<Json<TemplateVersion>, Problem> {
+    let whose = (named(&name)?, named(&version)?);
+    let (home, text) = templates::get_version(&api.desk, &may.actor, whose).await?;
+    let text = TemplateText { version: Some(version), ..text.into() };
+    Ok(Json(TemplateVersion { name, source: source(home), text }))
+}
+
+/// Keeps a template in the database, or a new version of one that is there: webhooks that name no version follow it within a
+/// second, and what is pinned to a version stays as it is, because no version ever changes. Under an `Idempotency-Key` a
+/// repetition within a day is answered as the first was, and keeps nothing. Needs webhook:write.
+#[utoipa::path(post, operation_id = "create_template", path = "/templates", tag = "templates", request_body = TemplateToMake,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "tells a repetition from another create", max_length = 255),
+        ("If-Match" = Option<String>, Header, description = "the ETag of the template that was read, or * for one that is there"),
+    ),
+    responses(
+        (status = CREATED, body = TemplateVersion, headers(("ETag" = String))),
+        (status = CONFLICT, description = "the file declares a template of this name, the version is there already, or there are too many"),
+        (status = PRECONDITION_FAILED, description = "it has another version since it was read"),
+    ))]
+async fn create(
+    may: May<Write>,
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Document(document): Document,
+) -> Result<Response, Problem> {
+    let expected = expected(&headers)?;
+    let repetition = repetition(&headers, &may.actor, &document)?;
+    let mut fields = Fields::of(Document(document));
+    let name = fields.required("name", "expected the template's name, as a string");
+    let body = fields.required("text", "expected the template's text, as a string");
+    let (version, content_type) = (fields.text("version"), fields.text("content_type"));
+    let description = fields.text("description");
+    fields.finish()?;
+    let (name, body) = (name.unwrap_or_default(), body.unwrap_or_default());
+    let new = NewTemplate { name, version, content_type, body, description };
+    let made = templates::create(&api.desk, &may.actor, new, (expected, repetition.as_ref())).await?;
+    let location = format!("/api/templates/{}/versions/{}", made.name, made.version);
+    let tag = tag(Some(made.number));
+    let mut response = (StatusCode::CREATED, Json(TemplateVersion::from(made))).into_response();
+    response.headers_mut().extend(tag);
+    response.headers_mut().extend(location.parse().ok().map(|location| (header::LOCATION, location)));
+    Ok(response)
+}
+
+/// Removes a template of the database with all its versions, where no webhook uses one. Needs webhook:write.
+#[utoipa::path(delete, operation_id = "delete_template", path = "/templates/{name}", tag = "templates",
+    params(
+        ("name" = String, Path, description = "the template's name"),
+        ("If-Match" = Option<String>, Header, description = "the ETag that was read, or *"),
+    ),
+    responses(
+        (status = NO_CONTENT),
+        (status = CONFLICT, description = "the file declares it, or webhooks use it: `detail` names them"),
+        (status = PRECONDITION_FAILED, description = "it has another version since it was read"),
+    ))]
+async fn remove(
+    may: May<Write>,
+    State(api): State<Api>,
     In(name): In<String>,
-) -> Result<Json<Template>, Problem> {
-    Ok(Json(templates::get(&api.desk, &may.actor, named(&name)?).await?.into()))
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let expected = expected(&headers)?.unwrap_or(Expected::Any);
+    templates::remove(&api.desk, &may.actor, (named(&name)?, None), expected).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes one version of a template of the database, which no webhook uses: those that name no version use the latest.
+/// Needs webhook:write.
+#[utoipa::path(delete, operation_id = "delete_template_version", path = "/templates/{name}/versions/{version}", tag = "templates",
+    params(
+        ("name" = String, Path, description = "the template's name"),
+        ("version" = String, Path, description = "the version's name"),
+    ),
+    responses(
+        (status = NO_CONTENT),
+        (status = CONFLICT, description = "the file declares it, or webhooks use it: `detail` names them"),
+    ))]
+async fn remove_version(
+    may: May<Write>,
+    State(api): State<Api>,
+    In((name, version)): In<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let whose = (named(&name)?, Some(named(&version)?));
+    templates::remove(&api.desk, &may.actor, whose, Expected::Any).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes a body of an event, by a template (one that there is, or a text that is tried), a format, or as a webhook has it.

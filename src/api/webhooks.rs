@@ -5,7 +5,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,7 +17,7 @@ use super::problem::{Problem, Wrong};
 use super::schema::{self, WebhookPage};
 use crate::control::states::{Wish, set};
 use crate::control::webhooks::{self, Change, Expected, Repetition, View};
-use crate::control::{Given, trigger};
+use crate::control::{Actor, Given, trigger};
 use crate::domain::limits;
 use crate::ledger::audit::Actor as Who;
 
@@ -44,7 +44,7 @@ fn answer(status: StatusCode, view: View) -> Response {
 }
 
 /// What `If-Match` says (RFC 9110, 13.1.1). A tag that we never gave is the version of nothing.
-fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
+pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     if text == "*" {
@@ -56,6 +56,25 @@ fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     let tag = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     let tag = tag.filter(|tag| !tag.contains('"')).ok_or_else(refused)?;
     Ok(Some(Expected::Version(tag.parse().unwrap_or(-1))))
+}
+
+/// What an `Idempotency-Key` makes of a request.
+pub(super) fn repetition(
+    headers: &HeaderMap,
+    actor: &Actor,
+    document: &Map<String, Value>,
+) -> Result<Option<Repetition>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().ok();
+    let key = key.filter(|key| (1..=limits::API_IDEMPOTENCY_BYTES).contains(&key.len()));
+    let expected = format!("expected 1 to {} characters of ASCII", limits::API_IDEMPOTENCY_BYTES);
+    let refused = || Problem::parameters(vec![Wrong::parameter("Idempotency-Key", expected)]);
+    let key = key.ok_or_else(refused)?;
+    let whose = match &actor.who {
+        Who::Key { name, .. } => name.as_str(),
+        Who::Admin { .. } | Who::Command | Who::Walhook => "",
+    };
+    Ok(Some(Repetition::of(whose, key, document)))
 }
 
 fn must_expect(headers: &HeaderMap) -> Result<Expected, Problem> {
@@ -113,21 +132,7 @@ async fn create(
     let mut parameters = Parameters::of(query.as_deref());
     let probes = parameters.read("probe", "expected true or false", |text| text.parse().ok());
     parameters.finish()?;
-    let key = match headers.get(IDEMPOTENCY_KEY) {
-        None => None,
-        Some(value) => {
-            let key = value.to_str().ok();
-            let key = key.filter(|key| (1..=limits::API_IDEMPOTENCY_BYTES).contains(&key.len()));
-            let expected = format!("expected 1 to {} characters of ASCII", limits::API_IDEMPOTENCY_BYTES);
-            let refused = || Problem::parameters(vec![Wrong::parameter("Idempotency-Key", expected)]);
-            Some(key.ok_or_else(refused)?)
-        }
-    };
-    let whose = match &may.actor.who {
-        Who::Key { name, .. } => name.as_str(),
-        Who::Admin { .. } | Who::Command | Who::Walhook => "",
-    };
-    let repetition = key.map(|key| Repetition::of(whose, key, &document));
+    let repetition = repetition(&headers, &may.actor, &document)?;
     if probes == Some(true) {
         webhooks::probe(&api.desk, &may.actor, &document).await?;
     }

@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::load::with_texts_apart;
 use super::sealed::opened;
-use super::{Compiled, Invalid, Rows, Snapshot};
+use super::{Compiled, Invalid, Rows, Shelf, Snapshot};
 use crate::clock::Clock;
 use crate::config::{
-    Allowed, Checks, Complaint, Config, Part, Problem, Problems, Security, Strangers, row_described,
-    webhook_from_row,
+    Allowed, Checks, Complaint, Config, Part, Problem, Problems, Security, StoredTemplates, Strangers,
+    row_described, webhook_from_row,
 };
 use crate::domain::{Auth, Verification, Webhook, WebhookSource, limits};
 use crate::matcher::{Condition, Matcher};
@@ -23,6 +23,7 @@ use crate::transport::{self, Policy, Route};
 /// has one compiler: what a row comes to depends on it.
 #[derive(Default)]
 pub(super) struct Compiler {
+    shelf: Arc<Shelf>,
     checked: HashMap<String, (Arc<Map<String, Value>>, Checked)>,
 }
 
@@ -78,12 +79,18 @@ impl Compiler {
     /// Compiles file and rows. The file's own faults are an error; a row's set that row aside.
     pub fn compile(&mut self, config: &Config, rows: &Rows) -> Result<Snapshot, String> {
         let mut webhooks: Vec<Arc<Webhook>> = config.webhooks.iter().cloned().map(Arc::new).collect();
+        let templates = Arc::new(Shelf::of(config, &rows.templates, &self.shelf));
+        if !templates.numbers().eq(self.shelf.numbers()) {
+            // What a template means may be another text now, or none.
+            self.checked.retain(|_, (row, _)| !row.contains_key("template"));
+        }
         let mut invalid = Vec::new();
         let mut checked = HashMap::with_capacity(rows.webhooks.len());
         for row in &rows.webhooks {
             let name = row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
             let known = self.checked.remove(&name).filter(|(before, _)| before == row);
-            let (row, result) = known.unwrap_or_else(|| (Arc::clone(row), check(row, config)));
+            let (row, result) =
+                known.unwrap_or_else(|| (Arc::clone(row), check(row, config, templates.named())));
             match &result {
                 _ if webhooks.len() >= limits::WEBHOOKS => {
                     let reason = format!("there are more than {} webhooks", limits::WEBHOOKS);
@@ -99,14 +106,15 @@ impl Compiler {
             checked.insert(name, (row, result));
         }
         self.checked = checked;
-        assemble(config, webhooks, invalid)
+        self.shelf = Arc::clone(&templates);
+        assemble((config, templates), webhooks, invalid)
     }
 }
 
 /// A row as a webhook, with every problem that it has: what the file's readers say, and what `[security]` does.
 pub fn check_row(
     row: &Map<String, Value>,
-    config: &Config,
+    (config, stored): (&Config, &StoredTemplates),
     strangers: Strangers,
 ) -> Result<Webhook, Problems> {
     let checks = Checks {
@@ -114,6 +122,7 @@ pub fn check_row(
         template: &template_complaint,
         connection: &|_| Ok(()),
         reach: &reach_complaint,
+        stored,
     };
     let row = with_texts_apart(opened(row, config)?);
     let webhook = webhook_from_row(row, config, &checks, strangers)?;
@@ -144,12 +153,16 @@ pub fn tenants_policy(config: &Config) -> Policy {
     Policy { allow_http: *allow_http, allow_networks: allow_networks.clone(), for_tenants: true }
 }
 
-fn check(row: &Map<String, Value>, config: &Config) -> Checked {
-    let checked = check_row(row, config, Strangers::Left);
+fn check(row: &Map<String, Value>, config: &Config, stored: &StoredTemplates) -> Checked {
+    let checked = check_row(row, (config, stored), Strangers::Left);
     checked.map(Arc::new).map_err(|problems| problems.to_string())
 }
 
-fn assemble(config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>) -> Result<Snapshot, String> {
+fn assemble(
+    (config, shelf): (&Config, Arc<Shelf>),
+    webhooks: Vec<Arc<Webhook>>,
+    invalid: Vec<Invalid>,
+) -> Result<Snapshot, String> {
     let templates =
         Templates::compile_all(&config.templates).map_err(|errors| lines("templates.", &errors))?;
     let matcher =
@@ -167,11 +180,12 @@ fn assemble(config: &Config, webhooks: Vec<Arc<Webhook>>, invalid: Vec<Invalid>)
         };
         let route = Route::of(reach);
         let no_template = || format!("{}: its template is not there", webhook.name);
-        let renderer = templates.renderer(&webhook.body).ok_or_else(no_template)?;
+        let ours = templates.renderer(&webhook.body);
+        let renderer = ours.or_else(|| shelf.renderer_of(&webhook.body)).ok_or_else(no_template)?;
         compiled.push(Arc::new(Compiled { webhook, signer, jwt, route, renderer }));
     }
     let by_name = compiled.iter().enumerate().map(|(at, c)| (Arc::clone(&c.webhook.name), at)).collect();
-    Ok(Snapshot { webhooks: compiled, by_name, matcher, invalid })
+    Ok(Snapshot { webhooks: compiled, by_name, matcher, invalid, shelf })
 }
 
 /// One line a fault, each with its place.

@@ -1,4 +1,4 @@
-//! Reads what the database declares: webhooks, their states, and the version of both.
+//! Reads what the database declares: webhooks, their states, templates, and the version of all.
 //!
 //! Every change of a row gives it a number that no row ever had ([`V12__api`](../../../migrations/V12__api.sql)). So whoever
 //! reads again asks for the numbers, and then for the rows whose number is another: one change among ten thousand costs
@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 
 use crate::ledger::LedgerError;
 use crate::ledger::states::{self, WebhookState};
+use crate::ledger::templates::{self, StoredTemplate};
 
 /// What the database declares.
 #[derive(Clone, Default)]
@@ -21,6 +22,8 @@ pub struct Rows {
     pub version: i64,
     /// The rows of `webhooks`, by name, each without its nulls. They hold secrets, encrypted or not.
     pub webhooks: Vec<Arc<Map<String, Value>>>,
+    /// The templates, in the order of their numbers.
+    pub templates: Vec<Arc<StoredTemplate>>,
     /// The webhooks that are not active.
     pub states: HashMap<Arc<str>, WebhookState>,
 }
@@ -29,7 +32,7 @@ impl fmt::Debug for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut told = f.debug_struct("Rows");
         told.field("version", &self.version).field("webhooks", &self.webhooks.len());
-        told.field("states", &self.states).finish()
+        told.field("templates", &self.templates.len()).field("states", &self.states).finish()
     }
 }
 
@@ -59,6 +62,7 @@ pub async fn load(client: &Client) -> Result<Rows, LedgerError> {
 #[derive(Default)]
 pub(super) struct Reader {
     known: HashMap<String, (i64, Arc<Map<String, Value>>)>,
+    templates: Vec<Arc<StoredTemplate>>,
 }
 
 impl Reader {
@@ -86,8 +90,29 @@ impl Reader {
         let declared =
             |(name, _): &(String, i64)| self.known.get(name).map(|(_, declared)| Arc::clone(declared));
         let webhooks = numbers.iter().filter_map(declared).collect();
-        Ok(Rows { version, webhooks, states: states::load(client).await? })
+        self.templates = templates_after(client, &self.templates).await?;
+        let templates = self.templates.clone();
+        Ok(Rows { version, webhooks, templates, states: states::load(client).await? })
     }
+}
+
+/// The templates as they are, in the order of their numbers; those that were read `before` are not read again.
+pub async fn templates_after(
+    client: &Client,
+    before: &[Arc<StoredTemplate>],
+) -> Result<Vec<Arc<StoredTemplate>>, LedgerError> {
+    let numbers = templates::numbers(client).await?;
+    let known = |number: &i64| {
+        let at = before.binary_search_by_key(number, |row| row.number).ok()?;
+        before.get(at).map(Arc::clone)
+    };
+    let mut rows: Vec<Arc<StoredTemplate>> = numbers.iter().filter_map(known).collect();
+    if rows.len() < numbers.len() {
+        let others: Vec<i64> = numbers.into_iter().filter(|number| known(number).is_none()).collect();
+        rows.extend(templates::of_numbers(client, &others).await?.into_iter().map(Arc::new));
+        rows.sort_by_key(|row| row.number);
+    }
+    Ok(rows)
 }
 
 /// A secret is a column of text; several are a JSON array in it. So is a signature; one of the receiver's own is a JSON

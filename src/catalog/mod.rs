@@ -3,11 +3,12 @@
 //! Whoever works takes the newest snapshot at a boundary of its own (intake: a transaction's begin) and keeps it as
 //! long as it needs; nobody sees half a change. A webhook of the database that cannot be used is set aside with its
 //! reason and hurts no other (invariant I8); a file that cannot be used is refused as a whole, and the one before
-//! goes on. What is encrypted in a row is opened when the row is checked ([`sealed`]), and stays encrypted everywhere else.
+//! goes on. So is a webhook whose template of the database ([`templates`]) cannot be used. What is encrypted in a row is opened when the row is checked ([`sealed`]), and stays encrypted everywhere else.
 
 mod compile;
 mod load;
 mod sealed;
+mod templates;
 mod watch;
 
 use std::collections::HashMap;
@@ -19,8 +20,9 @@ pub use compile::{
     check_row, compile_file, compile_with, conditions_complaint, policy, reach_complaint, template_complaint,
     tenants_policy, unverified,
 };
-pub use load::{Rows, load, with_texts_apart};
+pub use load::{Rows, load, templates_after, with_texts_apart};
 pub use sealed::{Standing, opened, sealed_anew, secrets_in, secrets_text, standings};
+pub use templates::{Shelf, check_template_row};
 pub use watch::{Before, Watcher, tell_unverified, watch};
 
 use crate::domain::Webhook;
@@ -63,6 +65,8 @@ pub struct Snapshot {
     pub matcher: Matcher,
     /// Webhooks of the database that are set aside.
     pub invalid: Vec<Invalid>,
+    /// The templates of the database.
+    pub shelf: Arc<Shelf>,
 }
 
 /// What the catalog publishes: declarations and states together.

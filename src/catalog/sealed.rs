@@ -209,6 +209,7 @@ mod tests {
             template: &|_| Ok(()),
             connection: &|_| Ok(()),
             reach: &|_| Ok(()),
+            stored: crate::config::StoredTemplates::NONE,
         };
         crate::config::load(&Sources { path: Some(path), environment: Vec::new() }, &checks).unwrap()
     }

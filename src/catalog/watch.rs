@@ -177,6 +177,11 @@ fn report(new: &Snapshot, old: &Snapshot) {
             tracing::warn!(webhook, reason, "a webhook of the database cannot be used");
         }
     }
+    for (template, reason) in new.shelf.set_aside() {
+        if !old.shelf.set_aside().iter().any(|known| (&known.0, &known.1) == (template, reason)) {
+            tracing::warn!(template, reason, "a template of the database cannot be used");
+        }
+    }
     for webhook in unverified(new) {
         if !unverified(old).any(|known| known.name == webhook.name) {
             tell_unverified(&webhook.name);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::node::Table;
 use super::problem::Fault;
 use super::units::show_duration;
-use crate::domain::{BatchPolicy, BodyShape, Format, TemplateSource, array_type, limits};
+use super::webhooks::Surroundings;
+use crate::domain::{BatchPolicy, BodyShape, Format, array_type, limits};
 
 const BYTES_MIN: usize = 1024;
 /// Half as long as `handover_after` may be; the one that is set bounds it further.
@@ -56,7 +57,7 @@ pub(super) fn check_shape(
     table: &Table<'_>,
     batch: Option<BatchPolicy>,
     body: &BodyShape,
-    templates: &[&TemplateSource],
+    around: &Surroundings<'_>,
 ) {
     if batch.is_none() {
         return;
@@ -70,7 +71,7 @@ pub(super) fn check_shape(
         }
         BodyShape::Format(_) => return,
         BodyShape::Template(name) => {
-            let Some(template) = templates.iter().find(|template| template.name == *name) else { return };
+            let Some(template) = around.template(name, table.doc.checks.stored) else { return };
             if array_type(&template.content_type).is_some() {
                 return;
             }

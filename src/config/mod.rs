@@ -11,9 +11,9 @@
 //!    `webhooks` with `headers`, `templates`) says what is valid there and what is the default.
 //! 5. With no problem reported, the sections are the [`Config`]. There is nothing left to validate behind it.
 //!
-//! Webhooks in the database go through the same readers, by [`webhook_from_row`]. Conditions, templates and
-//! connection strings belong to other modules on this floor or above: who loads a configuration hands their
-//! [`Checks`] in.
+//! Webhooks and templates in the database go through the same readers, by [`webhook_from_row`] and [`template_from_row`].
+//! Conditions, templates' texts and connection strings belong to other modules on this floor or above: who loads a
+//! configuration hands their [`Checks`] in.
 //!
 //! Absent on purpose: defaults from anywhere but the code, a way to set one entry of a list from the environment,
 //! and any text of a secret in a problem (invariant I12).
@@ -42,6 +42,7 @@ mod server;
 mod signature;
 mod signing;
 mod sources;
+mod stored;
 mod tables;
 mod templates;
 mod toml_file;
@@ -79,6 +80,7 @@ pub use row::{Strangers, row_described, webhook_from_row};
 pub use security::{Allowed, Security};
 pub use server::Server;
 pub use sources::{API_KEY_FILE_VARIABLE, API_KEY_VARIABLE, API_URL_VARIABLE, Sources};
+pub use stored::{StoredTemplates, is_of_file, template_from_row};
 
 use crate::domain::{
     Identity, Jwt, NamedEvent, SignatureScheme, SigningSecret, TableRule, TemplateSource, Webhook,
@@ -127,6 +129,8 @@ pub struct Checks<'a> {
     pub connection: &'a dyn Fn(&str) -> Result<(), Complaint>,
     /// Whether keys and certificates are what they should be. Its complaint may not show a secret.
     pub reach: &'a dyn Fn(Part<'_>) -> Result<(), Complaint>,
+    /// The templates that a row may name beside the file's; the file itself names none of them.
+    pub stored: &'a StoredTemplates,
 }
 
 /// What is looked at with more than the eyes of a reader.

@@ -28,7 +28,7 @@ pub fn row_described(name: &str, config: &Config) -> String {
 }
 
 /// Reads a row, as `to_jsonb(row)` gives it; nulls are absent keys. What the row does not set is as the file's
-/// `[delivery]` says, and its template is one of the file's.
+/// `[delivery]` says, and its template is one of the file's or of [`Checks::stored`].
 pub fn webhook_from_row(
     mut row: Map<String, Value>,
     config: &Config,

@@ -101,6 +101,12 @@ fn text(table: &mut Table<'_>, inherited: &str) -> Text {
     Text { content_type: content_type.unwrap_or_else(|| inherited.to_owned()), body }
 }
 
+/// The media type and the text of a row of the database.
+pub(super) fn text_of_row(table: &mut Table<'_>) -> Option<(String, String)> {
+    let Text { content_type, body } = text(table, CONTENT_TYPE);
+    body.map(|body| (content_type, body))
+}
+
 fn inline(node: Node<'_>) -> Option<String> {
     let (doc, path) = (node.doc, node.path.clone());
     let text = node.parse("a template, as a string", fitting)?;

@@ -11,8 +11,13 @@ use crate::domain::{BodyShape, Format, Mask, Operation, Ordering};
 
 pub(super) const DATABASE: &str = "[database]\nurl = 'postgres://db/app'\n";
 
-pub(super) const ACCEPT_ALL: Checks<'static> =
-    Checks { condition: &|_| Ok(()), template: &|_| Ok(()), connection: &|_| Ok(()), reach: &|_| Ok(()) };
+pub(super) const ACCEPT_ALL: Checks<'static> = Checks {
+    condition: &|_| Ok(()),
+    template: &|_| Ok(()),
+    connection: &|_| Ok(()),
+    reach: &|_| Ok(()),
+    stored: super::StoredTemplates::NONE,
+};
 
 /// A folder with a `walhook.toml` in it, gone with its value.
 pub(super) struct Folder(tempfile::TempDir);
@@ -402,8 +407,13 @@ fn a_complaint_of_another_module_stands_where_its_text_does() {
     let template = |_: &str| Err(complaint(2, 3));
     let condition = |_: &str| Err(complaint(1, 4));
     let connection = |_: &str| Err(Complaint { message: "no host".to_owned(), line: None, column: None });
-    let checks =
-        Checks { condition: &condition, template: &template, connection: &connection, reach: &|_| Ok(()) };
+    let checks = Checks {
+        condition: &condition,
+        template: &template,
+        connection: &connection,
+        reach: &|_| Ok(()),
+        stored: super::StoredTemplates::NONE,
+    };
     let folder = Folder::with(
         "[database]\nurl = 'x'\n[[webhooks]]\nname = 'a'\nurl = 'http://a'\nevents = ['*']\nfilter = 'record.x'\n\
          [templates.a]\nbody = '''\n{\n{{x}}'''\n[templates.b]\nfile = 'b.hbs'\n",

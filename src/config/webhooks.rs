@@ -15,13 +15,15 @@ use super::headers;
 use super::names;
 use super::node::{Node, Table};
 use super::problem::Fault;
-use super::{signature, signing};
+use super::{StoredTemplates, signature, signing};
 use crate::domain::{
     BodyShape, Format, Reach, SignatureScheme, SigningSecret, TENANT_MARK, TemplateSource, Webhook,
     WebhookSource, limits, tenant_of,
 };
 
 const EVENTS: usize = 1000;
+/// Templates that are told to whoever named none of them.
+const TEMPLATES_TOLD: usize = 20;
 const URL_BYTES: usize = 2048;
 const FORMAT_VERSION_MAX: u32 = 1000;
 
@@ -34,6 +36,14 @@ pub(super) struct Surroundings<'s> {
     pub templates: Vec<&'s TemplateSource>,
     /// Whether a webhook that the operator did not write may use plain http.
     pub allow_http: bool,
+}
+
+impl Surroundings<'_> {
+    /// The template of a name, as far as it could be read.
+    pub fn template<'t>(&'t self, name: &str, stored: &'t StoredTemplates) -> Option<&'t TemplateSource> {
+        let ours = self.templates.iter().find(|template| *template.name == *name).copied();
+        ours.or_else(|| stored.get(name)?.ok().map(AsRef::as_ref))
+    }
 }
 
 pub(super) fn read(node: Node<'_>, around: &Surroundings<'_>) -> Option<Vec<Webhook>> {
@@ -84,7 +94,7 @@ pub(super) fn webhook(
     let body = body(table, around);
     let Manner { timeout, concurrency, ordering, retry, compression, sla, flow, batch } =
         manner(table, around.defaults);
-    batches::check_shape(table, batch, &body, &around.templates);
+    batches::check_shape(table, batch, &body, around);
     if batch != around.defaults.batch {
         batches::check_wait(table, batch, around.defaults.handover_after);
     }
@@ -247,17 +257,18 @@ fn body(table: &mut Table<'_>, around: &Surroundings<'_>) -> BodyShape {
         template.refuse("a webhook has a format or a template, not both");
     }
     let template = template.and_then(|node| {
+        let (stored, is_row) = (node.doc.checks.stored, node.doc.is_row());
         node.parse("the name of a template, as a string", |name| {
             if around.named.contains(&name) {
                 return Ok(Arc::from(name));
             }
-            let fault = Fault::new(format!("there is no template named \"{}\"", name.escape_debug()));
-            let fault = if around.named.is_empty() {
-                fault.detail("Templates are declared as [templates.NAME]; there are none.")
-            } else {
-                fault.detail(format!("The templates are {}.", around.named.join(", ")))
-            };
-            Err(fault.nearest(name, around.named.iter().copied()))
+            match stored.get(name) {
+                Some(Ok(_)) => Ok(Arc::from(name)),
+                Some(Err(reason)) => {
+                    Err(Fault::new(format!("the template \"{name}\" cannot be used: {reason}")))
+                }
+                None => Err(no_template(name, around.named.iter().copied().chain(stored.names()), is_row)),
+            }
         })
     });
     let mut words: Vec<_> = Format::VERSIONS.iter().map(|(name, ..)| (*name, *name)).collect();
@@ -268,6 +279,21 @@ fn body(table: &mut Table<'_>, around: &Surroundings<'_>) -> BodyShape {
         None => Format::named(name, 1),
     });
     template.map_or_else(|| BodyShape::Format(format.unwrap_or_default()), BodyShape::Template)
+}
+
+fn no_template<'n>(name: &str, all: impl Iterator<Item = &'n str>, is_row: bool) -> Fault {
+    let fault = Fault::new(format!("there is no template named \"{}\"", name.escape_debug()));
+    let all: Vec<&str> = all.collect();
+    let told = all.get(..TEMPLATES_TOLD).unwrap_or(&all).join(", ");
+    let fault = match all.len().saturating_sub(TEMPLATES_TOLD) {
+        _ if all.is_empty() && is_row => {
+            fault.detail("Templates are declared in the file, as [templates.NAME], or kept in the database; there are none.")
+        }
+        _ if all.is_empty() => fault.detail("Templates are declared as [templates.NAME]; there are none."),
+        0 => fault.detail(format!("The templates are {told}.")),
+        more => fault.detail(format!("The templates are {told} and {more} more.")),
+    };
+    fault.nearest(name, all)
 }
 
 /// A version of a format that there is.

@@ -1,19 +1,21 @@
 //! What the verbs that edit work with: the configuration as it is now, a few sessions, and who it is that asks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 use tokio::sync::watch;
-use tokio_postgres::Transaction;
+use tokio_postgres::{Client, Transaction};
 
 use super::keys::transaction_failed;
 use super::{About, ControlError, Places, Sight};
+use crate::catalog::{Shelf, templates_after};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::LedgerError;
 use crate::ledger::audit::{self, Act, Sought, Written};
 use crate::ledger::pool::{Borrowed, Pool};
+use crate::ledger::templates::StoredTemplate;
 
 /// Where an operator's hand works, by the API or the command line.
 #[derive(Debug)]
@@ -25,6 +27,15 @@ pub struct Desk {
     pub clock: Clock,
     pool: Pool,
     ready: AtomicBool,
+    shelf: Mutex<Shelved>,
+}
+
+/// The templates as they were last looked at.
+#[derive(Debug, Clone, Default)]
+struct Shelved {
+    config: Option<Arc<Config>>,
+    rows: Vec<Arc<StoredTemplate>>,
+    shelf: Arc<Shelf>,
 }
 
 /// Who asks.
@@ -82,7 +93,7 @@ impl Desk {
     /// A desk beside a running instance, which follows its configuration.
     pub fn new(config: watch::Receiver<Arc<Config>>, places: Places, clock: Clock) -> Self {
         let pool = Pool::new(places.ledger.clone());
-        Self { config, places, clock, pool, ready: AtomicBool::new(false) }
+        Self { config, places, clock, pool, ready: AtomicBool::new(false), shelf: Mutex::default() }
     }
 
     /// A desk for one command.
@@ -111,6 +122,44 @@ impl Desk {
             self.ready.store(true, Ordering::Relaxed);
         }
         Ok(session)
+    }
+
+    /// The templates of the database as they are now. What was compiled before is not compiled again.
+    pub(super) async fn shelf(&self, client: &Client) -> Result<Arc<Shelf>, ControlError> {
+        let last = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rows = templates_after(client, &last.rows).await?;
+        let config = self.config();
+        let same = |(one, other): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(one, other);
+        if last.config.as_ref().is_some_and(|before| Arc::ptr_eq(before, &config))
+            && rows.len() == last.rows.len()
+            && rows.iter().zip(&last.rows).all(same)
+        {
+            return Ok(last.shelf);
+        }
+        let making = move || {
+            let made = Arc::new(Shelf::of(&config, &rows, &last.shelf));
+            Shelved { config: Some(config), rows, shelf: made }
+        };
+        let newest = tokio::task::spawn_blocking(making).await;
+        let newest = newest.map_err(|error| ControlError::Compile(error.to_string()))?;
+        let found = Arc::clone(&newest.shelf);
+        *self.shelf.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+        Ok(found)
+    }
+
+    /// The same for whoever judges these rows, of which few name a template that is not the file's.
+    pub(super) async fn shelf_for(
+        &self,
+        client: &Client,
+        rows: &[&Map<String, Value>],
+    ) -> Result<Arc<Shelf>, ControlError> {
+        let config = self.config();
+        let is_of_file = |name: &str| config.templates.iter().any(|ours| &*ours.name == name);
+        let names_other = rows.iter().any(|row| {
+            let named = row.get("template").and_then(Value::as_str);
+            named.is_some_and(|name| !is_of_file(name))
+        });
+        if names_other { self.shelf(client).await } else { Ok(Arc::default()) }
     }
 
     /// What was done, newest first: entries before a number.

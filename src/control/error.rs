@@ -178,24 +178,40 @@ pub enum ControlError {
         problem: String,
     },
     /// The name is taken.
-    #[error("there is a webhook \"{name}\" already")]
+    #[error("there is a {what} \"{name}\" already")]
     Exists {
+        /// Of what.
+        what: &'static str,
         /// The name.
         name: String,
     },
     /// The file declares it, and only the file changes it.
-    #[error("webhook \"{name}\" is declared in {path}")]
+    #[error("{what} \"{name}\" is declared in {path}")]
     ReadOnly {
-        /// The webhook.
+        /// `webhook` or `template`.
+        what: &'static str,
+        /// Its name.
         name: String,
         /// The file.
         path: String,
     },
     /// Somebody else has changed it since.
-    #[error("webhook \"{name}\" was changed since it was read")]
+    #[error("{what} \"{name}\" was changed since it was read")]
     Stale {
-        /// The webhook.
+        /// `webhook` or `template`.
+        what: &'static str,
+        /// Its name.
         name: String,
+    },
+    /// Webhooks need it.
+    #[error("{what} \"{name}\" is used by {}", webhooks.join(", "))]
+    InUse {
+        /// `template`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The first of the webhooks.
+        webhooks: Vec<String>,
     },
     /// The webhook is in no state for that.
     #[error("webhook \"{name}\" cannot be {what}")]
@@ -286,11 +302,12 @@ impl ControlError {
             }
             Self::Unknown { what: "backfill", .. } => "`walhook backfill --list` lists them.",
             Self::Unknown { what: "template", .. } => {
-                "Templates are declared in the file, as [templates.NAME]."
+                "Templates are declared in the file, as [templates.NAME], or kept in the database: `walhook templates` lists both."
             }
             Self::Unknown { what: "event type", .. } => "GET /api/events lists them.",
             Self::Unknown { what: "key", .. } => "`walhook keys list` lists them.",
             Self::ReadOnly { .. } => "Change it there; SIGHUP has the file read again.",
+            Self::InUse { .. } => "Give them another template, or pin them to another version, first.",
             Self::Stale { .. } => "Read it again, and make the change to what it is now.",
             Self::OtherRequest => "Take a new key for each request that is not a repetition.",
             Self::Unknown { what: "webhook", .. } => "`walhook status` lists the webhooks.",

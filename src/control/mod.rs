@@ -19,7 +19,7 @@
 //! | search deliveries, send one again, cancel one | [`deliveries`] |
 //! | make, list, revoke keys of the API | [`keys`] |
 //! | see which event types there are | [`events`] |
-//! | see the templates, try one | [`templates`] |
+//! | see templates, keep and remove those of the database, try one | [`templates`] |
 //! | read who did what | [`Desk::audit`] |
 //! | remove all traces | [`uninstall`] |
 //!

@@ -7,7 +7,7 @@ use crate::catalog;
 use crate::catalog::{policy, tenants_policy};
 use crate::chores::upkeep::Upkeep;
 use crate::clock::Clock;
-use crate::config::{Checks, Complaint, Config, Problems, Sources};
+use crate::config::{Checks, Complaint, Config, Problems, Sources, StoredTemplates};
 use crate::ledger::Ledger;
 use crate::postgres::Server;
 use crate::source::{Manage, PublicationNames};
@@ -24,6 +24,7 @@ pub fn load_config(sources: &Sources) -> Result<Config, Problems> {
         template: &catalog::template_complaint,
         connection: &connection,
         reach: &catalog::reach_complaint,
+        stored: StoredTemplates::NONE,
     };
     crate::config::load(sources, &checks)
 }

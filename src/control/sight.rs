@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::ControlError;
+use crate::config::{Problem, Problems};
 use crate::domain::{TENANT_MARK, tenant_of};
 
 /// What of a declaration a tenant writes. Everything else is the operator's: what lends out the operator's means
@@ -100,6 +101,20 @@ impl Sight {
         Ok(())
     }
 
+    /// What is wrong with a declaration, without what it says to a tenant of what the operator has set in it.
+    pub(super) fn told(&self, error: ControlError) -> ControlError {
+        let ControlError::Declaration(Problems(mut problems)) = error else { return error };
+        let is_ours = |problem: &Problem| {
+            let key = problem.pointer.split('/').nth(1).unwrap_or_default();
+            *self != Self::All && !key.is_empty() && !OF_TENANTS.contains(&key)
+        };
+        for problem in problems.iter_mut().filter(|problem| is_ours(problem)) {
+            "what the operator has set here does not fit any more".clone_into(&mut problem.message);
+            (problem.detail, problem.hint) = (None, None);
+        }
+        ControlError::Declaration(Problems(problems))
+    }
+
     /// The keys that a tenant has no right to change, and has: of a document, against what is stored.
     pub(super) fn forbidden(&self, before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
         if *self == Self::All {
@@ -184,6 +199,21 @@ mod tests {
         assert_eq!(claimed(&json!({"name": "globex~crm"})), None);
         assert_eq!(claimed(&json!({"name": "crm", "tenant": "globex"})), None);
         assert_eq!(claimed(&json!({"name": "crm", "tenant": null})), None);
+    }
+
+    #[test]
+    fn a_tenant_is_not_told_what_the_operators_settings_have_against_them() {
+        let problems = || {
+            let problem = |key| Problem {
+                detail: Some("The templates are geheim.".to_owned()),
+                ..Problem::of_row("row", key, format!("{key} is wrong"))
+            };
+            ControlError::Declaration(Problems(["template", "url", "tls.ca"].map(problem).into()))
+        };
+        let told = acme().told(problems()).to_string();
+        assert!(told.contains("url is wrong") && told.matches("geheim").count() == 1, "{told}");
+        assert!(!told.contains("template is wrong") && !told.contains("tls.ca is wrong"), "{told}");
+        assert_eq!(Sight::All.told(problems()).to_string(), problems().to_string());
     }
 
     #[test]

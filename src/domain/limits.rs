@@ -27,6 +27,8 @@ pub const VALUE_DEPTH: usize = 64;
 pub const BODY_BYTES: usize = 1024 * 1024;
 /// The longest template.
 pub const TEMPLATE_BYTES: usize = 16 * 1024;
+/// Versions of templates that the database keeps: what is beyond is not used.
+pub const TEMPLATES: i64 = 1000;
 /// How deep a template's blocks nest.
 pub const TEMPLATE_DEPTH: usize = 16;
 /// How many `{{else …}}` one block may chain: each is a level deeper when it runs.

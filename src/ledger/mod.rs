@@ -36,6 +36,7 @@ pub mod schema;
 pub mod secrets;
 pub mod shapes;
 pub mod states;
+pub mod templates;
 pub mod trigger;
 pub mod webhooks;
 pub mod writer;

@@ -109,6 +109,24 @@ pub async fn names(client: &impl GenericClient, limit: i64) -> Result<Vec<String
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// The webhooks that have a template, with its name, in the order of their names.
+pub async fn with_templates(client: &impl GenericClient) -> Result<Vec<(String, String)>, LedgerError> {
+    let sql = "select name, template from webhooks where template is not null order by name collate \"C\"";
+    let rows = client.query(sql, &[]).await.map_err(doing("listing webhooks"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The first webhooks that have one of these templates.
+pub async fn using(
+    client: &impl GenericClient,
+    templates: &[String],
+    limit: i64,
+) -> Result<Vec<String>, LedgerError> {
+    let sql = "select name from webhooks where template = any($1) order by name collate \"C\" limit $2";
+    let rows = client.query(sql, &[&templates, &limit]).await.map_err(doing("listing webhooks"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// How many there are, of one tenant or all, counted up to `most`.
 pub async fn count(client: &impl GenericClient, tenant: Option<&str>, most: i64) -> Result<i64, LedgerError> {
     let own = if tenant.is_some() { "tenant = $2" } else { "$2::text is null" };

@@ -102,6 +102,17 @@ impl Templates {
         if errors.is_empty() { Ok(Self { by_name }) } else { Err(errors) }
     }
 
+    /// Takes one of another's in, under a name of its own here.
+    pub fn take_in(&mut self, name: &Arc<str>, from: &Self, named: &str) {
+        let found = from.by_name.get(named).map(Arc::clone);
+        self.by_name.extend(found.map(|template| (Arc::clone(name), template)));
+    }
+
+    /// Takes the one of a name out, where there is one.
+    pub fn leave_out(&mut self, name: &str) {
+        self.by_name.remove(name);
+    }
+
     /// What makes bodies of a shape; nothing where the shape names a template that is not there.
     pub fn renderer(&self, shape: &BodyShape) -> Option<Renderer> {
         let kind = match shape {

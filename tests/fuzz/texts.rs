@@ -138,6 +138,7 @@ pub fn config(file: &Path, text: &str, secrets: &[&str]) {
         template: &template_complaint,
         connection: &|_| Ok(()),
         reach: &walhook::catalog::reach_complaint,
+        stored: walhook::config::StoredTemplates::NONE,
     };
     let Err(problems) = load(&sources, &checks) else { return };
     assert!(!problems.0.is_empty(), "refused without a reason");

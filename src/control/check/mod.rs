@@ -192,6 +192,12 @@ async fn database(config: &Config, places: &Places, of_file: Snapshot, report: &
         let hint = format!("Correct the row in {}.webhooks.", config.database.schema);
         report.findings.push(Finding::new(Severity::Warning, "webhooks", message).hint(hint));
     }
+    for (template, reason) in snapshot.shelf.set_aside() {
+        let message = format!("{template}: its row cannot be used: {reason}");
+        let hint =
+            format!("Remove the row from {}.templates, and insert another version.", config.database.schema);
+        report.findings.push(Finding::new(Severity::Warning, "templates", message).hint(hint));
+    }
     let session = match places.database.session("walhook check").await {
         Ok(session) => session,
         Err(error) => {

@@ -30,7 +30,8 @@ impl<'a> Templates<'a> {
         let used = snapshot.webhooks().iter().filter_map(|compiled| {
             let webhook = &compiled.webhook;
             let BodyShape::Template(name) = &webhook.body else { return None };
-            let source = config.templates.iter().find(|template| template.name == *name)?;
+            let ours = config.templates.iter().find(|template| template.name == *name);
+            let source = ours.or_else(|| Some(snapshot.shelf.named().get(name)?.ok()?.as_ref()))?;
             let inside = inside(&source.body);
             Some(Used { webhook: &webhook.name, template: name, events: &webhook.events, inside })
         });

@@ -8,6 +8,7 @@ mod mask;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 use secrecy::zeroize::Zeroizing;
@@ -19,13 +20,14 @@ pub use mask::MASK;
 pub use view::{READ_ONLY, View};
 
 use super::keys::transaction_failed;
-use super::{About, Actor, ControlError, Desk, nearest};
-use crate::catalog::{check_row, sealed_anew};
-use crate::config::{Config, Problem, Problems, Strangers, row_described};
+use super::{About, Actor, ControlError, Desk, nearest, templates};
+use crate::catalog::{Shelf, check_row, sealed_anew};
+use crate::config::{Config, Problem, Problems, StoredTemplates, Strangers, row_described};
 use crate::domain::limits;
 use crate::ledger::idempotency::{self, Found};
 use crate::ledger::secrets::{COLUMNS as SECRET_COLUMNS, Held};
 use crate::ledger::states::standings;
+use crate::ledger::templates as stored_templates;
 use crate::ledger::webhooks::{self, Lock, Stored};
 use crate::seal::SealError;
 use crate::sign::{Shape, new_secret};
@@ -69,6 +71,16 @@ impl Repetition {
         let request = Sha256::digest(json!(document).to_string());
         Self { id: id.finalize().into(), request: request.into() }
     }
+
+    /// What names it.
+    pub(super) fn id(&self) -> [u8; 32] {
+        self.id
+    }
+
+    /// What was asked.
+    pub(super) fn request(&self) -> [u8; 32] {
+        self.request
+    }
 }
 
 /// The webhooks after a name, in the order of names: those of the file and of the database.
@@ -84,13 +96,15 @@ pub async fn list(
     let of_the_file = config.webhooks.iter().filter(|webhook| {
         actor.sight.sees(&webhook.name) && after.is_none_or(|after| *webhook.name > *after)
     });
+    let shelf = desk.shelf_for(&session, &rows.iter().map(|stored| &stored.row).collect::<Vec<_>>()).await?;
+    let around = (&*config, shelf.named());
     let names: Vec<&str> =
         rows.iter().filter_map(name_of).chain(of_the_file.clone().map(|w| &*w.name)).collect();
     let standings = standings(&*session, &names).await?;
     let mut all = BTreeMap::new();
     for stored in &rows {
         if let Some(name) = name_of(stored) {
-            all.insert(name.to_owned(), of_row(stored.clone(), &config, &standings).for_whom(&actor.sight));
+            all.insert(name.to_owned(), of_row(stored.clone(), around, &standings).for_whom(&actor.sight));
         }
     }
     // A row of the name of one of the file is set aside.
@@ -102,20 +116,17 @@ pub async fn list(
 pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<View, ControlError> {
     let config = desk.config();
     let session = desk.session(actor, About::Webhook(name)).await?;
-    seen(&*session, &config, (actor, name)).await
-}
-
-async fn seen(
-    client: &impl GenericClient,
-    config: &Config,
-    (actor, name): (&Actor, &str),
-) -> Result<View, ControlError> {
+    let client = &*session;
     if let Some(webhook) = config.webhooks.iter().find(|webhook| *webhook.name == *name) {
         return Ok(of_file(webhook, &standings(client, &[name]).await?));
     }
     match webhooks::get(client, name, Lock::None).await? {
-        Some(stored) => Ok(of_row(stored, config, &standings(client, &[name]).await?).for_whom(&actor.sight)),
-        None => Err(unknown(client, config, (actor, name)).await?),
+        Some(stored) => {
+            let shelf = desk.shelf_for(client, &[&stored.row]).await?;
+            let standings = standings(client, &[name]).await?;
+            Ok(of_row(stored, (&config, shelf.named()), &standings).for_whom(&actor.sight))
+        }
+        None => Err(unknown(client, &config, (actor, name)).await?),
     }
 }
 
@@ -148,16 +159,18 @@ pub async fn create(
     if let Some(secret) = &made {
         document.insert("secret".to_owned(), secret.as_str().into());
     }
-    let document = judged(&config, document, None)?;
     let mut session = desk.session(actor, About::Seen).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
+    let shelf = held(desk, &transaction, &document).await?;
+    let around = (&*config, shelf.named());
+    let document = judged(around, document, None)?;
     if let Some(repetition) = repetition
         && let Some(answered) = repeated(&transaction, repetition, &config).await?
     {
         return Ok(answered);
     }
     let name = document.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let exists = || ControlError::Exists { name: name.clone() };
+    let exists = || ControlError::Exists { what: "webhook", name: name.clone() };
     if config.webhooks.iter().any(|webhook| *webhook.name == *name) {
         return Err(exists());
     }
@@ -174,7 +187,7 @@ pub async fn create(
     let stored = webhooks::insert(&transaction, &sealed(&document, &config)?).await?.ok_or_else(exists)?;
     let after = Some(Value::Object(masked(&document)));
     actor.note(&transaction, "webhook.create", &name, (None, after)).await?;
-    let mut view = of_row(stored, &config, &HashMap::new());
+    let mut view = of_row(stored, around, &HashMap::new());
     if let Some(repetition) = repetition {
         let answer = json!({ "document": view.document, "made_secret": made.is_some() });
         idempotency::keep(&transaction, &repetition.id, 201, &answer).await?;
@@ -194,7 +207,14 @@ pub async fn probe(desk: &Desk, actor: &Actor, document: &Map<String, Value>) ->
     let config = desk.config();
     let mut declared = document.clone();
     declared.retain(|key, value| !value.is_null() && !["description", "metadata"].contains(&key.as_str()));
-    let Ok(webhook) = check_row(&declared, &config, Strangers::Refused) else { return Ok(()) };
+    let shelf = if declared.contains_key("template") {
+        let session = desk.session(actor, About::Operators).await?;
+        desk.shelf_for(&session, &[&declared]).await?
+    } else {
+        Arc::default()
+    };
+    let around = (&*config, shelf.named());
+    let Ok(webhook) = check_row(&declared, around, Strangers::Refused) else { return Ok(()) };
     let transport = super::transport(&config, &desk.clock)?;
     let (route, patience) = (Route::of(&webhook.reach), webhook.timeout.min(limits::API_PROBE_WITHIN));
     let reached = transport.probe(&webhook.url, webhook.source, route.as_ref(), patience).await;
@@ -276,13 +296,15 @@ pub async fn change(
     };
     actor.sight.claim(&mut given)?;
     insist_on_rights(actor, &config, &before, &given)?;
-    let document = judged(&config, given, Some(name))?;
+    let shelf = held(desk, &transaction, &given).await?;
+    let around = (&*config, shelf.named());
+    let document = judged(around, given, Some(name)).map_err(|error| actor.sight.told(error))?;
     let Some(stored) = webhooks::update(&transaction, &sealed(&document, &config)?).await? else {
         return Err(unknown(&transaction, &config, (actor, name)).await?);
     };
     let told = (Some(shown), Some(Value::Object(masked(&document))));
     actor.note(&transaction, "webhook.update", name, told).await?;
-    let view = of_row(stored, &config, &standings(&transaction, &[name]).await?).for_whom(&actor.sight);
+    let view = of_row(stored, around, &standings(&transaction, &[name]).await?).for_whom(&actor.sight);
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(view)
 }
@@ -309,12 +331,12 @@ async fn to_write(
 ) -> Result<Stored, ControlError> {
     if config.webhooks.iter().any(|webhook| *webhook.name == *name) {
         let path = config.path.display().to_string();
-        return Err(ControlError::ReadOnly { name: name.to_owned(), path });
+        return Err(ControlError::ReadOnly { what: "webhook", name: name.to_owned(), path });
     }
     match webhooks::get(transaction, name, Lock::ForUpdate).await? {
         None => Err(unknown(transaction, config, (actor, name)).await?),
         Some(stored) if matches!(expected, Expected::Version(version) if version != stored.version) => {
-            Err(ControlError::Stale { name: name.to_owned() })
+            Err(ControlError::Stale { what: "webhook", name: name.to_owned() })
         }
         Some(stored) => Ok(stored),
     }
@@ -338,16 +360,31 @@ fn insist_on_rights(
     Err(ControlError::Declaration(Problems(forbidden.iter().map(problem).collect())))
 }
 
+/// The templates that a document may name, of which the one that it names stays there until the transaction's end.
+async fn held(
+    desk: &Desk,
+    transaction: &Transaction<'_>,
+    document: &Map<String, Value>,
+) -> Result<Arc<Shelf>, ControlError> {
+    let named = document.get("template").and_then(Value::as_str);
+    let config = desk.config();
+    let Some(named) = named.filter(|named| config.templates.iter().all(|ours| &*ours.name != *named)) else {
+        return Ok(Arc::default());
+    };
+    stored_templates::hold(transaction, templates::split(named).0).await?;
+    desk.shelf(transaction.client()).await
+}
+
 /// A document that may be stored, without what is shown only; or every problem that it has. `name` is the name it has to
 /// keep.
 fn judged(
-    config: &Config,
+    around: (&Config, &StoredTemplates),
     mut document: Map<String, Value>,
     name: Option<&str>,
 ) -> Result<Map<String, Value>, ControlError> {
     document.retain(|key, value| !value.is_null() && !READ_ONLY.contains(&key.as_str()));
     let written = document.get("name").and_then(Value::as_str).unwrap_or_default();
-    let row = row_described(written, config);
+    let row = row_described(written, around.0);
     let problem = |key: &str, message: String| Problem::of_row(&row, key, message);
     let mut problems = Vec::new();
     if let Some(name) = name
@@ -376,7 +413,7 @@ fn judged(
     }));
     let mut declared = document.clone();
     declared.retain(|key, _| !["description", "metadata"].contains(&key.as_str()));
-    if let Err(Problems(others)) = check_row(&declared, config, Strangers::Refused) {
+    if let Err(Problems(others)) = check_row(&declared, around, Strangers::Refused) {
         problems.extend(others);
     }
     if problems.is_empty() { Ok(document) } else { Err(ControlError::Declaration(Problems(problems))) }

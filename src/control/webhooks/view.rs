@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::mask::{MASK, masked};
 use crate::catalog::{check_row, opened, with_texts_apart};
-use crate::config::{Config, Problems, Strangers};
+use crate::config::{Config, Problems, StoredTemplates, Strangers};
 use crate::control::Sight;
 use crate::domain::{BodyShape, Format, Webhook};
 use crate::ledger::states::WebhookStanding;
@@ -62,8 +62,12 @@ fn with_standing(document: &mut Map<String, Value>, standing: Option<&WebhookSta
 }
 
 /// One of the database.
-pub(super) fn of_row(stored: Stored, config: &Config, standings: &HashMap<String, WebhookStanding>) -> View {
-    let checked = check_row(&stored.row, config, Strangers::Left);
+pub(super) fn of_row(
+    stored: Stored,
+    (config, templates): (&Config, &StoredTemplates),
+    standings: &HashMap<String, WebhookStanding>,
+) -> View {
+    let checked = check_row(&stored.row, (config, templates), Strangers::Left);
     let name = stored.row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut document = Map::new();
     document.insert("id".to_owned(), name.clone().into());

@@ -102,10 +102,16 @@ async fn the_document_describes_every_route_and_no_other() {
     let mut ids = BTreeSet::new();
     let mut count = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
-        let filled =
-            [("{id}", "crm"), ("{delivery_id}", "dlv_0"), ("{job}", "1"), ("{type}", "a.b"), ("{name}", "a")]
-                .into_iter()
-                .fold(path.clone(), |path, (parameter, value)| path.replace(parameter, value));
+        let filled = [
+            ("{id}", "crm"),
+            ("{delivery_id}", "dlv_0"),
+            ("{job}", "1"),
+            ("{type}", "a.b"),
+            ("{name}", "a"),
+            ("{version}", "v1"),
+        ]
+        .into_iter()
+        .fold(path.clone(), |path, (parameter, value)| path.replace(parameter, value));
         assert!(!filled.contains('{'), "{path}");
         for method in ["get", "put", "post", "delete", "patch"] {
             let answered = nobody.ask(&method.to_uppercase(), &format!("/api{filled}"), &[], "").await;

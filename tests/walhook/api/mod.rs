@@ -10,6 +10,7 @@ mod guards;
 mod jobs;
 mod live;
 mod plans;
+mod templates;
 mod tools;
 mod webhooks;
 

@@ -51,8 +51,11 @@ async fn no_route_tells_or_changes_anything_of_another_tenant_or_of_the_operator
         let delivery = newest(&operator, webhook).await;
         for (path, verbs) in document["paths"].as_object().expect("paths") {
             let filled = path.replace("{id}", webhook).replace("{delivery_id}", &delivery);
-            let filled = format!("{base}{}", filled.replace("{job}", "1").replace("{name}", webhook))
-                .replace("{type}", "orders.created");
+            let filled = format!(
+                "{base}{}",
+                filled.replace("{job}", "1").replace("{name}", webhook).replace("{version}", "v1")
+            )
+            .replace("{type}", "orders.created");
             assert!(!filled.contains('{'), "a parameter that this test does not know: {filled}");
             for verb in ["get", "post", "put", "patch", "delete"] {
                 if verbs[verb].is_null() {
