@@ -1,10 +1,12 @@
 //! `/live`: changes and deliveries as they happen, as server-sent events.
 //!
 //! A stream holds no turn of the requests and no session with the database. It tells what this instance does: of several
-//! beside one database the one that streams is the one to ask.
+//! beside one database the one that streams is the one to ask. It goes on until the client or the instance goes, or for as long
+//! as the client has said beforehand.
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -12,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use serde::Serialize;
 use serde_json::json;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,6 +28,9 @@ use crate::live::{Heard, Listener, News};
 use crate::matcher::pattern_matches;
 
 const KINDS: [&str; 2] = ["change", "delivery"];
+/// The most events after which a stream may be asked to end, and the longest time.
+const EVENTS_MOST: u32 = 1_000_000;
+const SECONDS_MOST: u32 = 86_400;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(listen))
@@ -36,6 +42,28 @@ struct Wanted {
     kinds: Vec<&'static str>,
     webhook: Option<String>,
     table: Option<String>,
+}
+
+/// When a stream ends by itself.
+#[derive(Debug, Clone, Copy, Default)]
+struct End {
+    /// After so many events more.
+    left: Option<u32>,
+    /// At this moment.
+    at: Option<Instant>,
+}
+
+impl End {
+    async fn reached(self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn behind_one_more(self) -> Self {
+        Self { left: self.left.map(|left| left.saturating_sub(1)), ..self }
+    }
 }
 
 /// The data of the events: `event: change` and `event: delivery`, each one JSON object; `event: missed` where the reader was
@@ -117,14 +145,16 @@ impl Wanted {
 }
 
 /// Tells of changes and deliveries as they happen at this instance, as server-sent events, without values of rows. A reader
-/// that is too slow loses some, and is told how many (`event: missed`). Needs webhook:read.
+/// that is too slow loses some, and is told how many (`event: missed`). With `limit` or `seconds` it ends by itself. Needs webhook:read.
 #[utoipa::path(get, operation_id = "listen", path = "/live", tag = "live",
     params(
         ("kind" = Option<String>, Query, description = "change, delivery; both where it is absent"),
         ("webhook" = Option<String>, Query, description = "deliveries of webhooks of such a name, with * for any run of characters"),
         ("table" = Option<String>, Query, description = "changes of this table; schema.table outside public"),
+        ("limit" = Option<u32>, Query, description = "ends after so many events", minimum = 1, maximum = 1_000_000),
+        ("seconds" = Option<u32>, Query, description = "ends after so many seconds", minimum = 1, maximum = 86_400),
     ),
-    responses((status = OK, description = "news until the client or the instance goes", content_type = "text/event-stream", body = Told)))]
+    responses((status = OK, description = "news until the end that was asked for, or until the client or the instance goes", content_type = "text/event-stream", body = Told)))]
 async fn listen(
     _: May<Read>,
     State(api): State<Api>,
@@ -141,26 +171,38 @@ async fn listen(
         }
     }
     (wanted.webhook, wanted.table) = (parameters.one("webhook"), parameters.one("table"));
+    let mut number = |name, most: u32| {
+        let expected = format!("expected a whole number from 1 to {most}");
+        parameters
+            .read(name, &expected, |text| text.parse().ok().filter(|number| (1..=most).contains(number)))
+    };
+    let left = number("limit", EVENTS_MOST);
+    let seconds = number("seconds", SECONDS_MOST);
+    let at = seconds.map(|seconds| Instant::now() + Duration::from_secs(u64::from(seconds)));
     parameters.finish()?;
     let listener = api.live.listen().ok_or_else(|| {
         let detail = format!("{} listen already, which is the most", limits::LIVE_LISTENERS);
         Problem::unavailable(detail)
     })?;
     let alive = KeepAlive::new().interval(limits::LIVE_KEEP_ALIVE).text("still here");
-    let news = Sse::new(events(listener, wanted, api)).keep_alive(alive);
+    let news = Sse::new(events((listener, End { left, at }), wanted, api)).keep_alive(alive);
     // Proxies that would collect an answer before they hand it on leave this one alone.
     Ok(([("x-accel-buffering", "no"), ("cache-control", "no-store")], news).into_response())
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<Event, Infallible>> + Send>>;
 
-/// Ends with the instance.
-fn events(listener: Listener, wanted: Wanted, api: Api) -> Events {
-    let next = async |(mut listener, wanted, api): (Listener, Wanted, Api)| {
+/// Ends with the instance at the latest.
+fn events((listener, end): (Listener, End), wanted: Wanted, api: Api) -> Events {
+    let next = async |((mut listener, end), wanted, api): ((Listener, End), Wanted, Api)| {
         loop {
+            if end.left == Some(0) {
+                return None;
+            }
             let heard = tokio::select! {
                 biased;
                 () = api.stop.cancelled() => return None,
+                () = end.reached() => return None,
                 heard = listener.next() => heard,
             };
             let event = match heard {
@@ -171,11 +213,11 @@ fn events(listener: Listener, wanted: Wanted, api: Api) -> Events {
                 Heard::News(news) => wanted.told(&news),
             };
             if let Some(event) = event {
-                return Some((Ok(event), (listener, wanted, api)));
+                return Some((Ok(event), ((listener, end.behind_one_more()), wanted, api)));
             }
         }
     };
     // The first line at once: whoever listens knows then that it does.
     let hello = stream::iter([Ok(Event::default().comment("listening"))]);
-    Box::pin(stream::StreamExt::chain(hello, stream::unfold((listener, wanted, api), next)))
+    Box::pin(stream::StreamExt::chain(hello, stream::unfold(((listener, end), wanted, api), next)))
 }

@@ -26,8 +26,19 @@ def turned(value):
     return value
 
 
+def ends(query):
+    """A stream's parameters, which end it within a second where they are such that it would begin."""
+    query = dict(query or {})
+    seconds = str(query.get("seconds", 1))
+    if seconds.isdecimal() and 1 <= int(seconds) <= 86400:
+        query["seconds"] = 1
+    return query
+
+
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
+    if case.path == "/live":
+        case.query = ends(case.query)
     case.body = turned(case.body)
     # Keys that are made up would have walhook look at none from this address for a while.
     if case.headers and case.headers.get("Authorization") != f"Bearer {KEY}":

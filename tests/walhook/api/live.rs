@@ -93,3 +93,31 @@ async fn changes_and_deliveries_are_told_as_they_happen_until_the_instance_goes(
     assert_eq!(sidecar.terminate().await, Some(0), "who listens does not keep it from ending");
     while changes.line().await.is_some() {}
 }
+
+#[tokio::test]
+async fn a_stream_ends_after_as_many_events_or_as_long_as_was_asked_for() {
+    let _turn = beside_others().await;
+    let database = Database::with_orders().await;
+    let hook = "[[webhooks]]\nname = \"a\"\nurl = \"http://127.0.0.1:9/\"\nevents = [\"orders.*\"]\n";
+    let (_sidecar, operator) = served_by(&database, Run::with(hook)).await;
+    let mut few = Stream::open(&operator, "?kind=change&limit=2").await;
+    database.execute("insert into orders select n, 'paid', 1, null from generate_series(1, 5) n").await;
+    let mut told = 0;
+    while let Some(line) = few.line().await {
+        told += usize::from(line == "event: change");
+    }
+    assert_eq!(told, 2);
+    // Of nothing, and with nothing happening: the time alone ends it.
+    let short = operator.get("/api/live?table=nosuch&kind=change&seconds=1").await.is(200);
+    assert!(short.text().starts_with(": listening") && !short.text().contains("event:"), "{}", short.text());
+    assert_eq!(short.header("content-type"), "text/event-stream");
+    for wrong in ["?limit=0", "?limit=many", "?seconds=86401", "?seconds=-1", "?seconds=1&seconds=2"] {
+        operator.get(&format!("/api/live{wrong}")).await.is(400);
+    }
+    for (key, status) in [(None, 401), (Some("wk_0000000000000000_x"), 401)] {
+        operator.with_key(key).get("/api/live?seconds=1").await.is(status);
+    }
+    let tenant = serde_json::json!({ "name": "t", "scopes": ["webhook:read"], "tenant": "acme" });
+    let tenant = operator.post("/api/keys", &tenant).await.is(201).json();
+    operator.with_key(tenant["key"].as_str()).get("/api/live?seconds=1").await.is(403);
+}
