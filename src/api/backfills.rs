@@ -1,4 +1,4 @@
-//! `/webhooks/{id}/backfill`: the rows that a table has already, delivered as a job.
+//! `/webhooks/{id}/backfill`, `/backfills`: the rows that a table has already, delivered as a job.
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
@@ -28,6 +28,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(cancel))
+        .routes(routes!(list_all))
+        .routes(routes!(find))
 }
 
 /// Which rows are to be delivered.
@@ -97,6 +99,17 @@ pub struct Backfill {
     finished_at: Option<Timestamp>,
 }
 
+/// A backfill that was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MadeBackfill {
+    #[serde(flatten)]
+    made: Backfill,
+    /// The event type that its rows come as.
+    event: String,
+    /// Whether an instance streams now, and so begins; else it does when one runs.
+    running: bool,
+}
+
 /// A page of backfills.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BackfillPage {
@@ -164,7 +177,7 @@ async fn list(
     request_body = BackfillToMake,
     params(("id" = String, Path, description = "the webhook's name")),
     responses(
-        (status = ACCEPTED, body = Backfill, description = "it will be done; GET says how far it is"),
+        (status = ACCEPTED, body = MadeBackfill, description = "it will be done; GET says how far it is"),
         (status = CONFLICT, description = "the table's changes are not published"),
     ))]
 async fn ask(
@@ -172,7 +185,7 @@ async fn ask(
     State(api): State<Api>,
     In(id): In<String>,
     document: Document,
-) -> Result<(StatusCode, Json<Backfill>), Problem> {
+) -> Result<(StatusCode, Json<MadeBackfill>), Problem> {
     let webhook = named(&id)?.to_owned();
     let mut fields = Fields::of(document);
     let table = fields.required("table", "expected the table whose rows are to be delivered, as a string");
@@ -184,7 +197,9 @@ async fn ask(
     }
     let ask = Ask { webhook, table: table.unwrap_or_default(), since, condition, rows_per_second };
     let asked = backfill::ask(&api.desk, &may.actor, &ask).await?;
-    Ok((StatusCode::ACCEPTED, Json(asked.now().await?.into())))
+    let made = asked.now().await?.into();
+    let made = MadeBackfill { made, event: asked.event_type, running: asked.running };
+    Ok((StatusCode::ACCEPTED, Json(made)))
 }
 
 /// How far a backfill is. Needs webhook:read.
@@ -209,7 +224,7 @@ async fn steer(
     job: i64,
     steer: Steer,
 ) -> Result<Json<Backfill>, Problem> {
-    let whose = (Some(named(id)?), job);
+    let whose = (named(id)?, job);
     Ok(Json(backfill::steer(&api.desk, &may.actor, whose, steer).await?.into()))
 }
 
@@ -256,4 +271,32 @@ async fn cancel(
     In((id, job)): In<(String, i64)>,
 ) -> Result<Json<Backfill>, Problem> {
     steer(&may, &api, &id, job, Steer::Cancel).await
+}
+
+/// Lists the backfills of all webhooks. Needs webhook:read.
+#[utoipa::path(get, operation_id = "list_all_backfills", path = "/backfills", tag = "backfills",
+    params(
+        ("limit" = Option<u32>, Query, description = "how many; 1 to 200, 50 where it is absent", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+    ),
+    responses((status = OK, body = BackfillPage)))]
+async fn list_all(
+    may: May<Read>,
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<BackfillPage>, Problem> {
+    let mut parameters = Parameters::of(query.as_deref());
+    let (limit, before) = parameters.numbered_page(PLACE);
+    parameters.finish()?;
+    let mut found = backfill::list(&api.desk, &may.actor, (before, limit + 1)).await?;
+    let next_cursor = next(&mut found, limit, PLACE, |backfill| backfill.id.to_string());
+    Ok(Json(BackfillPage { data: found.into_iter().map(Backfill::from).collect(), next_cursor }))
+}
+
+/// How far a backfill is, by its number alone. Needs webhook:read.
+#[utoipa::path(get, operation_id = "find_backfill", path = "/backfills/{job}", tag = "backfills",
+    params(("job" = i64, Path, description = "the backfill's number")),
+    responses((status = OK, body = Backfill)))]
+async fn find(may: May<Read>, State(api): State<Api>, In(job): In<i64>) -> Result<Json<Backfill>, Problem> {
+    Ok(Json(backfill::find(&api.desk, &may.actor, job).await?.into()))
 }

@@ -16,8 +16,9 @@ use super::input::{In, Parameters, cursor};
 use super::problem::Problem;
 use super::webhooks::named;
 use crate::control::webhooks::{self, MASK};
-use crate::control::{Actor, deliveries, retry::cause};
+use crate::control::{Actor, deliveries};
 use crate::ledger::deliveries::{Listed, STATES, Search, Try, Whole};
+use crate::ledger::replay::Cause;
 
 const PLACE: &str = "delivery";
 
@@ -26,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(list))
         .routes(routes!(list_of_webhook))
         .routes(routes!(get))
+        .routes(routes!(find))
         .routes(routes!(retry))
         .routes(routes!(cancel))
 }
@@ -252,7 +254,7 @@ fn search(query: Option<&str>, webhook: Option<&str>) -> Result<(Search, u32, Op
         event: parameters.one("event"),
         table: parameters.read("table", "expected a table", of_table),
         key: parameters.one("key"),
-        cause: parameters.read("error", error, cause),
+        cause: parameters.read("error", error, Cause::named),
         since: parameters.read("since", when, |text| text.parse().ok()),
         until: parameters.read("until", when, |text| text.parse().ok()),
     };
@@ -336,6 +338,19 @@ async fn get(
     In((id, delivery)): In<(String, String)>,
 ) -> Result<Json<DeliveryInFull>, Problem> {
     let whole = deliveries::get(&api.desk, &may.actor, named(&id)?, named(&delivery)?).await?;
+    in_full(&api, &may.actor, whole).await
+}
+
+/// One delivery by its id alone, as a receiver knows it (`webhook-id`). Needs webhook:read.
+#[utoipa::path(get, operation_id = "find_delivery", path = "/deliveries/{delivery_id}", tag = "deliveries",
+    params(("delivery_id" = String, Path, description = "the delivery's id")),
+    responses((status = OK, body = DeliveryInFull)))]
+async fn find(
+    may: May<Tenants<Read>>,
+    State(api): State<Api>,
+    In(delivery): In<String>,
+) -> Result<Json<DeliveryInFull>, Problem> {
+    let whole = deliveries::find(&api.desk, &may.actor, named(&delivery)?).await?;
     in_full(&api, &may.actor, whole).await
 }
 

@@ -1,9 +1,14 @@
-//! `/webhooks/{id}/stats`: how a webhook fares; and `/webhooks/{id}/rotate-secret`.
+//! `/webhooks/{id}/stats`: how a webhook fares; and what it signs with: `/webhooks/{id}/rotate-secret` and `…/reveal-secret`.
+//!
+//! Only the operator sees a stored secret, by a key that may do everything, and never without a row in the audit. Whoever has
+//! but the right to write can make a new one, of which receivers and the audit tell, and cannot read the one that is there.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::IntoResponse;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -12,12 +17,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
-use super::door::{May, Read, Tenants, Write};
+use super::door::{Admin, May, Read, Tenants, Write};
 use super::input::{Document, Fields, In, Parameters, span};
 use super::problem::Problem;
 use super::webhooks::named;
-use crate::control::secrets::rotate;
+use crate::control::secrets::{reveal, rotate};
 use crate::control::stats::{Wanted, WebhookStats, stats, usual};
+use crate::domain::SigningSecret;
 
 /// How long the secret before goes on signing, where nothing is said.
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);
@@ -27,7 +33,7 @@ const OVERLAP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 const WINDOWS: usize = 10;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(get)).routes(routes!(rotate_secret))
+    OpenApiRouter::new().routes(routes!(get)).routes(routes!(rotate_secret)).routes(routes!(reveal_secret))
 }
 
 /// The numbers of a webhook over windows of time that end now. Needs webhook:read.
@@ -35,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
     params(
         ("id" = String, Path, description = "the webhook's name"),
         ("window" = Option<String>, Query,
-            description = "how far back: up to ten durations such as 5m, 24h or 3d, with commas between them; where it is absent, 5m, 1h, 24h and 7d"),
+            description = "how far back: up to ten durations such as 5m, 24h or 3d, or times (RFC 3339), with commas between them; where it is absent, 5m, 1h, 24h and 7d"),
     ),
     responses((status = OK, body = WebhookStats)))]
 async fn get(
@@ -47,7 +53,10 @@ async fn get(
     let name = named(&id)?;
     let now = api.desk.clock.now();
     let mut parameters = Parameters::of(query.as_deref());
-    let since = |text: &str| Some(now.checked_sub(span(text)?).unwrap_or(Timestamp::UNIX_EPOCH));
+    let since = |text: &str| match text.parse() {
+        Ok(at) => Some(at),
+        Err(_) => Some(now.checked_sub(span(text)?).unwrap_or(Timestamp::UNIX_EPOCH)),
+    };
     let windows = parameters.read("window", "expected up to ten durations, such as 24h or 5m,7d", |text| {
         let wanted = |text: &str| Some(Wanted { name: text.to_owned(), since: since(text)? });
         let all = text.split(',').map(wanted).collect::<Option<Vec<_>>>()?;
@@ -84,6 +93,8 @@ pub struct NewSecret {
     signing: usize,
     /// How many older ones that still signed had to make room.
     dropped: usize,
+    /// Whether it stands encrypted in the database.
+    encrypted: bool,
 }
 
 /// Makes a new secret for a webhook of the database, which this answer alone shows. The one before it signs too, for as long
@@ -113,5 +124,49 @@ async fn rotate_secret(
         previous_until: made.until,
         signing: made.signing,
         dropped: made.dropped,
+        encrypted: made.is_encrypted,
     }))
+}
+
+/// What a webhook signs with.
+#[derive(Serialize, ToSchema)]
+pub struct RevealedSecrets {
+    /// The webhook.
+    webhook: String,
+    /// Its secrets, the current one first; none: it does not sign.
+    secrets: Vec<RevealedSecret>,
+}
+
+/// A secret.
+#[derive(Serialize, ToSchema)]
+pub struct RevealedSecret {
+    /// The secret.
+    secret: String,
+    /// Until when it signs; null: it has no end.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+}
+
+/// Shows what a webhook of the database signs with. That it was asked for is in the audit before it is answered. No tenant's
+/// key can. Needs admin.
+#[utoipa::path(post, operation_id = "reveal_secret", path = "/webhooks/{id}/reveal-secret", tag = "webhooks",
+    params(("id" = String, Path, description = "the webhook's name")),
+    responses(
+        (status = OK, body = RevealedSecrets),
+        (status = CONFLICT, description = "the file declares it, or what is stored cannot be opened"),
+    ))]
+async fn reveal_secret(
+    may: May<Admin>,
+    State(api): State<Api>,
+    In(id): In<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let name = named(&id)?;
+    let found = reveal(&api.desk, &may.actor, name).await?;
+    let told = |secret: SigningSecret| RevealedSecret {
+        secret: secret.text.expose_secret().to_owned(),
+        until: secret.until,
+    };
+    let secrets = found.into_iter().map(told).collect();
+    let told = RevealedSecrets { webhook: name.to_owned(), secrets };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(told)))
 }

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use self::call::{Caller, Failure};
+use self::call::{Caller, Failure, Reach};
 use super::print;
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
@@ -47,7 +47,7 @@ pub(super) enum Operate {
     Stats(stats::StatsArgs),
     /// Send failed deliveries again: all of a webhook, or one
     #[command(after_help = "Example:\n  walhook retry crm --dry-run\n  walhook retry crm")]
-    Retry(retry::RetryArgs),
+    Retry(Box<retry::RetryArgs>),
     /// Send to a webhook again, first what is held
     #[command(
         visible_alias = "resume",
@@ -73,9 +73,10 @@ pub(super) enum Operate {
     /// Show the event types that exist, or one with its JSON Schema and a sample
     #[command(after_help = "Example:\n  walhook events\n  walhook events orders.created")]
     Events(events::EventsArgs),
-    /// Show the templates with their versions, or the text of one
-    #[command(after_help = "Example:\n  walhook templates\n  walhook templates slack")]
-    Templates(templates::TemplatesArgs),
+    /// Show the templates with their versions; keep them in the database, try one, remove one
+    #[command(after_help = "Example:\n  walhook templates\n  walhook templates slack\n  \
+                            walhook templates create slack --file slack.hbs")]
+    Templates(Box<templates::TemplatesArgs>),
     /// Make secrets, and encrypt those in the database
     #[command(after_help = "Example:\n  walhook secrets new\n  walhook secrets encrypt")]
     Secrets(secrets::SecretsArgs),
@@ -92,7 +93,7 @@ pub(super) enum Operate {
         after_help = "Example:\n  walhook backfill crm --table orders --where \"status = 'paid'\" --rate 500/s\n  \
                       walhook backfill crm --table orders --since created_at=2026-01-01\n  walhook backfill pause 3"
     )]
-    Backfill(backfill::BackfillArgs),
+    Backfill(Box<backfill::BackfillArgs>),
     /// Make, list and revoke keys of the HTTP API
     #[command(after_help = "Example:\n  walhook keys create dashboard --scope webhook:read --expires 90d")]
     Keys(keys::KeysArgs),
@@ -111,7 +112,11 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
         | Operate::Deliveries(_)
         | Operate::Audit(_)
         | Operate::Events(_)
-        | Operate::Templates(_) => Ok(match by_api(&verb, &sources, &clock).await {
+        | Operate::Templates(_)
+        | Operate::Stats(_)
+        | Operate::Retry(_)
+        | Operate::Backfill(_)
+        | Operate::Keys(_) => Ok(match by_api(&verb, &sources, &clock).await {
             Ok(code) => code,
             Err(failure) => {
                 print::error(&failure.to_string());
@@ -124,23 +129,13 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
             let here = Here { places: Places::of(&config)?, config, clock };
             match other {
                 Operate::Status(args) => status::run(&args, &here).await,
-                Operate::Stats(args) => stats::run(&args, &here).await,
-                Operate::Retry(args) => retry::run(&args, &here).await,
                 Operate::Enable(args) => states::enable(&args, &here).await,
                 Operate::Pause(args) => states::pause(&args, &here).await,
                 Operate::Disable(args) => states::disable(&args, &here).await,
                 Operate::Secrets(args) => secrets::run(&args, &here).await,
                 Operate::Trigger(args) => trigger::run(&args, &here).await,
-                Operate::Backfill(args) => backfill::run(&args, &here).await,
-                Operate::Keys(args) => keys::run(&args, &here).await,
                 Operate::Uninstall(args) => uninstall::run(&args, &here).await,
-                Operate::Check(_)
-                | Operate::Render(_)
-                | Operate::Webhooks(_)
-                | Operate::Deliveries(_)
-                | Operate::Audit(_)
-                | Operate::Events(_)
-                | Operate::Templates(_) => Ok(ExitCode::SUCCESS),
+                _ => Ok(ExitCode::SUCCESS),
             }
         }
     }
@@ -148,18 +143,17 @@ pub(super) async fn operate(verb: Operate, sources: Sources) -> Result<ExitCode,
 
 /// Runs one of those that ask as the API is asked.
 async fn by_api(verb: &Operate, sources: &Sources, clock: &Clock) -> Result<ExitCode, Failure> {
+    let caller = async |reach: &Reach| Caller::of(reach, sources, clock).await;
     match verb {
-        Operate::Webhooks(args) => webhooks::run(args, &Caller::of(&args.reach, sources, clock).await?).await,
-        Operate::Deliveries(args) => {
-            deliveries::run(args, &Caller::of(&args.reach, sources, clock).await?, clock).await
-        }
-        Operate::Audit(args) => {
-            audit::run(args, &Caller::of(&args.reach, sources, clock).await?, clock).await
-        }
-        Operate::Events(args) => events::run(args, &Caller::of(&args.reach, sources, clock).await?).await,
-        Operate::Templates(args) => {
-            templates::run(args, &Caller::of(&args.reach, sources, clock).await?).await
-        }
+        Operate::Webhooks(args) => webhooks::run(args, &caller(&args.reach).await?, clock).await,
+        Operate::Deliveries(args) => deliveries::run(args, &caller(&args.reach).await?, clock).await,
+        Operate::Audit(args) => audit::run(args, &caller(&args.reach).await?, clock).await,
+        Operate::Events(args) => events::run(args, &caller(&args.reach).await?).await,
+        Operate::Templates(args) => templates::run(args, &caller(&args.reach).await?).await,
+        Operate::Stats(args) => stats::run(args, &caller(&args.reach).await?, clock).await,
+        Operate::Retry(args) => retry::run(args, &caller(&args.reach).await?, clock).await,
+        Operate::Backfill(args) => backfill::run(args, &caller(&args.reach).await?).await,
+        Operate::Keys(args) => keys::run(args, &caller(&args.reach).await?, clock).await,
         _ => Ok(ExitCode::SUCCESS),
     }
 }

@@ -116,10 +116,21 @@ fn no_backfill(id: i64) -> ControlError {
     ControlError::Unknown { what: "backfill", name: id.to_string(), nearest: None }
 }
 
-/// All backfills of the slot, those that are not over first.
-pub async fn list(desk: &Desk, actor: &Actor) -> Result<Vec<Backfill>, ControlError> {
+/// All backfills of the slot before a number, newest first.
+pub async fn list(
+    desk: &Desk,
+    actor: &Actor,
+    (before, limit): (Option<i64>, u32),
+) -> Result<Vec<Backfill>, ControlError> {
     let session = desk.session(actor, About::Operators).await?;
-    Ok(backfills::list(&session, &desk.config().database.slot).await?)
+    let whose = (&*desk.config().database.slot, None);
+    Ok(backfills::page(&session, whose, before, i64::from(limit)).await?)
+}
+
+/// One of whichever webhook.
+pub async fn find(desk: &Desk, actor: &Actor, id: i64) -> Result<Backfill, ControlError> {
+    let session = desk.session(actor, About::Operators).await?;
+    one(&*session, &desk.config().database.slot, id).await
 }
 
 /// The backfills of a webhook before a number, newest first.
@@ -131,7 +142,7 @@ pub async fn list_of(
 ) -> Result<Vec<Backfill>, ControlError> {
     let slot = &desk.config().database.slot;
     let session = desk.session(actor, About::Operators).await?;
-    let found = backfills::page(&session, (slot, webhook), before, i64::from(limit)).await?;
+    let found = backfills::page(&session, (slot, Some(webhook)), before, i64::from(limit)).await?;
     drop(session);
     if found.is_empty() {
         // One that is gone may have left some; of one that never was there is nothing to list.
@@ -147,19 +158,19 @@ pub async fn get(desk: &Desk, actor: &Actor, webhook: &str, id: i64) -> Result<B
     if found.webhook == webhook { Ok(found) } else { Err(no_backfill(id)) }
 }
 
-/// Pauses, resumes or cancels one, which is `webhook`'s where that is said. What of it is in the ledger already is sent all
+/// Pauses, resumes or cancels one of `webhook`. What of it is in the ledger already is sent all
 /// the same.
 pub async fn steer(
     desk: &Desk,
     actor: &Actor,
-    (webhook, id): (Option<&str>, i64),
+    (webhook, id): (&str, i64),
     steer: Steer,
 ) -> Result<Backfill, ControlError> {
     let slot = &desk.config().database.slot;
     let mut session = desk.session(actor, About::Operators).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let before = one(&transaction, slot, id).await?;
-    if webhook.is_some_and(|webhook| webhook != before.webhook) {
+    if webhook != before.webhook {
         return Err(no_backfill(id));
     }
     let (what, action) = match steer {

@@ -30,6 +30,15 @@ pub async fn get(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Result<
     whole.ok_or_else(|| no_delivery(id))
 }
 
+/// The same by its id alone, which is all that a receiver knows of it.
+pub async fn find(desk: &Desk, actor: &Actor, id: &str) -> Result<Whole, ControlError> {
+    let session = desk.session(actor, About::Seen).await?;
+    let webhook = deliveries::webhook_of(&*session, id).await?;
+    let webhook = webhook.filter(|webhook| actor.sight.sees(webhook)).ok_or_else(|| no_delivery(id))?;
+    let whole = deliveries::whole(&*session, &webhook, id).await?;
+    whole.ok_or_else(|| no_delivery(id))
+}
+
 /// Sends one that has ended again, whether it failed, was cancelled or was delivered: who names one means it.
 pub async fn retry(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Result<Whole, ControlError> {
     let which = Which {

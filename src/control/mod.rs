@@ -9,7 +9,7 @@
 //! | look at everything that could go wrong | [`check()`] |
 //! | how it stands | [`status()`] |
 //! | numbers over time | [`stats`] |
-//! | send dead letters again | [`retry`]; many, as a job of the running instance's, [`retries`] |
+//! | send dead letters again | one, [`deliveries::retry`]; many, as a job of the running instance's, [`retries`] |
 //! | enable, pause, disable a webhook | [`states`] |
 //! | send a test event through the real path | [`trigger()`] |
 //! | see what a format or a template makes | [`preview()`], of a real row [`given_row()`] |
@@ -40,7 +40,6 @@ pub mod keys;
 mod places;
 pub mod preview;
 pub mod retries;
-pub mod retry;
 mod row;
 mod sample;
 pub mod secrets;

@@ -1,7 +1,6 @@
 //! Many ended deliveries of a webhook, sent again by the running instance: asked for here, followed, ended.
 //!
-//! What [`super::retry`] does by whoever waits for it, this leaves to the instance: it goes on when whoever asked is gone,
-//! and after a restart.
+//! It is left to the instance: it goes on when whoever asked is gone, and after a restart.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -48,10 +47,21 @@ fn asked(desk: &Desk, webhook: &str, choice: &Choice) -> Result<NewRetry, Contro
     })
 }
 
+/// Sees that there is such a webhook for whoever asks. One that is declared nowhere any more may have left deliveries, which
+/// wait for its return when they are sent again.
+async fn known(desk: &Desk, actor: &Actor, asked: &NewRetry) -> Result<(), ControlError> {
+    let Err(error) = webhooks::get(desk, actor, &asked.webhook).await else { return Ok(()) };
+    if !matches!(error, ControlError::Unknown { .. }) {
+        return Err(error);
+    }
+    let session = desk.session(actor, About::Webhook(&asked.webhook)).await?;
+    if replay::count(&*session, &asked.which()).await?.count > 0 { Ok(()) } else { Err(error) }
+}
+
 /// Counts what would be sent again.
 pub async fn count(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> Result<u64, ControlError> {
     let asked = asked(desk, webhook, choice)?;
-    webhooks::get(desk, actor, webhook).await?;
+    known(desk, actor, &asked).await?;
     let session = desk.session(actor, About::Webhook(webhook)).await?;
     Ok(replay::count(&*session, &asked.which()).await?.count)
 }
@@ -59,7 +69,7 @@ pub async fn count(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -
 /// Asks for it. Deliveries that end from now on are not among them.
 pub async fn ask(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> Result<Retry, ControlError> {
     let asked = asked(desk, webhook, choice)?;
-    webhooks::get(desk, actor, webhook).await?;
+    known(desk, actor, &asked).await?;
     let mut session = desk.session(actor, About::Webhook(webhook)).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let most = limits::RETRIES_OPEN;

@@ -173,14 +173,15 @@ pub async fn list(client: &Client, slot: &str) -> Result<Vec<Backfill>, LedgerEr
     Ok(rows.iter().map(of_row).collect())
 }
 
-/// The backfills of a webhook before a number, newest first.
+/// The backfills of a webhook, or of all, before a number, newest first.
 pub async fn page(
     client: &Client,
-    (slot, webhook): (&str, &str),
+    (slot, webhook): (&str, Option<&str>),
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Backfill>, LedgerError> {
-    let sql = format!("{COLUMNS} where slot = $1 and webhook = $2 and id < $3 order by id desc limit $4");
+    let whose = if webhook.is_some() { "webhook = $2" } else { "$2::text is null" };
+    let sql = format!("{COLUMNS} where slot = $1 and {whose} and id < $3 order by id desc limit $4");
     let before = before.unwrap_or(i64::MAX);
     let rows = client.query(&sql, &[&slot, &webhook, &before, &limit]).await;
     Ok(rows.map_err(doing("listing backfills"))?.iter().map(of_row).collect())

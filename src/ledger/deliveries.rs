@@ -318,6 +318,12 @@ pub async fn search(
     Ok(Page { found, next })
 }
 
+/// The webhook of a delivery.
+pub async fn webhook_of(client: &impl GenericClient, id: &str) -> Result<Option<String>, LedgerError> {
+    let row = client.query_opt("select webhook from deliveries where id = $1", &[&id]).await;
+    Ok(row.map_err(doing("looking for a delivery"))?.map(|row| row.get(0)))
+}
+
 /// One delivery of a webhook.
 pub async fn whole(
     client: &impl GenericClient,

@@ -278,7 +278,7 @@ async fn a_backfill_is_paced_paused_resumed_and_cancelled() {
     assert!(list.contains("cancelled") && list.contains("done"), "{list}");
     let list: Value =
         serde_json::from_str(&done(&sidecar, &["backfill", "--list", "--json"]).await).expect("JSON");
-    assert_eq!((&list[0]["id"], &list[1]["rows_done"]), (&json!(2), &json!(900)));
+    assert_eq!((&list["data"][0]["id"], &list["data"][1]["rows_done"]), (&json!(2), &json!(900)));
     assert_eq!(sidecar.terminate().await, Some(0));
 }
 

@@ -79,6 +79,8 @@ mod record;
 #[cfg(test)]
 mod regress;
 #[cfg(test)]
+mod remote;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod shapes;

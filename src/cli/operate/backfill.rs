@@ -1,17 +1,16 @@
-//! `walhook backfill`.
+//! `walhook backfill`: existing rows, delivered as the API does it, by the running instance.
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::super::print;
-use super::Here;
-use super::table::{Align, cut, table};
-use crate::control::backfill::{Ask, Asked, ask, list, steer};
-use crate::control::{Actor, ControlError};
-use crate::ledger::backfills::{Backfill, BackfillStatus, Steer};
+use super::call::{Caller, Failure, PageArgs, Reach, cell, gather, part, show};
+use super::table::{Align, cut};
+use crate::ledger::backfills::{Backfill, BackfillStatus};
 
 /// How often progress is looked at.
 const EVERY: Duration = Duration::from_millis(250);
@@ -19,7 +18,7 @@ const EVERY: Duration = Duration::from_millis(250);
 const SHOWN_CHARS: usize = 50;
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(subcommand_negates_reqs = true)]
 pub(in crate::cli) struct BackfillArgs {
     /// The webhook
     #[arg(required_unless_present_any = ["list", "json"])]
@@ -39,35 +38,54 @@ pub(in crate::cli) struct BackfillArgs {
     /// Ask for it and leave it to the running instance
     #[arg(long, short)]
     detach: bool,
-    /// List the backfills, those that are not over first
+    /// List the backfills, newest first
     #[arg(long, conflicts_with_all = ["webhook", "table"])]
     list: bool,
-    /// List them as a JSON array
-    #[arg(long, conflicts_with_all = ["webhook", "table"])]
-    json: bool,
+    #[command(flatten)]
+    page: PageArgs,
+    #[command(flatten)]
+    pub reach: Reach,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Show how far one is
+    #[command(after_help = "Example:\n  walhook backfill show 3 --json")]
+    Show {
+        /// Its number
+        id: i64,
+        /// Print the API's document
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop one for a while
     #[command(after_help = "Example:\n  walhook backfill pause 3")]
     Pause {
         /// Its number
         id: i64,
+        /// Print the API's document
+        #[arg(long)]
+        json: bool,
     },
     /// Go on with one that is paused or has failed
     #[command(after_help = "Example:\n  walhook backfill resume 3")]
     Resume {
         /// Its number
         id: i64,
+        /// Print the API's document
+        #[arg(long)]
+        json: bool,
     },
     /// End one
     #[command(after_help = "Example:\n  walhook backfill cancel 3")]
     Cancel {
         /// Its number
         id: i64,
+        /// Print the API's document
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -86,74 +104,125 @@ fn rate(text: &str) -> Result<u32, String> {
     rate.ok_or_else(|| "expected rows a second from 1 to 1000000, such as 500/s".to_owned())
 }
 
-pub(super) async fn run(args: &BackfillArgs, here: &Here) -> Result<ExitCode, ControlError> {
+pub(super) async fn run(args: &BackfillArgs, caller: &Caller) -> Result<ExitCode, Failure> {
     match &args.verb {
-        None if args.list || args.json => {
-            let all = list(&here.desk(), &Actor::command_line()).await?;
-            if args.json {
-                print::line(&serde_json::json!(all).to_string());
+        None if args.webhook.is_none() => list(args, caller).await,
+        None => begin(args, caller).await,
+        Some(Verb::Pause { id, json }) => steer(caller, *id, "pause", *json).await,
+        Some(Verb::Resume { id, json }) => steer(caller, *id, "resume", *json).await,
+        Some(Verb::Cancel { id, json }) => steer(caller, *id, "cancel", *json).await,
+        Some(Verb::Show { id, json }) => {
+            let now = caller.get(&format!("/backfills/{id}")).await?.document;
+            if *json {
+                print::line(&now.to_string());
             } else {
-                print::line(&lines(&all).join("\n"));
+                tell(&now);
             }
             Ok(ExitCode::SUCCESS)
         }
-        None => begin(args, here).await,
-        Some(Verb::Pause { id }) => steered(here, *id, Steer::Pause).await,
-        Some(Verb::Resume { id }) => steered(here, *id, Steer::Resume).await,
-        Some(Verb::Cancel { id }) => steered(here, *id, Steer::Cancel).await,
     }
 }
 
-async fn steered(here: &Here, id: i64, what: Steer) -> Result<ExitCode, ControlError> {
-    let now = steer(&here.desk(), &Actor::command_line(), (None, id), what).await?;
-    print::line(&format!("backfill {id} is {}, {}", now.status.as_str(), progress(&now)));
+async fn list(args: &BackfillArgs, caller: &Caller) -> Result<ExitCode, Failure> {
+    let list = gather(caller, "/backfills", &[], &args.page).await?;
+    let (left, right) = (Align::Left, Align::Right);
+    let columns = [
+        ("ID", right),
+        ("WEBHOOK", left),
+        ("TABLE", left),
+        ("STATE", left),
+        ("ROWS", right),
+        ("ABOUT", right),
+        ("DELIVERIES", right),
+        ("WHERE", left),
+        ("REASON", left),
+    ];
+    show(&list, &args.page, &columns, |one| {
+        let (schema, table) = (cell(one, "schema"), cell(one, "table"));
+        vec![
+            cell(one, "id"),
+            cell(one, "webhook"),
+            if schema == "public" { table } else { format!("{schema}.{table}") },
+            cell(one, "status"),
+            cell(one, "rows_done"),
+            cell(one, "estimate"),
+            cell(one, "deliveries"),
+            cut(&cell(one, "condition"), SHOWN_CHARS),
+            cut(&cell(one, "reason"), SHOWN_CHARS),
+        ]
+    });
     Ok(ExitCode::SUCCESS)
 }
 
-async fn begin(args: &BackfillArgs, here: &Here) -> Result<ExitCode, ControlError> {
-    let wish = Ask {
-        webhook: args.webhook.clone().unwrap_or_default(),
-        table: args.table.clone().unwrap_or_default(),
-        since: args.since.clone(),
-        condition: args.condition.clone(),
-        rows_per_second: args.rate,
-    };
-    let asked = ask(&here.desk(), &Actor::command_line(), &wish).await?;
-    let id = asked.id;
-    print::line(&format!(
-        "backfill {id}: rows of {} go to {} as {}",
-        wish.table, wish.webhook, asked.event_type
-    ));
-    if !asked.running {
+/// Pauses, resumes or ends one: of whichever webhook it is.
+async fn steer(caller: &Caller, id: i64, verb: &str, as_json: bool) -> Result<ExitCode, Failure> {
+    let before = caller.get(&format!("/backfills/{id}")).await?.document;
+    let path = format!("/webhooks/{}/backfill/{id}/{verb}", part(&cell(&before, "webhook")));
+    let now = caller.post(&path, None).await?;
+    if as_json {
+        print::line(&now.to_string());
+    } else {
+        tell(&now);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(now: &Value) {
+    let (id, status) = (cell(now, "id"), cell(now, "status"));
+    print::line(&print::plain(&format!("backfill {id} is {status}, {}", progress_in(now))));
+}
+
+async fn begin(args: &BackfillArgs, caller: &Caller) -> Result<ExitCode, Failure> {
+    let webhook = args.webhook.clone().unwrap_or_default();
+    let since = args.since.as_ref().map(|(column, time)| json!({ "column": column, "time": time }));
+    let document = json!({
+        "table": args.table, "since": since, "condition": args.condition, "rows_per_second": args.rate,
+    });
+    let path = format!("/webhooks/{}/backfill", part(&webhook));
+    let made = caller.post(&path, Some(&document)).await?;
+    let (id, is_running) = (cell(&made, "id"), made.get("running").and_then(Value::as_bool) == Some(true));
+    let table = args.table.as_deref().unwrap_or_default();
+    if !args.page.json {
+        let told = format!("backfill {id}: rows of {table} go to {webhook} as {}", cell(&made, "event"));
+        print::line(&print::plain(&told));
+    }
+    if !is_running {
         print::note("no walhook is running: it begins when one does");
     }
-    if args.detach || !asked.running {
+    if args.detach || !is_running {
+        if args.page.json {
+            print::line(&made.to_string());
+        }
         return Ok(ExitCode::SUCCESS);
     }
-    follow(&asked).await
+    follow(args, caller, &id).await
 }
 
 /// Shows progress until it is over; leaving it does not end it.
-async fn follow(asked: &Asked) -> Result<ExitCode, ControlError> {
-    let shown = io::stderr().is_terminal();
+async fn follow(args: &BackfillArgs, caller: &Caller, id: &str) -> Result<ExitCode, Failure> {
+    let shown = io::stderr().is_terminal() && !args.page.json;
     if shown {
         print::note("Ctrl-C leaves it running; `walhook backfill --list` shows how far it is");
     }
     loop {
-        let now = asked.now().await?;
+        let now = caller.get(&format!("/backfills/{id}")).await?.document;
+        let status = cell(&now, "status");
         if shown {
-            print::progress(&format!("{}: {}   ", now.status.as_str(), progress(&now)));
+            print::progress(&format!("{}: {}   ", print::plain(&status), progress_in(&now)));
         }
-        if now.status.is_over() || now.status == BackfillStatus::Paused {
+        if !matches!(&*status, "pending" | "running") {
             if shown {
                 print::note("");
             }
-            print::line(&format!("backfill {} is {}, {}", asked.id, now.status.as_str(), progress(&now)));
-            if let Some(reason) = &now.reason {
-                print::error(reason);
+            if args.page.json {
+                print::line(&now.to_string());
+            } else {
+                tell(&now);
             }
-            let done = now.status == BackfillStatus::Done;
-            return Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            if let Some(reason) = now.get("reason").and_then(Value::as_str) {
+                print::error(&print::plain(reason));
+            }
+            return Ok(if status == "done" { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         tokio::time::sleep(EVERY).await;
     }
@@ -161,47 +230,25 @@ async fn follow(asked: &Asked) -> Result<ExitCode, ControlError> {
 
 /// `120 of about 5000 rows, 118 deliveries`.
 pub(super) fn progress(now: &Backfill) -> String {
-    let of = match now.estimate {
-        Some(estimate) if now.status != BackfillStatus::Done => format!(" of about {estimate}"),
-        _ => String::new(),
-    };
-    let moving = if now.rows_moving > 0 {
-        format!(", {} that would not stand still left to their changes", now.rows_moving)
+    let estimate = now.estimate.filter(|_| now.status != BackfillStatus::Done);
+    in_words(now.rows_done, estimate, now.deliveries, now.rows_moving)
+}
+
+fn progress_in(now: &Value) -> String {
+    let number = |field| now.get(field).and_then(Value::as_i64);
+    let some = |field| number(field).unwrap_or_default();
+    let estimate = number("estimate").filter(|_| cell(now, "status") != "done");
+    in_words(some("rows_done"), estimate, some("deliveries"), some("rows_moving"))
+}
+
+fn in_words(rows: i64, estimate: Option<i64>, deliveries: i64, moving: i64) -> String {
+    let of = estimate.map(|estimate| format!(" of about {estimate}")).unwrap_or_default();
+    let moving = if moving > 0 {
+        format!(", {moving} that would not stand still left to their changes")
     } else {
         String::new()
     };
-    format!("{}{of} rows, {} deliveries{moving}", now.rows_done, now.deliveries)
-}
-
-fn lines(all: &[Backfill]) -> Vec<String> {
-    if all.is_empty() {
-        return vec!["there are no backfills".to_owned()];
-    }
-    let columns = [
-        ("ID", Align::Right),
-        ("WEBHOOK", Align::Left),
-        ("TABLE", Align::Left),
-        ("STATE", Align::Left),
-        ("ROWS", Align::Right),
-        ("ABOUT", Align::Right),
-        ("DELIVERIES", Align::Right),
-        ("WHERE", Align::Left),
-        ("REASON", Align::Left),
-    ];
-    let row = |one: &Backfill| {
-        vec![
-            one.id.to_string(),
-            one.webhook.clone(),
-            if one.schema == "public" { one.table.clone() } else { format!("{}.{}", one.schema, one.table) },
-            one.status.as_str().to_owned(),
-            one.rows_done.to_string(),
-            one.estimate.map_or_else(String::new, |rows| rows.to_string()),
-            one.deliveries.to_string(),
-            cut(one.condition.as_deref().unwrap_or_default(), SHOWN_CHARS),
-            cut(one.reason.as_deref().unwrap_or_default(), SHOWN_CHARS),
-        ]
-    };
-    table(&columns, &all.iter().map(row).collect::<Vec<_>>())
+    format!("{rows}{of} rows, {deliveries} deliveries{moving}")
 }
 
 #[cfg(test)]

@@ -1,26 +1,25 @@
-//! `walhook keys`.
+//! `walhook keys`: who may use the API, as the API does it.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use http::{HeaderMap, Method};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::print;
-use super::Here;
-use super::table::{Align, table};
-use crate::control::keys::{self, NewKey, Scope};
-use crate::control::{Actor, ControlError};
-use crate::ledger::keys::ApiKey;
-
-/// Keys asked for at once.
-const PAGE: u32 = 200;
+use super::call::{Caller, Failure, PageArgs, Reach, cell, gather, part, show};
+use super::table::Align;
+use crate::clock::Clock;
+use crate::control::keys::Scope;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct KeysArgs {
     #[command(subcommand)]
     verb: Verb,
+    #[command(flatten)]
+    pub reach: Reach,
 }
 
 #[derive(Debug, Subcommand)]
@@ -39,22 +38,21 @@ enum Verb {
         /// When it expires: a time with its zone, or in how long, such as 90d
         #[arg(long, value_name = "TIME", value_parser = when)]
         expires: Option<When>,
-        /// Answer in JSON
+        /// Print the API's document
         #[arg(long)]
         json: bool,
     },
     /// List the keys: what they are for, what they may do, when they were used
-    #[command(after_help = "Example:\n  walhook keys list --json")]
-    List {
-        /// Answer in JSON
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(after_help = "Example:\n  walhook keys list --all --json")]
+    List(PageArgs),
     /// Refuse a key from now on, at every instance
     #[command(after_help = "Example:\n  walhook keys revoke wk_0123456789abcdef")]
     Revoke {
         /// The part of the key before its last underscore
         id: String,
+        /// Print the API's document
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -93,91 +91,56 @@ impl When {
     }
 }
 
-fn as_json(key: &ApiKey) -> serde_json::Value {
-    json!({
-        "id": key.id, "name": key.name, "scopes": key.scopes, "tenant": key.tenant, "created_at": key.created_at,
-        "expires_at": key.expires_at, "last_used_at": key.last_used_at, "revoked_at": key.revoked_at,
-    })
-}
-
-pub(super) async fn run(args: &KeysArgs, here: &Here) -> Result<ExitCode, ControlError> {
-    let (desk, actor) = (here.desk(), Actor::command_line());
+pub(super) async fn run(args: &KeysArgs, caller: &Caller, clock: &Clock) -> Result<ExitCode, Failure> {
     match &args.verb {
         Verb::Create { name, scopes, tenant, expires, json } => {
-            let expires_at = expires.as_ref().map(|when| when.at(here.clock.now()));
-            let new =
-                NewKey { name: name.clone(), scopes: scopes.clone(), tenant: tenant.clone(), expires_at };
-            let made = keys::create(&desk, &actor, &new).await?;
+            let expires_at = expires.as_ref().map(|when| when.at(clock.now()));
+            let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+            let document =
+                json!({ "name": name, "scopes": scopes, "tenant": tenant, "expires_at": expires_at });
+            let made = caller.post("/keys", Some(&document)).await?;
             if *json {
-                let mut told = as_json(&made.key);
-                if let Some(told) = told.as_object_mut() {
-                    told.insert("key".to_owned(), made.secret.into());
-                }
-                print::line(&told.to_string());
+                print::line(&made.to_string());
             } else {
                 print::note("The key is shown this once; only its hash is kept.");
-                print::line(&made.secret);
+                print::line(&print::plain(&cell(&made, "key")));
             }
         }
-        Verb::List { json } => {
-            let all = all(&desk, &actor).await?;
-            if *json {
-                print::line(&json!(all.iter().map(as_json).collect::<Vec<_>>()).to_string());
+        Verb::List(page) => {
+            let list = gather(caller, "/keys", &[], page).await?;
+            let columns = ["ID", "NAME", "SCOPES", "TENANT", "STATE", "EXPIRES", "LAST USED"];
+            show(&list, page, &columns.map(|name| (name, Align::Left)), |key| row(key, clock.now()));
+        }
+        Verb::Revoke { id, json } => {
+            let path = format!("/keys/{}", part(id));
+            let key = caller.ask(Method::DELETE, &path, HeaderMap::new(), None).await?.document;
+            print::line(&if *json {
+                key.to_string()
             } else {
-                print::line(&lines(&all, here.clock.now()).join("\n"));
-            }
-        }
-        Verb::Revoke { id } => {
-            let key = keys::revoke(&desk, &actor, id).await?;
-            print::line(&format!("{} ({}) is refused from now on", key.id, print::plain(&key.name)));
+                print::plain(&format!("{} ({}) is refused from now on", cell(&key, "id"), cell(&key, "name")))
+            });
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn all(desk: &crate::control::Desk, actor: &Actor) -> Result<Vec<ApiKey>, ControlError> {
-    let mut all: Vec<ApiKey> = Vec::new();
-    loop {
-        let after = all.last().map(|key| key.id.clone());
-        let page = keys::list(desk, actor, after.as_deref(), PAGE).await?;
-        if page.is_empty() {
-            return Ok(all);
-        }
-        all.extend(page);
-    }
-}
-
-fn lines(all: &[ApiKey], now: Timestamp) -> Vec<String> {
-    let left = Align::Left;
-    let columns = [
-        ("ID", left),
-        ("NAME", left),
-        ("SCOPES", left),
-        ("TENANT", left),
-        ("STATE", left),
-        ("EXPIRES", left),
-        ("LAST USED", left),
-    ];
-    let minute =
-        |at: Option<Timestamp>| at.map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M").to_string());
-    let row = |key: &ApiKey| {
-        let state = match (key.revoked_at, key.expires_at) {
-            (Some(_), _) => "revoked",
-            (None, Some(at)) if at <= now => "expired",
-            _ => "valid",
-        };
-        let scopes = key.scopes.join(" ");
-        vec![
-            key.id.clone(),
-            key.name.clone(),
-            scopes,
-            key.tenant.clone().unwrap_or_else(|| "-".to_owned()),
-            state.to_owned(),
-            minute(key.expires_at),
-            minute(key.last_used_at),
-        ]
+fn row(key: &Value, now: Timestamp) -> Vec<String> {
+    let time = |field| cell(key, field).parse::<Timestamp>().ok();
+    let minute = |field| time(field).map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M").to_string());
+    let state = match (time("revoked_at"), time("expires_at")) {
+        (Some(_), _) => "revoked",
+        (None, Some(at)) if at <= now => "expired",
+        _ => "valid",
     };
-    table(&columns, &all.iter().map(row).collect::<Vec<_>>())
+    vec![
+        cell(key, "id"),
+        cell(key, "name"),
+        cell(key, "scopes").replace(',', " "),
+        cell(key, "tenant"),
+        state.to_owned(),
+        minute("expires_at"),
+        minute("last_used_at"),
+    ]
 }
 
 #[cfg(test)]
@@ -197,21 +160,17 @@ mod tests {
 
     #[test]
     fn a_list_says_which_keys_are_valid() {
-        let time = |text: &str| Some(text.parse::<Timestamp>().unwrap());
-        let key = ApiKey {
-            id: "wk_1".to_owned(),
-            name: "a".to_owned(),
-            scopes: vec!["admin".to_owned()],
-            tenant: None,
-            created_at: Timestamp::UNIX_EPOCH,
-            expires_at: time("2026-01-31T08:00:00Z"),
-            last_used_at: None,
-            revoked_at: None,
+        let now: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
+        let key = |expires: &str, revoked: &str| {
+            let key = json!({
+                "id": "wk_1", "name": "a", "scopes": ["webhook:read", "webhook:write"], "tenant": null,
+                "expires_at": expires, "last_used_at": null, "revoked_at": revoked,
+            });
+            row(&key, now).join("|")
         };
-        let revoked = ApiKey { revoked_at: time("2026-01-01T00:00:00Z"), ..key.clone() };
-        let now = "2026-01-31T08:00:00Z".parse().unwrap();
-        let told = lines(&[key, revoked], now);
-        assert_eq!(told[1], "wk_1  a     admin   -       expired  2026-01-31 08:00  -");
-        assert_eq!(told[2], "wk_1  a     admin   -       revoked  2026-01-31 08:00  -");
+        let (past, future) = ("2026-01-31T08:00:00Z", "2026-02-01T08:00:00.5Z");
+        assert_eq!(key(past, ""), "wk_1|a|webhook:read webhook:write|-|expired|2026-01-31 08:00|-");
+        assert_eq!(key(past, past), "wk_1|a|webhook:read webhook:write|-|revoked|2026-01-31 08:00|-");
+        assert_eq!(key(future, ""), "wk_1|a|webhook:read webhook:write|-|valid|2026-02-01 08:00|-");
     }
 }

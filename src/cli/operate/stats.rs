@@ -1,14 +1,18 @@
-//! `walhook stats`.
+//! `walhook stats`, `walhook webhooks stats`: the numbers of webhooks as the API tells them.
 
 use std::process::ExitCode;
 
 use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::super::print;
 use super::Here;
+use super::call::{Caller, Failure, Reach, cell, gather_all, part};
 use super::retry::{When, when};
 use super::table::{Align, cut, span, table};
-use crate::control::stats::{Percentiles, Waiting, Wanted, WebhookStats, Window, stats, usual};
+use crate::clock::Clock;
+use crate::control::stats::{Waiting, Wanted, stats};
 use crate::control::{Actor, ControlError};
 
 /// How much of a reason is shown.
@@ -24,6 +28,8 @@ pub(in crate::cli) struct StatsArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub reach: Reach,
 }
 
 #[derive(Debug, Args)]
@@ -33,15 +39,9 @@ pub(in crate::cli) struct OneStatsArgs {
     /// Since when: how long ago, such as 24h or 3d, or a time with its zone [default: 5m, 1h, 24h and 7d]
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<Since>,
-    /// Print one JSON object
+    /// Print the API's document
     #[arg(long)]
     json: bool,
-}
-
-/// The numbers of one webhook.
-pub(super) async fn of_one(args: &OneStatsArgs, here: &Here) -> Result<ExitCode, ControlError> {
-    let OneStatsArgs { webhook, since, json } = args;
-    run(&StatsArgs { webhook: Some(webhook.clone()), since: since.clone(), json: *json }, here).await
 }
 
 /// A moment, and how it was typed.
@@ -55,23 +55,66 @@ fn since(text: &str) -> Result<Since, String> {
     when(text).map(|when| Since { text: text.to_owned(), when })
 }
 
-pub(super) async fn run(args: &StatsArgs, here: &Here) -> Result<ExitCode, ControlError> {
-    let now = here.clock.now();
-    let mut wanted = usual(now);
-    if let Some(since) = &args.since {
-        wanted = vec![Wanted { name: since.text.clone(), since: since.when.at(now) }];
-    } else if args.webhook.is_none() {
-        wanted.retain(|wanted| wanted.name == "24h");
+/// The window of all webhooks, where none is named.
+const USUAL: &str = "24h";
+
+impl Since {
+    /// As the API is asked: a duration as it was typed, or a time.
+    fn window(&self, now: Timestamp) -> String {
+        match &self.when {
+            When::Ago(_) => self.text.clone(),
+            When::At(_) => self.when.at(now).to_string(),
+        }
     }
-    let all = stats(&here.desk(), &Actor::command_line(), args.webhook.as_deref(), &wanted).await?;
-    let text = match (&args.webhook, args.json) {
-        (Some(_), true) => all.first().map(|one| serde_json::json!(one).to_string()).unwrap_or_default(),
-        (None, true) => serde_json::json!({ "webhooks": all }).to_string(),
-        (Some(_), false) => all.iter().flat_map(one).collect::<Vec<_>>().join("\n"),
-        (None, false) => every(&all).join("\n"),
+}
+
+pub(super) async fn run(args: &StatsArgs, caller: &Caller, clock: &Clock) -> Result<ExitCode, Failure> {
+    if let Some(webhook) = &args.webhook {
+        let (webhook, since, json) = (webhook.clone(), args.since.clone(), args.json);
+        return of_one(&OneStatsArgs { webhook, since, json }, caller, clock).await;
+    }
+    let all = match caller.here() {
+        Some(here) => of_all(args.since.as_ref(), here).await?,
+        None => of_each(args.since.as_ref(), caller, clock.now()).await?,
     };
-    print::line(&text);
+    print::line(&if args.json { json!({ "webhooks": all }).to_string() } else { every(&all).join("\n") });
     Ok(ExitCode::SUCCESS)
+}
+
+/// The numbers of one webhook.
+pub(super) async fn of_one(args: &OneStatsArgs, caller: &Caller, clock: &Clock) -> Result<ExitCode, Failure> {
+    let window = args.since.as_ref().map(|since| since.window(clock.now()));
+    let found = one_of(caller, &args.webhook, window.as_deref()).await?;
+    print::line(&if args.json { found.to_string() } else { one(&found).join("\n") });
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn one_of(caller: &Caller, webhook: &str, window: Option<&str>) -> Result<Value, Failure> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(window.map(|window| ("window", window)));
+    Ok(caller.get(&format!("/webhooks/{}/stats?{}", part(webhook), query.finish())).await?.document)
+}
+
+/// The numbers of all webhooks that are declared or have any.
+async fn of_all(since: Option<&Since>, here: &Here) -> Result<Vec<Value>, ControlError> {
+    let now = here.clock.now();
+    let wanted = match since {
+        Some(since) => Wanted { name: since.text.clone(), since: since.when.at(now) },
+        None => Wanted { name: USUAL.to_owned(), since: When::ago(USUAL).at(now) },
+    };
+    let all = stats(&here.desk(), &Actor::command_line(), None, &[wanted]).await?;
+    Ok(all.iter().map(|one| json!(one)).collect())
+}
+
+/// Those of all that are declared, one after the other.
+async fn of_each(since: Option<&Since>, caller: &Caller, now: Timestamp) -> Result<Vec<Value>, Failure> {
+    let window = since.map_or_else(|| USUAL.to_owned(), |since| since.window(now));
+    let list = gather_all(caller, "/webhooks").await?;
+    let mut all = Vec::with_capacity(list.len());
+    for webhook in &list {
+        all.push(one_of(caller, &cell(webhook, "name"), Some(&window)).await?);
+    }
+    Ok(all)
 }
 
 const NUMBERS: [(&str, Align); 9] = [
@@ -86,23 +129,32 @@ const NUMBERS: [(&str, Align); 9] = [
     ("SLA", Align::Right),
 ];
 
-fn numbers(window: &Window) -> Vec<String> {
-    let Percentiles { p50, p90, p99, .. } = window.receipt_seconds;
+/// A number within a document.
+fn float(of: &Value, pointer: &str) -> Option<f64> {
+    of.pointer(pointer).and_then(Value::as_f64)
+}
+
+fn numbers(window: &Value) -> Vec<String> {
+    let seconds = |pointer| took(float(window, pointer));
     vec![
-        window.deliveries.delivered.to_string(),
-        window.deliveries.failed.to_string(),
-        percent(window.deliveries.success_rate),
-        window.attempts.total.to_string(),
-        took(p50),
-        took(p90),
-        took(p99),
-        took(window.request_seconds.p99),
-        percent(window.sla.share),
+        cell(window, "deliveries/delivered"),
+        cell(window, "deliveries/failed"),
+        percent(float(window, "/deliveries/success_rate")),
+        cell(window, "attempts/total"),
+        seconds("/receipt_seconds/p50"),
+        seconds("/receipt_seconds/p90"),
+        seconds("/receipt_seconds/p99"),
+        seconds("/request_seconds/p99"),
+        percent(float(window, "/sla/share")),
     ]
 }
 
+fn listed<'v>(of: &'v Value, field: &str) -> &'v [Value] {
+    of.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
 /// A line a webhook.
-fn every(all: &[WebhookStats]) -> Vec<String> {
+fn every(all: &[Value]) -> Vec<String> {
     if all.is_empty() {
         return vec!["no webhook is declared".to_owned()];
     }
@@ -111,47 +163,56 @@ fn every(all: &[WebhookStats]) -> Vec<String> {
         .chain(NUMBERS)
         .chain([("OLDEST WAITING", Align::Left)])
         .collect();
-    let row = |one: &WebhookStats| {
-        let mut row = vec![one.webhook.clone()];
-        row.extend(one.windows.first().map(numbers).unwrap_or_default());
-        row.push(oldest(&one.waiting));
+    let age = |waiting: &Value| waiting.get("oldest_seconds").and_then(Value::as_u64).unwrap_or_default();
+    let row = |one: &Value| {
+        let mut row = vec![cell(one, "webhook")];
+        row.extend(listed(one, "windows").first().map(numbers).unwrap_or_default());
+        let oldest = listed(one, "waiting").iter().max_by_key(|waiting| age(waiting));
+        let oldest = oldest.map(|waiting| format!("{} {}", span(age(waiting)), cell(waiting, "status")));
+        row.push(oldest.unwrap_or_else(|| "-".to_owned()));
         row
     };
     table(&columns, &all.iter().map(row).collect::<Vec<_>>())
 }
 
 /// A line a window, and below what is behind it.
-fn one(stats: &WebhookStats) -> Vec<String> {
+fn one(told: &Value) -> Vec<String> {
     let columns: Vec<_> = [("SINCE", Align::Left)].into_iter().chain(NUMBERS).collect();
-    let row = |window: &Window| [vec![window.window.clone()], numbers(window)].concat();
-    let mut lines = table(&columns, &stats.windows.iter().map(row).collect::<Vec<_>>());
+    let windows = listed(told, "windows");
+    let row = |window: &Value| [vec![cell(window, "window")], numbers(window)].concat();
+    let mut lines = table(&columns, &windows.iter().map(row).collect::<Vec<_>>());
     lines.push(String::new());
-    for waiting in &stats.waiting {
-        let why = waiting.why.as_deref().map(|why| format!(" ({})", cut(why, REASON_CHARS)));
-        let (why, age) = (why.unwrap_or_default(), span(waiting.oldest_seconds));
-        lines.push(print::plain(&format!("waiting   {}{why}: the oldest for {age}", waiting.status)));
+    let queued = listed(told, "waiting");
+    for waiting in queued {
+        let why = waiting.get("why").and_then(Value::as_str);
+        let why = why.map(|why| format!(" ({})", cut(why, REASON_CHARS))).unwrap_or_default();
+        let age = span(waiting.get("oldest_seconds").and_then(Value::as_u64).unwrap_or_default());
+        let status = cell(waiting, "status");
+        lines.push(print::plain(&format!("waiting   {status}{why}: the oldest for {age}")));
     }
-    if stats.waiting.is_empty() {
+    if queued.is_empty() {
         lines.push("waiting   nothing".to_owned());
     }
-    if let Some(window) = stats.windows.last() {
-        lines.push(format!("failures  {} in {}", causes(window), print::plain(&window.window)));
+    if let Some(window) = windows.last() {
+        lines.push(print::plain(&format!("failures  {} in {}", causes(window), cell(window, "window"))));
     }
-    lines.push(format!("sla       delivered within {} of the commit", took(Some(stats.sla_seconds))));
+    lines.push(format!("sla       delivered within {} of the commit", took(float(told, "/sla_seconds"))));
     lines
 }
 
 /// Why attempts failed, the most frequent cause first.
-fn causes(window: &Window) -> String {
-    let causes = &window.attempts.causes;
-    let mut told = vec![
-        (causes.http_4xx, "HTTP 4xx"),
-        (causes.http_5xx, "HTTP 5xx"),
-        (causes.http_other, "other HTTP"),
-        (causes.timed_out, "timed out"),
-        (causes.unreachable, "unreachable"),
-        (causes.refused, "refused by a rule"),
+fn causes(window: &Value) -> String {
+    let causes = [
+        ("http_4xx", "HTTP 4xx"),
+        ("http_5xx", "HTTP 5xx"),
+        ("http_other", "other HTTP"),
+        ("timed_out", "timed out"),
+        ("unreachable", "unreachable"),
+        ("refused", "refused by a rule"),
     ];
+    let count = |field| window.pointer(&format!("/attempts/causes/{field}")).and_then(Value::as_u64);
+    let mut told: Vec<(u64, &str)> =
+        causes.iter().filter_map(|(field, words)| Some((count(field)?, *words))).collect();
     told.retain(|(count, _)| *count > 0);
     told.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     if told.is_empty() {

@@ -1,33 +1,29 @@
 //! A webhook's secrets, shown: on purpose, and on the record.
+//!
+//! It is the operator's alone. A tenant that has lost a secret of its own makes another ([`super::rotate`]): with that
+//! nobody learns what signed before, and the receiver notices.
 
 use serde_json::json;
 
 use super::{refuse_of_file, secrets_of, unknown};
-use crate::config::Config;
-use crate::control::{ControlError, Places, command_session, declared};
+use crate::control::keys::transaction_failed;
+use crate::control::{About, Actor, ControlError, Desk, declared};
 use crate::domain::SigningSecret;
-use crate::ledger::audit::{Act, Actor, record};
-use crate::ledger::{LedgerError, secrets};
+use crate::ledger::secrets;
 
 /// What the webhook of a row signs with, the current one first. That somebody asked is recorded before it is answered.
-pub async fn reveal(
-    config: &Config,
-    places: &Places,
-    webhook: &str,
-    actor: &Actor,
-) -> Result<Vec<SigningSecret>, ControlError> {
+pub async fn reveal(desk: &Desk, actor: &Actor, webhook: &str) -> Result<Vec<SigningSecret>, ControlError> {
+    let config = &*desk.config();
+    let mut session = desk.session(actor, About::Operators).await?;
     refuse_of_file(config, webhook, "Read it where the file has it, or where the file points to.")?;
-    let mut session = command_session(places).await?;
-    let failed = |source| LedgerError::Statement { doing: "revealing a webhook's secrets", source };
-    let transaction = session.client.transaction().await.map_err(failed)?;
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
     let Some(held) = secrets::lock(&transaction, webhook).await? else {
         drop(transaction);
-        let (snapshot, _) = declared(config, &session.client).await?;
+        let (snapshot, _) = declared(config, &session).await?;
         return Err(unknown(&snapshot, webhook));
     };
     let found = secrets_of(config, &held)?;
-    let detail = json!({ "secrets": found.len() });
-    record(&transaction, &Act { actor, action: "webhook.reveal", object: Some(webhook), detail }).await?;
-    transaction.commit().await.map_err(failed)?;
+    actor.note_that(&transaction, ("webhook.reveal", webhook), json!({ "secrets": found.len() })).await?;
+    transaction.commit().await.map_err(transaction_failed)?;
     Ok(found)
 }

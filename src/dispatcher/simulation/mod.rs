@@ -129,8 +129,13 @@ fn config() -> Config {
     let home = tempfile::tempdir().expect("a directory");
     let path = home.path().join("walhook.toml");
     std::fs::write(&path, "[database]\nurl = 'postgres://walhook@127.0.0.1:9/none'\n").expect("a file");
-    let checks =
-        Checks { condition: &|_| Ok(()), template: &|_| Ok(()), connection: &|_| Ok(()), reach: &|_| Ok(()), stored: crate::config::StoredTemplates::NONE };
+    let checks = Checks {
+        condition: &|_| Ok(()),
+        template: &|_| Ok(()),
+        connection: &|_| Ok(()),
+        reach: &|_| Ok(()),
+        stored: crate::config::StoredTemplates::NONE,
+    };
     crate::config::load(&Sources { path: Some(path), environment: Vec::new() }, &checks).expect("a file")
 }
 

@@ -143,9 +143,10 @@ async fn keys_are_made_listed_and_revoked_from_the_shell_too() {
     client.get("/api/audit").await.is(200);
     let (_, list, _) = shell(&["keys", "list", "--json"]).await;
     let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
-    assert_eq!((&list[0]["name"], &list[0]["scopes"]), (&json!("shell"), &json!(["admin"])));
+    let listed = &list["data"][0];
+    assert_eq!((&listed["name"], &listed["scopes"]), (&json!("shell"), &json!(["admin"])));
     assert!(!list.to_string().contains(key.trim()), "a key is listed");
-    let id = list[0]["id"].as_str().unwrap();
+    let id = listed["id"].as_str().unwrap();
     assert!(key.starts_with(id));
     assert_eq!(shell(&["keys", "revoke", id]).await.0, Some(0));
     client.get("/api/audit").await.is(401);

@@ -183,8 +183,10 @@ async fn what_the_command_line_sends_again_is_in_the_audit_too() {
     let config = file.to_str().expect("a plain path");
     let output = run_once(&["retry", "gone", "--yes", "--config", config], &[]).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let page = operator.get("/api/audit?action=webhook.retry").await.is(200).json();
+    let page = operator.get("/api/audit?action=retry.create").await.is(200).json();
     let entry = &page["data"][0];
     assert_eq!((&entry["actor_kind"], &entry["object"]), (&json!("command"), &json!("gone")));
-    assert_eq!(entry["detail"]["after"]["count"], 1);
+    assert_eq!(entry["detail"]["after"]["status"], json!(["failed"]));
+    let now = database.text("select status from walhook.deliveries where id = 'dlv_1'").await;
+    assert_ne!(now, "failed", "it waits for its webhook's return");
 }

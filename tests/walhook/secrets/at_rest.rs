@@ -250,7 +250,7 @@ async fn a_stored_secret_is_shown_by_reveal_alone_and_on_the_record() {
     for verb in ["reveal", "rotate"] {
         let (code, out, err) = walhook(&sidecar, &["webhooks", verb, "crm"]).await;
         assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
-        assert!(err.contains("recording who did what"), "{err}");
+        assert!(err.contains("the database cannot store"), "{err}");
     }
     assert_eq!(database.text("select secret from walhook.webhooks").await, column);
 }
@@ -290,7 +290,7 @@ async fn i12_neither_the_most_verbose_log_nor_the_servers_refusal_tells_a_secret
     let output = run_once(&["webhooks", "rotate", "crm", "--config", &file], &verbose).await;
     let err = String::from_utf8(output.stderr).expect("plain text");
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
-    assert!(err.contains("writing a webhook's secret") && err.contains("violates check constraint"), "{err}");
+    assert!(err.contains("the database cannot store"), "{err}");
     assert!(!err.contains(CANARY) && !err.contains("whsec_"), "{err}");
 
     assert_eq!(sidecar.terminate().await, Some(0));

@@ -27,7 +27,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 use url::Url;
 
-pub(super) use self::pages::{PageArgs, cell, gather, moment, show};
+pub(super) use self::pages::{PageArgs, cell, gather, gather_all, moment, show};
 use super::super::print;
 use super::Here;
 use crate::api::router_by_hand;
@@ -100,11 +100,6 @@ pub(super) enum Failure {
     /// A file cannot be used.
     #[error("cannot read {path}: {reason}")]
     Input { path: String, reason: String },
-    /// This one needs the database itself.
-    #[error(
-        "{what} works on the database itself, not by an instance\n  hint: Run it where the configuration is, without --server and {API_URL_VARIABLE}."
-    )]
-    DatabaseOnly { what: &'static str },
 }
 
 /// An answer that is no problem.
@@ -165,12 +160,17 @@ impl Caller {
         Ok(Self::Instance(Instance { calls, server: server.clone(), authorization }))
     }
 
-    /// What works on the database without the API's routes.
-    pub(super) fn here(&self, what: &'static str) -> Result<&Here, Failure> {
+    /// The database, where no instance is asked.
+    pub(super) fn here(&self) -> Option<&Here> {
         match self {
-            Self::Here(local) => Ok(&local.here),
-            Self::Instance(_) => Err(Failure::DatabaseOnly { what }),
+            Self::Here(local) => Some(&local.here),
+            Self::Instance(_) => None,
         }
+    }
+
+    /// Asks for something to be done.
+    pub(super) async fn post(&self, path: &str, document: Option<&Value>) -> Result<Value, Failure> {
+        Ok(self.ask(Method::POST, path, HeaderMap::new(), document).await?.document)
     }
 
     /// Asks without a document.

@@ -52,6 +52,16 @@ pub(in crate::cli::operate) async fn gather(
     }
 }
 
+/// All entries of a list.
+pub(in crate::cli::operate) async fn gather_all(caller: &Caller, path: &str) -> Result<Vec<Value>, Failure> {
+    let page = PageArgs { limit: limits::API_PAGE, cursor: None, all: true, json: false };
+    let mut list = gather(caller, path, &[], &page).await?;
+    match list.get_mut("data").map(Value::take) {
+        Some(Value::Array(all)) => Ok(all),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// Prints a list: as it is for programs, for people in columns, with a word where there is more.
 pub(in crate::cli::operate) fn show(
     list: &Value,

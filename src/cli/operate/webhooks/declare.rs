@@ -218,7 +218,7 @@ pub(super) async fn update(args: &UpdateArgs, caller: &Caller) -> Result<(), Fai
     Ok(())
 }
 
-fn text_of(path: &Path) -> Result<String, Failure> {
+pub(in crate::cli::operate) fn text_of(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if path.as_os_str() == "-" {
         std::io::stdin().lock().take(limits::DECLARATION_BYTES).read_to_string(&mut text)
@@ -235,7 +235,7 @@ fn refused(path: &Path, reason: impl Into<String>) -> Failure {
 }
 
 /// A document in JSON.
-pub(super) fn json_of(path: &Path) -> Result<Value, Failure> {
+pub(in crate::cli::operate) fn json_of(path: &Path) -> Result<Value, Failure> {
     parsed(&text_of(path)?).map_err(|reason| refused(path, reason))
 }
 

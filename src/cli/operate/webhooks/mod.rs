@@ -6,7 +6,6 @@ mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use http::Method;
@@ -16,7 +15,9 @@ use super::super::print;
 use super::ask::{Answer, ask};
 use super::call::{self, Caller, Failure, PageArgs, Reach, part};
 use super::stats;
+use crate::clock::Clock;
 use declare::{CreateArgs, UpdateArgs};
+pub(super) use declare::{json_of, text_of};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WebhooksArgs {
@@ -66,27 +67,17 @@ enum Verb {
     #[command(after_help = "Example:\n  walhook webhooks test crm\n  \
                             walhook webhooks test crm order.created --data event.json")]
     Test(TestArgs),
-    /// Show success rates, latencies and the share delivered in time, on the database itself
+    /// Show success rates, latencies and the share delivered in time
     #[command(after_help = "Example:\n  walhook webhooks stats crm --since 24h")]
     Stats(stats::OneStatsArgs),
     /// Give a webhook of the database a new secret, shown this once; the one before it signs too for a while
     #[command(after_help = "Example:\n  walhook webhooks rotate crm --overlap 7d")]
-    Rotate {
-        /// The webhook's name
-        webhook: String,
-        /// How long the secret before it goes on signing, such as 24h or 7d; 0s ends it at once
-        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = secrets::overlap)]
-        overlap: Duration,
-    },
-    /// Show what a webhook of the database signs with; that somebody asked is recorded in walhook.audit
+    #[command(visible_alias = "rotate-secret")]
+    Rotate(secrets::RotateArgs),
+    /// Show what a webhook of the database signs with; needs admin, and that somebody asked is recorded in walhook.audit
     #[command(after_help = "Example:\n  walhook webhooks reveal crm")]
-    Reveal {
-        /// The webhook's name
-        webhook: String,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(visible_alias = "reveal-secret")]
+    Reveal(OneArgs),
 }
 
 #[derive(Debug, Args)]
@@ -130,7 +121,7 @@ struct TestArgs {
     data: Option<PathBuf>,
 }
 
-pub(super) async fn run(args: &WebhooksArgs, caller: &Caller) -> Result<ExitCode, Failure> {
+pub(super) async fn run(args: &WebhooksArgs, caller: &Caller, clock: &Clock) -> Result<ExitCode, Failure> {
     match &args.verb {
         Verb::List(page) => show::list(caller, page).await?,
         Verb::Get(one) => {
@@ -145,13 +136,9 @@ pub(super) async fn run(args: &WebhooksArgs, caller: &Caller) -> Result<ExitCode
         Verb::Disable(args) => switch(caller, &args.one, "disable", Some(&args.reason)).await?,
         Verb::Pause(args) => switch(caller, &args.one, "pause", Some(&args.reason)).await?,
         Verb::Test(args) => return test(args, caller).await,
-        Verb::Stats(args) => return Ok(stats::of_one(args, caller.here("stats")?).await?),
-        Verb::Rotate { webhook, overlap } => {
-            return Ok(secrets::rotated(webhook, *overlap, caller.here("rotating a secret")?).await?);
-        }
-        Verb::Reveal { webhook, json } => {
-            return Ok(secrets::revealed(webhook, *json, caller.here("showing secrets")?).await?);
-        }
+        Verb::Stats(args) => return stats::of_one(args, caller, clock).await,
+        Verb::Rotate(args) => secrets::rotated(args, caller).await?,
+        Verb::Reveal(one) => secrets::revealed(one, caller).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,22 +1,31 @@
-//! `walhook webhooks rotate`, `walhook webhooks reveal`: on the database itself.
+//! `walhook webhooks rotate`, `walhook webhooks reveal`: what a webhook of the database signs with.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use jiff::{Span, SpanRelativeTo};
-use secrecy::ExposeSecret as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::super::print;
-use super::super::Here;
-use crate::control::secrets::{reveal, rotate};
-use crate::control::{Actor, ControlError};
-use crate::ledger::audit;
+use super::super::call::{Caller, Failure, cell};
+use super::{OneArgs, path_of};
 
 /// The longest overlap.
 const OVERLAP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-pub(super) fn overlap(text: &str) -> Result<Duration, String> {
+#[derive(Debug, Args)]
+pub(super) struct RotateArgs {
+    /// The webhook's name
+    webhook: String,
+    /// How long the secret before it goes on signing, such as 24h or 7d; 0s ends it at once
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = overlap)]
+    overlap: Duration,
+    /// Print the API's document
+    #[arg(long)]
+    json: bool,
+}
+
+fn overlap(text: &str) -> Result<Duration, String> {
     let span = text.parse::<Span>().ok().filter(|span| !span.is_negative());
     let exact = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
     let overlap =
@@ -24,56 +33,61 @@ pub(super) fn overlap(text: &str) -> Result<Duration, String> {
     overlap.ok_or_else(|| "expected a duration of at most a year, such as 24h or 7d".to_owned())
 }
 
-pub(super) async fn rotated(webhook: &str, overlap: Duration, here: &Here) -> Result<ExitCode, ControlError> {
-    let made = rotate(&here.desk(), &Actor::command_line(), webhook, overlap).await?;
+pub(super) async fn rotated(args: &RotateArgs, caller: &Caller) -> Result<(), Failure> {
+    let RotateArgs { webhook, overlap, json } = args;
+    let document = json!({ "overlap": format!("{}s", overlap.as_secs()) });
+    let made = caller.post(&format!("{}/rotate-secret", path_of(webhook)), Some(&document)).await?;
+    if *json {
+        print::line(&made.to_string());
+        return Ok(());
+    }
+    let text = |field: &str| made.get(field).and_then(Value::as_str).map(print::plain);
+    let number = |field: &str| made.get(field).and_then(Value::as_u64).unwrap_or_default();
     // The secret alone on standard output: it may go straight into a vault.
-    print::line(made.secret.expose_secret());
+    print::line(&text("secret").unwrap_or_default());
     let webhook = print::plain(webhook);
-    if let Some(public) = &made.public {
+    if let Some(public) = text("public") {
         print::note(&format!("its public half, for the receiver: {public}"));
     }
-    print::note(&match made.until {
+    print::note(&match text("previous_until") {
         Some(until) => format!(
             "{webhook} signs with it from now on, and until {until} with the one before it too, in webhook-signature; \
              signatures in other headers are of the new one alone"
         ),
         None => format!("{webhook} signs with it from now on, and with the one before it no more"),
     });
-    if made.signing > 2 {
-        print::note(&format!("{} secrets of {webhook} sign now", made.signing));
+    if number("signing") > 2 {
+        print::note(&format!("{} secrets of {webhook} sign now", number("signing")));
     }
-    if made.dropped > 0 {
+    if number("dropped") > 0 {
         print::note(&format!(
             "{} that would have ended soonest had to make room, and no longer sign",
-            made.dropped
+            number("dropped")
         ));
     }
-    let shown = if made.is_encrypted { "" } else { " and stands in the database as plain text" };
+    let is_encrypted = made.get("encrypted").and_then(Value::as_bool) == Some(true);
+    let shown = if is_encrypted { "" } else { " and stands in the database as plain text" };
     print::note(&format!("it is not shown again{shown}"));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-pub(super) async fn revealed(webhook: &str, as_json: bool, here: &Here) -> Result<ExitCode, ControlError> {
-    let secrets = reveal(&here.config, &here.places, webhook, &audit::Actor::Command).await?;
-    if as_json {
-        let entry = |secret: &crate::domain::SigningSecret| {
-            json!({
-                "secret": secret.text.expose_secret(), "until": secret.until.map(|until| until.to_string()),
-            })
-        };
-        let entries: Vec<_> = secrets.iter().map(entry).collect();
-        print::line(&json!({ "webhook": webhook, "secrets": entries }).to_string());
+pub(super) async fn revealed(one: &OneArgs, caller: &Caller) -> Result<(), Failure> {
+    let found = caller.post(&format!("{}/reveal-secret", path_of(&one.webhook)), None).await?;
+    if one.json {
+        print::line(&found.to_string());
     } else {
-        for secret in &secrets {
-            let until = secret.until.map(|until| format!("  until {until}")).unwrap_or_default();
-            print::line(&format!("{}{until}", print::plain(secret.text.expose_secret())));
+        let secrets = found.get("secrets").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        for secret in secrets {
+            let until = secret.get("until").and_then(Value::as_str);
+            let until = until.map(|until| format!("  until {until}")).unwrap_or_default();
+            print::line(&print::plain(&format!("{}{until}", cell(secret, "secret"))));
         }
         if secrets.is_empty() {
-            print::note(&format!("{} has no secret: it signs nothing", print::plain(webhook)));
+            print::note(&format!("{} has no secret: it signs nothing", print::plain(&one.webhook)));
         }
     }
     print::note("this is recorded in the ledger's table audit");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 #[cfg(test)]
