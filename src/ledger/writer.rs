@@ -97,7 +97,9 @@ on conflict (webhook) do nothing";
 
 /// From the beginning of one batch to that of the next, at least; what comes after a quiet moment is written at once. Only
 /// a kill makes a difference: what was delivered within this time is delivered again.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(25);
+/// The same after a batch that ended claimed deliveries: those behind them in their lanes wait for it.
+const GATHER_CLAIMED: Duration = Duration::from_millis(10);
 
 /// A transaction of ours that the network has cut off must not hold the fence for ever.
 const IDLE: &str = "set idle_in_transaction_session_timeout = '30s'";
@@ -213,7 +215,8 @@ impl Writer {
                 let room = limits::LEDGER_BATCH - waiting.len();
                 waiting.extend(std::iter::from_fn(|| commands.try_recv().ok()).take(room));
             }
-            next = Instant::now() + GATHER;
+            let ends_claimed = waiting.iter().any(|command| matches!(command, Command::Finish(_)));
+            next = Instant::now() + if ends_claimed { GATHER_CLAIMED } else { GATHER };
             let mut batch = Batch::default();
             let mut answers = Vec::with_capacity(waiting.len());
             for command in waiting.drain(..) {

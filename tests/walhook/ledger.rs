@@ -101,7 +101,7 @@ impl Desk {
     ) {
         let (commands, written) = mpsc::unbounded_channel();
         let (acks_in, acks) = mpsc::unbounded_channel();
-        let (health_in, health) = watch::channel(Health::Writing);
+        let (health_in, health) = watch::channel(Health::Starting);
         let writer = Writer {
             live: walhook::live::Live::default(),
             ledger: ledger.clone(),
@@ -242,8 +242,10 @@ impl Desk {
 pub const CUT_OFF: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
     where datname = current_database() and application_name = 'walhook ledger' and wait_event_type = 'Lock'";
 
-/// Keeps every writer from ending its transaction, until a commit.
+/// Keeps every writer from ending its transaction, until a commit. The desk's own has begun by then: preparing its
+/// statements would wait for the lock too.
 pub async fn block(desk: &Desk) -> tokio_postgres::Client {
+    desk.health.clone().wait_for(|health| *health == Health::Writing).await.expect("a writer");
     let client = connect(&desk.database.url).await.expect("a connection");
     client.batch_execute("begin; lock table walhook.past_attempts").await.expect("a lock");
     client
