@@ -125,7 +125,7 @@ async fn create(
     };
     let whose = match &may.actor.who {
         Who::Key { name, .. } => name.as_str(),
-        Who::Admin { .. } | Who::Command | Who::Walhook => "",
+        Who::Admin { .. } | Who::Command | Who::Walhook | Who::Unknown { .. } => "",
     };
     let repetition = key.map(|key| Repetition::of(whose, key, &document));
     if probes == Some(true) {

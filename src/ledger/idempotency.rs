@@ -4,8 +4,8 @@
 //! and finds its answer; one that fails leaves nothing behind.
 
 use serde_json::Value;
-use tokio_postgres::GenericClient;
 
+use super::ask::Ask;
 use super::{LedgerError, doing};
 
 /// What is found under a key.
@@ -42,7 +42,7 @@ delete from idempotent_answers where id = any(array(
 
 /// Takes a key for a request, or finds what was answered under it within `seconds`. At most `most` are kept.
 pub async fn take(
-    client: &impl GenericClient,
+    client: &impl Ask,
     id: &[u8],
     request: &[u8],
     (seconds, most): (f64, i64),
@@ -53,7 +53,8 @@ pub async fn take(
     if taken.is_some() {
         return Ok(Found::New);
     }
-    let row = client.query_one(LOOK, &[&id, &request]).await.map_err(doing_it())?;
+    let row = client.query_opt(LOOK, &[&id, &request]).await.map_err(doing_it())?;
+    let Some(row) = row else { return Ok(Found::Other) };
     let (same, status, answer): (bool, Option<i32>, Option<Value>) = (row.get(0), row.get(1), row.get(2));
     Ok(match (status.and_then(|status| u16::try_from(status).ok()), answer) {
         (Some(status), Some(answer)) if same => Found::Answered { status, answer },
@@ -62,12 +63,7 @@ pub async fn take(
 }
 
 /// Keeps the answer.
-pub async fn keep(
-    client: &impl GenericClient,
-    id: &[u8],
-    status: u16,
-    answer: &Value,
-) -> Result<(), LedgerError> {
+pub async fn keep(client: &impl Ask, id: &[u8], status: u16, answer: &Value) -> Result<(), LedgerError> {
     let sql = "update idempotent_answers set status = $2, answer = $3 where id = $1";
     client.execute(sql, &[&id, &i32::from(status), answer]).await.map_err(doing("keeping an answer"))?;
     Ok(())

@@ -5,6 +5,7 @@
 //! transaction with its entry in the audit; two writers notice each other by the row's version.
 
 mod mask;
+mod refused;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +14,6 @@ use secrecy::ExposeSecret as _;
 use secrecy::zeroize::Zeroizing;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio_postgres::{GenericClient, Transaction};
 
 pub use mask::MASK;
 pub use view::{READ_ONLY, View};
@@ -22,8 +22,10 @@ use super::keys::transaction_failed;
 use super::{About, Actor, ControlError, Desk, nearest};
 use crate::catalog::{check_row, sealed_anew};
 use crate::config::{Config, Problem, Problems, Strangers, row_described};
-use crate::domain::limits;
+use crate::domain::{Outcome, RefusedBy, limits, tenant_of};
+use crate::ledger::ask::Ask;
 use crate::ledger::idempotency::{self, Found};
+use crate::ledger::refusals::Refusal;
 use crate::ledger::secrets::{COLUMNS as SECRET_COLUMNS, Held};
 use crate::ledger::states::standings;
 use crate::ledger::webhooks::{self, Lock, Stored};
@@ -80,13 +82,15 @@ pub async fn list(
 ) -> Result<Vec<View>, ControlError> {
     let config = desk.config();
     let session = desk.session(actor, About::Seen).await?;
-    let rows = webhooks::page(&*session, actor.sight.tenant(), after, i64::from(limit)).await?;
+    let prepared = session.prepared();
+    let client = prepared.on(&*session);
+    let rows = webhooks::page(&client, actor.sight.tenant(), after, i64::from(limit)).await?;
     let of_the_file = config.webhooks.iter().filter(|webhook| {
         actor.sight.sees(&webhook.name) && after.is_none_or(|after| *webhook.name > *after)
     });
     let names: Vec<&str> =
         rows.iter().filter_map(name_of).chain(of_the_file.clone().map(|w| &*w.name)).collect();
-    let standings = standings(&*session, &names).await?;
+    let standings = standings(&client, &names).await?;
     let mut all = BTreeMap::new();
     for stored in &rows {
         if let Some(name) = name_of(stored) {
@@ -102,11 +106,11 @@ pub async fn list(
 pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<View, ControlError> {
     let config = desk.config();
     let session = desk.session(actor, About::Webhook(name)).await?;
-    seen(&*session, &config, (actor, name)).await
+    seen(&session.prepared().on(&*session), &config, (actor, name)).await
 }
 
 async fn seen(
-    client: &impl GenericClient,
+    client: &impl Ask,
     config: &Config,
     (actor, name): (&Actor, &str),
 ) -> Result<View, ControlError> {
@@ -121,7 +125,7 @@ async fn seen(
 
 /// Says that there is no webhook of a name, and, to whom it concerns, which comes near.
 pub(super) async fn unknown(
-    client: &impl GenericClient,
+    client: &impl Ask,
     config: &Config,
     (actor, name): (&Actor, &str),
 ) -> Result<ControlError, ControlError> {
@@ -134,8 +138,32 @@ pub(super) async fn unknown(
 }
 
 /// Makes a webhook in the database. Without `secret` one is made, and is shown in this answer alone; `null` makes one that
-/// does not sign.
+/// does not sign. A refused address is written into the audit.
 pub async fn create(
+    desk: &Desk,
+    actor: &Actor,
+    document: Map<String, Value>,
+    repetition: Option<&Repetition>,
+) -> Result<View, ControlError> {
+    let refusal = refused::of_document(&desk.config(), actor, None, &document);
+    let made = made(desk, actor, document, repetition).await;
+    tell_refused(desk, actor, refusal, made).await
+}
+
+/// Writes down for which address a declaration was refused, where it was.
+async fn tell_refused(
+    desk: &Desk,
+    actor: &Actor,
+    refusal: Option<Refusal>,
+    done: Result<View, ControlError>,
+) -> Result<View, ControlError> {
+    if let (Some(refusal), Err(ControlError::Declaration(_))) = (refusal, &done) {
+        desk.refused(actor, refusal).await;
+    }
+    done
+}
+
+async fn made(
     desk: &Desk,
     actor: &Actor,
     mut document: Map<String, Value>,
@@ -150,9 +178,11 @@ pub async fn create(
     }
     let document = judged(&config, document, None)?;
     let mut session = desk.session(actor, About::Seen).await?;
+    let prepared = session.prepared();
     let transaction = session.transaction().await.map_err(transaction_failed)?;
+    let client = prepared.on(&transaction);
     if let Some(repetition) = repetition
-        && let Some(answered) = repeated(&transaction, repetition, &config).await?
+        && let Some(answered) = repeated(&client, repetition, &config).await?
     {
         return Ok(answered);
     }
@@ -161,29 +191,49 @@ pub async fn create(
     if config.webhooks.iter().any(|webhook| *webhook.name == *name) {
         return Err(exists());
     }
-    let most = i64::try_from(limits::WEBHOOKS).unwrap_or(i64::MAX);
-    if webhooks::count(&transaction, None, most).await? >= most {
-        return Err(ControlError::TooMany { what: "webhooks", most });
-    }
-    if let Some(tenant) = actor.sight.tenant() {
-        let most = limits::TENANT_WEBHOOKS;
-        if webhooks::count(&transaction, Some(tenant), most).await? >= most {
-            return Err(ControlError::TooMany { what: "webhooks", most });
-        }
-    }
-    let stored = webhooks::insert(&transaction, &sealed(&document, &config)?).await?.ok_or_else(exists)?;
+    insist_on_room(desk, actor, &client).await?;
+    // First who did it: from the row on, until the end, no other webhook can be written.
     let after = Some(Value::Object(masked(&document)));
-    actor.note(&transaction, "webhook.create", &name, (None, after)).await?;
-    let mut view = of_row(stored, &config, &HashMap::new());
-    if let Some(repetition) = repetition {
-        let answer = json!({ "document": view.document, "made_secret": made.is_some() });
-        idempotency::keep(&transaction, &repetition.id, 201, &answer).await?;
-    }
-    transaction.commit().await.map_err(transaction_failed)?;
+    actor.note(&client, "webhook.create", &name, (None, after)).await?;
+    let stored = webhooks::insert(&client, &sealed(&document, &config)?).await?.ok_or_else(exists)?;
+    let shown = |stored| of_row(stored, &config, &HashMap::new());
+    let mut view = match repetition {
+        // The answer is made when nobody waits for this transaction any more, where it is not a part of it.
+        None => {
+            transaction.commit().await.map_err(transaction_failed)?;
+            shown(stored)
+        }
+        Some(repetition) => {
+            let view = shown(stored);
+            let answer = json!({ "document": view.document, "made_secret": made.is_some() });
+            idempotency::keep(&client, &repetition.id, 201, &answer).await?;
+            transaction.commit().await.map_err(transaction_failed)?;
+            view
+        }
+    };
     if let Some(secret) = made {
         view.document.insert("secret".to_owned(), secret.into());
     }
     Ok(view)
+}
+
+/// Refuses one more than there may be. All of them are counted only now and then: as often as half of what there was room
+/// for was made here, so that other instances and other means make too many by little.
+async fn insist_on_room(desk: &Desk, actor: &Actor, client: &impl Ask) -> Result<(), ControlError> {
+    let too_many = |most| ControlError::TooMany { what: "webhooks", most };
+    if let Some(tenant) = actor.sight.tenant() {
+        let most = limits::TENANT_WEBHOOKS;
+        if webhooks::count(client, Some(tenant), most).await? >= most {
+            return Err(too_many(most));
+        }
+    }
+    if desk.takes_room() {
+        return Ok(());
+    }
+    let most = i64::try_from(limits::WEBHOOKS).unwrap_or(i64::MAX);
+    let left = most - webhooks::count(client, None, most).await?;
+    desk.has_room(left / 2);
+    if left > 0 { Ok(()) } else { Err(too_many(most)) }
 }
 
 /// Whether the receiver of a webhook that is to be made can be reached, by the rules that its deliveries go by: its name
@@ -198,16 +248,18 @@ pub async fn probe(desk: &Desk, actor: &Actor, document: &Map<String, Value>) ->
     let transport = super::transport(&config, &desk.clock)?;
     let (route, patience) = (Route::of(&webhook.reach), webhook.timeout.min(limits::API_PROBE_WITHIN));
     let reached = transport.probe(&webhook.url, webhook.source, route.as_ref(), patience).await;
-    reached.map(drop).map_err(|outcome| {
-        let problem = format!("the receiver cannot be reached: {}", outcome.describe());
-        ControlError::Value { key: "url", problem }
-    })
+    let Err(outcome) = reached else { return Ok(()) };
+    if let Outcome::Refused { by: RefusedBy::Address(address), .. } = &outcome {
+        desk.refused(actor, refused::of_address(actor, &webhook.name, ("url", *address))).await;
+    }
+    let problem = format!("the receiver cannot be reached: {}", outcome.describe());
+    Err(ControlError::Value { key: "url", problem })
 }
 
 /// The answer that was given before. The secret that was made then is not kept with it: it is the row's, as long as nobody
 /// has changed that.
 async fn repeated(
-    transaction: &Transaction<'_>,
+    transaction: &impl Ask,
     repetition: &Repetition,
     config: &Config,
 ) -> Result<Option<View>, ControlError> {
@@ -234,8 +286,24 @@ async fn repeated(
     Ok(Some(view))
 }
 
-/// Changes a webhook of the database.
+/// Changes a webhook of the database. A refused address is written into the audit.
 pub async fn change(
+    desk: &Desk,
+    actor: &Actor,
+    name: &str,
+    (change, expected): (Change, Expected),
+) -> Result<View, ControlError> {
+    let (Change::Replace(document) | Change::Merge(document)) = &change;
+    let mut document = document.clone();
+    if tenant_of(name).is_some() {
+        document.entry("tenant").or_insert_with(|| tenant_of(name).into());
+    }
+    let refusal = refused::of_document(&desk.config(), actor, Some(name), &document);
+    let changed = changed(desk, actor, name, (change, expected)).await;
+    tell_refused(desk, actor, refusal, changed).await
+}
+
+async fn changed(
     desk: &Desk,
     actor: &Actor,
     name: &str,
@@ -243,8 +311,10 @@ pub async fn change(
 ) -> Result<View, ControlError> {
     let config = desk.config();
     let mut session = desk.session(actor, About::Webhook(name)).await?;
+    let prepared = session.prepared();
     let transaction = session.transaction().await.map_err(transaction_failed)?;
-    let stored = to_write(&transaction, &config, (actor, name), expected).await?;
+    let client = prepared.on(&transaction);
+    let stored = to_write(&client, &config, (actor, name), expected).await?;
     let before = spoken(&stored.row, &config).map_err(ControlError::Declaration)?;
     let shown = Value::Object(masked(&before));
     let is_patch = matches!(change, Change::Merge(_));
@@ -272,17 +342,17 @@ pub async fn change(
         given = document;
     }
     let Value::Object(mut given) = given else {
-        return Err(unknown(&transaction, &config, (actor, name)).await?);
+        return Err(unknown(&client, &config, (actor, name)).await?);
     };
     actor.sight.claim(&mut given)?;
     insist_on_rights(actor, &config, &before, &given)?;
     let document = judged(&config, given, Some(name))?;
-    let Some(stored) = webhooks::update(&transaction, &sealed(&document, &config)?).await? else {
-        return Err(unknown(&transaction, &config, (actor, name)).await?);
+    let Some(stored) = webhooks::update(&client, &sealed(&document, &config)?).await? else {
+        return Err(unknown(&client, &config, (actor, name)).await?);
     };
     let told = (Some(shown), Some(Value::Object(masked(&document))));
-    actor.note(&transaction, "webhook.update", name, told).await?;
-    let view = of_row(stored, &config, &standings(&transaction, &[name]).await?).for_whom(&actor.sight);
+    actor.note(&client, "webhook.update", name, told).await?;
+    let view = of_row(stored, &config, &standings(&client, &[name]).await?).for_whom(&actor.sight);
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(view)
 }
@@ -302,7 +372,7 @@ pub async fn remove(desk: &Desk, actor: &Actor, name: &str, expected: Expected) 
 
 /// The row that is to be written, which nobody else writes meanwhile.
 async fn to_write(
-    transaction: &Transaction<'_>,
+    transaction: &impl Ask,
     config: &Config,
     (actor, name): (&Actor, &str),
     expected: Expected,

@@ -7,9 +7,11 @@ mod contract;
 mod deliveries;
 mod edges;
 mod guards;
+mod halves;
 mod jobs;
 mod live;
 mod plans;
+mod security;
 mod tools;
 mod webhooks;
 
