@@ -223,7 +223,7 @@ pub const API_GUESSERS: usize = 4096;
 pub const REFUSALS_WITHIN: Duration = Duration::from_secs(3600);
 /// Refusals that are told apart to know that; the oldest makes room.
 pub const REFUSALS_KNOWN: usize = 4096;
-/// Refusals that one process writes into the audit within [`REFUSALS_WITHIN`]; further ones are only counted.
+/// Refusals of one action that a process writes into the audit within [`REFUSALS_WITHIN`]; further ones are only counted.
 pub const REFUSALS_WRITTEN: u32 = 1000;
 /// Refused addresses that wait to be written; further ones are dropped.
 pub const REFUSALS_WAITING: usize = 256;

@@ -40,7 +40,10 @@ delete from idempotent_answers where id = any(array(
         or created_at < (select created_at from idempotent_answers order by created_at desc offset $2 limit 1)
     order by created_at limit 100))";
 
-/// Takes a key for a request, or finds what was answered under it within `seconds`. At most `most` are kept.
+/// Of so many keys one has old answers looked for: that is dearer than taking the key, and removes more than so many.
+const PRUNED_BY: u8 = 32;
+
+/// Takes a key for a request, or finds what was answered under it within `seconds`. About `most` are kept.
 pub async fn take(
     client: &impl Ask,
     id: &[u8],
@@ -48,7 +51,10 @@ pub async fn take(
     (seconds, most): (f64, i64),
 ) -> Result<Found, LedgerError> {
     let doing_it = || doing("looking for an earlier answer");
-    client.execute(PRUNE, &[&seconds, &most]).await.map_err(doing_it())?;
+    // An id is a hash.
+    if id.first().is_none_or(|first| first % PRUNED_BY == 0) {
+        client.execute(PRUNE, &[&seconds, &most]).await.map_err(doing_it())?;
+    }
     let taken = client.query_opt(TAKE, &[&id, &request, &seconds]).await.map_err(doing_it())?;
     if taken.is_some() {
         return Ok(Found::New);

@@ -1,8 +1,9 @@
 //! What was refused for the sake of security, in the audit: bounded.
 //!
 //! Whoever is refused can come again as often as they like, and must not fill a table with it. So a refusal is written once
-//! in an hour for what makes it the same ([`Refusals::admit`]), and with it how often it came since; of all of them together
-//! a process writes so many an hour. What is left out is counted, and the count is in the next entry.
+//! in an hour for what makes it the same ([`Refusals::admit`]), and with it how often it came since; of each action a process
+//! writes so many an hour, so that a flood of one hides no other. What is left out is counted, and the count is in the next
+//! entry.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -39,9 +40,15 @@ pub struct Refusals {
 #[derive(Debug, Default)]
 struct Table {
     known: HashMap<String, Seen>,
-    /// How many were written since when.
-    written: Option<(Instant, u32)>,
-    /// Refusals of any kind that came when no more were written.
+    /// By action.
+    written: HashMap<&'static str, Written>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    since: Instant,
+    count: u32,
+    /// Those that came when no more were written.
     left_out: u64,
 }
 
@@ -56,7 +63,7 @@ struct Seen {
 pub struct Unwritten {
     /// Refusals that were the same.
     pub again: u64,
-    /// Others, which were too many.
+    /// Others of the same action, which were too many.
     pub others: u64,
 }
 
@@ -65,30 +72,34 @@ impl Refusals {
     pub fn admit(&self, refusal: &Refusal) -> Option<Unwritten> {
         let Refusal { actor, action, same, .. } = refusal;
         let key = format!("{action} {} {same}", actor.name());
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).admit(key, Instant::now())
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).admit(action, key, Instant::now())
     }
 }
 
 impl Table {
-    fn admit(&mut self, key: String, now: Instant) -> Option<Unwritten> {
+    fn admit(&mut self, action: &'static str, key: String, now: Instant) -> Option<Unwritten> {
         let is_recent = |since: Instant| now.duration_since(since) < limits::REFUSALS_WITHIN;
         if let Some(seen) = self.known.get_mut(&key).filter(|seen| is_recent(seen.since)) {
             seen.again += 1;
             return None;
         }
-        let (since, written) = self.written.filter(|(since, _)| is_recent(*since)).unwrap_or((now, 0));
-        if written >= limits::REFUSALS_WRITTEN {
-            self.left_out += 1;
+        let written = self.written.entry(action).or_insert(Written { since: now, count: 0, left_out: 0 });
+        if !is_recent(written.since) {
+            (written.since, written.count) = (now, 0);
+        }
+        if written.count >= limits::REFUSALS_WRITTEN {
+            written.left_out += 1;
             return None;
         }
-        self.written = Some((since, written + 1));
+        written.count += 1;
+        let others = std::mem::take(&mut written.left_out);
         if self.known.len() >= limits::REFUSALS_KNOWN && !self.known.contains_key(&key) {
             let oldest = self.known.iter().min_by_key(|(_, seen)| seen.since).map(|(key, _)| key.clone());
             oldest.map(|key| self.known.remove(&key));
         }
         let before = self.known.insert(key, Seen { since: now, again: 0 });
         let again = before.map_or(0, |seen| seen.again);
-        Some(Unwritten { again, others: std::mem::take(&mut self.left_out) })
+        Some(Unwritten { again, others })
     }
 }
 
@@ -140,6 +151,8 @@ mod tests {
         };
         let most = usize::try_from(limits::REFUSALS_WRITTEN).unwrap();
         assert_eq!(admitted(limits::REFUSALS_WRITTEN + 7), most);
+        let other = Refusal { action: "access.refused", ..refusal("10.0.0.1", "") };
+        assert!(refusals.admit(&other).is_some(), "a flood of one hides no other");
         tokio::time::advance(limits::REFUSALS_WITHIN).await;
         let told = refusals.admit(&refusal("192.0.2.1", "")).unwrap();
         assert_eq!(told, Unwritten { again: 0, others: 7 });
