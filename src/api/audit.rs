@@ -29,7 +29,8 @@ pub struct AuditEntry {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// How whoever it was came: `command`, `admin`, `key`, `walhook`.
+    /// How whoever it was came: `command`, `admin`, `key`, `walhook`; `sql`, by a session of their own with the database;
+    /// `unknown`, whoever could not say who they are.
     actor_kind: String,
     /// Who: the key's name and id, the database's role.
     actor: String,
@@ -67,7 +68,7 @@ pub struct AuditPage {
         ("object" = Option<String>, Query, description = "what was done to this: a webhook's name, a delivery's or a key's id"),
         ("action" = Option<String>, Query, description = "what was done, with * for any run of characters: webhook.*"),
         ("actor" = Option<String>, Query, description = "by whom, with * for any run of characters: a key's name and id, as in `ops (wk_…)`"),
-        ("actor_kind" = Option<String>, Query, description = "how they came: command, admin, key, walhook"),
+        ("actor_kind" = Option<String>, Query, description = "how they came: command, admin, key, walhook; sql, by a session of their own; unknown, whoever could not say who they are"),
         ("since" = Option<String>, Query, description = "then or later (RFC 3339)"),
         ("until" = Option<String>, Query, description = "before (RFC 3339)"),
         ("limit" = Option<u32>, Query, description = "how many; 1 to 200, 50 where it is absent", minimum = 1, maximum = 200),

@@ -193,7 +193,7 @@ async fn ask(
     let rows_per_second = fields.number("rows_per_second", 1..=MOST_A_SECOND);
     fields.finish()?;
     if condition.is_some() {
-        may.insist_on_admin("a condition in SQL")?;
+        may.insist_on_admin(&api, "a condition in SQL").await?;
     }
     let ask = Ask { webhook, table: table.unwrap_or_default(), since, condition, rows_per_second };
     let asked = backfill::ask(&api.desk, &may.actor, &ask).await?;

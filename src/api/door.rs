@@ -5,22 +5,25 @@
 //! the key is unknown, revoked or expired: that is nobody's business who does not hold it.
 
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use secrecy::ExposeSecret as _;
+use serde_json::json;
 
 use super::Api;
 use super::edge::RequestId;
-use super::guesses::Then;
+use super::guesses::{Then, network};
 use super::problem::Problem;
 use super::rates::Noted;
 use crate::control::keys::{self, Refused, Scope};
 use crate::control::{Actor, ControlError, Sight};
 use crate::ledger::audit::Actor as Who;
+use crate::ledger::keys::ApiKey;
+use crate::ledger::refusals::Refusal;
 
 const REALM: &str = "Bearer realm=\"walhook\"";
 
@@ -34,8 +37,20 @@ pub struct May<N> {
 
 impl<N> May<N> {
     /// Refuses whoever may not do everything.
-    pub fn insist_on_admin(&self, what: &str) -> Result<(), Problem> {
-        if self.is_admin { Ok(()) } else { Err(beyond(Scope::Admin, what)) }
+    pub async fn insist_on_admin(&self, api: &Api, what: &'static str) -> Result<(), Problem> {
+        if self.is_admin {
+            return Ok(());
+        }
+        let detail = json!({ "needs": Scope::Admin.as_str() });
+        let refusal = Refusal {
+            actor: self.actor.who.clone(),
+            action: "access.refused",
+            object: Some(what.to_owned()),
+            same: what.to_owned(),
+            detail,
+        };
+        api.desk.refused(&self.actor, refusal).await;
+        Err(beyond(Scope::Admin, what))
     }
 }
 
@@ -100,6 +115,7 @@ impl<N: Need> FromRequestParts<Api> for May<N> {
             standing.checked()?;
         }
         if actor.sight.tenant().is_some() && !N::FOR_TENANTS {
+            refused_access(parts, api, &actor, "nothing of a tenant's").await;
             return Err(ControlError::Operators.into());
         }
         let may = |scope: Scope| scopes.iter().any(|held| held == scope.as_str());
@@ -107,8 +123,34 @@ impl<N: Need> FromRequestParts<Api> for May<N> {
         if may(N::SCOPE) || is_admin {
             return Ok(Self { actor, is_admin, need: PhantomData });
         }
+        refused_access(parts, api, &actor, N::SCOPE.as_str()).await;
         Err(beyond(N::SCOPE, "this"))
     }
+}
+
+/// Writes down that somebody known asked for what they have no right to.
+async fn refused_access(parts: &Parts, api: &Api, actor: &Actor, needs: &'static str) {
+    let path: String = parts.uri.path().chars().take(200).collect();
+    let refusal = Refusal {
+        actor: actor.who.clone(),
+        action: "access.refused",
+        object: Some(format!("{} {path}", parts.method)),
+        same: format!("{} {needs}", parts.method),
+        detail: json!({ "needs": needs }),
+    };
+    api.desk.refused(actor, refusal).await;
+}
+
+/// Writes down that somebody gave a key, or a token, that does not open anything.
+async fn refused_login(api: &Api, actor: &Actor, (reason, object): (&'static str, Option<String>)) {
+    // The ids of keys that were made up are as many as somebody likes, and so are the addresses of one customer's network.
+    let same = match &actor.who {
+        Who::Unknown { from } => format!("{reason} {:?}", from.map(network)),
+        _ => reason.to_owned(),
+    };
+    let detail = json!({ "reason": reason });
+    let refusal = Refusal { actor: actor.who.clone(), action: "login.refused", object, same, detail };
+    api.desk.refused(actor, refusal).await;
 }
 
 /// Who asks, and what they may.
@@ -121,7 +163,9 @@ async fn known(parts: &Parts, api: &Api) -> Result<(Actor, Vec<String>), Problem
         return Ok((actor(Who::Command), all()));
     }
     let given = bearer(parts)?;
+    let unknown = || actor(Who::Unknown { from: address });
     if let Some(left) = address.and_then(|address| api.guesses.locked_out(address)) {
+        refused_login(api, &unknown(), ("locked out", None)).await;
         let problem = Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
             "locked-out",
@@ -142,8 +186,7 @@ async fn known(parts: &Parts, api: &Api) -> Result<(Actor, Vec<String>), Problem
     }
     match keys::verify(&api.desk, given).await? {
         Ok(key) => {
-            let name = format!("{} ({})", key.name, key.id);
-            let mut actor = actor(Who::Key { name, from: address });
+            let mut actor = actor(who_of(&key, address));
             let mut scopes = key.scopes;
             if let Some(tenant) = key.tenant {
                 actor.sight = Sight::Tenant(tenant.into());
@@ -152,17 +195,34 @@ async fn known(parts: &Parts, api: &Api) -> Result<(Actor, Vec<String>), Problem
             }
             Ok((actor, scopes))
         }
-        Err(Refused::Unknown | Refused::Revoked | Refused::Expired) => {
+        Err(refused) => {
+            let (who, told) = match refused {
+                Refused::Unknown(id) => (unknown(), ("unknown", id)),
+                Refused::Revoked(key) => (actor(who_of(&key, address)), ("revoked", Some(key.id))),
+                Refused::Expired(key) => (actor(who_of(&key, address)), ("expired", Some(key.id))),
+            };
+            refused_login(api, &who, told).await;
             if let Some(address) = address
                 && api.guesses.wrong(address) == Then::LockedOut
             {
                 tracing::info!(%address, "an address is locked out for a while: it sent too many wrong keys");
-                api.desk.note_refusal(&actor(Who::Walhook), "login.locked_out", &address.to_string()).await?;
+                let locked = Refusal {
+                    actor: unknown().who,
+                    action: "login.locked_out",
+                    object: Some(address.to_string()),
+                    same: network(address).to_string(),
+                    detail: json!({}),
+                };
+                api.desk.refused(&unknown(), locked).await;
             }
             let challenge = format!("{REALM}, error=\"invalid_token\"");
             Err(unauthorised("this key is not one that is valid now", &challenge))
         }
     }
+}
+
+fn who_of(key: &ApiKey, from: Option<IpAddr>) -> Who {
+    Who::Key { name: format!("{} ({})", key.name, key.id), from }
 }
 
 /// The token of the request.

@@ -46,6 +46,7 @@ pub async fn surround(State(turns): State<Turns>, mut request: Request, next: Ne
         next.run(request).await
     };
     let answered = tokio::time::timeout(limits::API_ANSWER_WITHIN, answered.instrument(span)).await;
+    fail::fail_point!("before_answer", |_| std::process::abort());
     let mut response = answered.unwrap_or_else(|_| {
         let seconds = limits::API_ANSWER_WITHIN.as_secs();
         Problem::unavailable(format!("there was no answer within {seconds} s")).into_response()

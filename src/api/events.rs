@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
-use super::door::{May, Read};
+use super::door::{May, Read, Tenants};
 use super::input::{In, Parameters, next};
 use super::problem::Problem;
 use super::webhooks::named;
@@ -42,7 +42,7 @@ pub struct EventType {
     /// A body of it in the format `standard`.
     #[schema(value_type = Object)]
     sample: Value,
-    /// The webhooks that subscribe to it, the first hundred by name.
+    /// The webhooks that subscribe to it, the first hundred by name; to a tenant, its own.
     subscribers: Vec<String>,
     /// How many subscribe to it.
     subscriber_count: usize,
@@ -74,8 +74,8 @@ impl From<events::EventType> for EventType {
     }
 }
 
-/// Lists the event types that exist: of the tables that there are, of `[[events]]`, and of walhook itself. Needs
-/// webhook:read.
+/// Lists the event types that exist: of the tables that there are, of `[[events]]`, and of walhook itself. A tenant's key
+/// gets those that are public, with its own subscribers. Needs webhook:read.
 #[utoipa::path(get, operation_id = "list_events", path = "/events", tag = "events",
     params(
         ("limit" = Option<u32>, Query, description = "how many; 1 to 200, 50 where it is absent", minimum = 1, maximum = 200),
@@ -83,7 +83,7 @@ impl From<events::EventType> for EventType {
     ),
     responses((status = OK, body = EventTypePage)))]
 async fn list(
-    may: May<Read>,
+    may: May<Tenants<Read>>,
     State(api): State<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<EventTypePage>, Problem> {
@@ -95,12 +95,12 @@ async fn list(
     Ok(Json(EventTypePage { data: found.into_iter().map(EventType::from).collect(), next_cursor }))
 }
 
-/// One event type. Needs webhook:read.
+/// One event type; with a tenant's key, one that is public. Needs webhook:read.
 #[utoipa::path(get, operation_id = "get_event", path = "/events/{type}", tag = "events",
     params(("type" = String, Path, description = "the event type")),
     responses((status = OK, body = EventType)))]
 async fn get(
-    may: May<Read>,
+    may: May<Tenants<Read>>,
     State(api): State<Api>,
     In(name): In<String>,
 ) -> Result<Json<EventType>, Problem> {

@@ -68,7 +68,8 @@ impl Guesses {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// The address that counts: of IPv6 the network of one customer.
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let bits = u128::from(address) & !u128::from(u64::MAX);

@@ -72,7 +72,7 @@ pub(super) fn repetition(
     let key = key.ok_or_else(refused)?;
     let whose = match &actor.who {
         Who::Key { name, .. } => name.as_str(),
-        Who::Admin { .. } | Who::Command | Who::Walhook => "",
+        Who::Admin { .. } | Who::Command | Who::Walhook | Who::Unknown { .. } => "",
     };
     Ok(Some(Repetition::of(whose, key, document)))
 }

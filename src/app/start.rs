@@ -368,6 +368,9 @@ impl Workers {
         let (commands, written) = mpsc::unbounded_channel();
         let (acks_in, acks) = mpsc::unbounded_channel();
         let memory = Arc::new(Semaphore::new(self.config.delivery.memory));
+        let (refused_in, refused) = chores::refused::queue();
+        let telling = chores::refused::keep_telling(self.places.ledger.clone(), refused, tasks.stopping());
+        tasks.spawn("refused addresses", Role::Essential, telling);
         let writer = self.writer(&catalog, &settlement, health, news);
         let writing = async move {
             let written = writer.run(written, acks_in).await;
@@ -385,6 +388,7 @@ impl Workers {
             health: ill,
             handover_after: self.config.delivery.handover_after,
             shutdown_grace: self.config.delivery.shutdown_grace,
+            refused: refused_in,
             memory: Arc::clone(&memory),
             memory_bytes: self.config.delivery.memory,
         };

@@ -13,19 +13,23 @@ use crate::config::{
     Allowed, Checks, Complaint, Config, Part, Problem, Problems, Security, StoredTemplates, Strangers,
     row_described, webhook_from_row,
 };
-use crate::domain::{Auth, Verification, Webhook, WebhookSource, limits};
+use crate::domain::{Auth, BodyShape, Verification, Webhook, WebhookSource, limits};
 use crate::matcher::{Condition, Matcher};
 use crate::render::{self, Templates};
 use crate::sign::{self, JwtSigner, Signer};
 use crate::transport::{self, Policy, Route};
 
-/// Compiles snapshots; remembers the rows it has checked, so that one change among many costs one check. One configuration
-/// has one compiler: what a row comes to depends on it.
+/// Compiles snapshots; remembers the rows it has checked and what came of them, so that one change among many costs one check
+/// and one signer. One configuration has one compiler: what a row comes to depends on it.
 #[derive(Default)]
 pub(super) struct Compiler {
     shelf: Arc<Shelf>,
     checked: HashMap<String, (Arc<Map<String, Value>>, Checked)>,
+    compiled: Known,
 }
+
+/// What is compiled, by name.
+type Known = HashMap<Arc<str>, Arc<Compiled>>;
 
 /// A row's webhook, or every problem of the row.
 type Checked = Result<Arc<Webhook>, String>;
@@ -107,7 +111,11 @@ impl Compiler {
         }
         self.checked = checked;
         self.shelf = Arc::clone(&templates);
-        assemble((config, templates), webhooks, invalid)
+        let known = std::mem::take(&mut self.compiled);
+        let snapshot = assemble((config, templates), webhooks, invalid, &known)?;
+        let known = |compiled: &Arc<Compiled>| (Arc::clone(&compiled.webhook.name), Arc::clone(compiled));
+        self.compiled = snapshot.webhooks.iter().map(known).collect();
+        Ok(snapshot)
     }
 }
 
@@ -162,6 +170,7 @@ fn assemble(
     (config, shelf): (&Config, Arc<Shelf>),
     webhooks: Vec<Arc<Webhook>>,
     invalid: Vec<Invalid>,
+    known: &Known,
 ) -> Result<Snapshot, String> {
     let templates =
         Templates::compile_all(&config.templates).map_err(|errors| lines("templates.", &errors))?;
@@ -169,6 +178,12 @@ fn assemble(
         Matcher::build(&config.tables, &config.events, &webhooks).map_err(|errors| lines("", &errors))?;
     let mut compiled = Vec::with_capacity(webhooks.len());
     for webhook in webhooks {
+        let same = known.get(&webhook.name).filter(|known| Arc::ptr_eq(&known.webhook, &webhook));
+        // A template may be another under the same name.
+        if let Some(same) = same.filter(|same| matches!(same.webhook.body, BodyShape::Format(_))) {
+            compiled.push(Arc::clone(same));
+            continue;
+        }
         let reach = &webhook.reach;
         let signer = Signer::with_scheme(&webhook.secrets, &reach.signature)
             .map_err(|error| format!("{}: {error}", webhook.name))?;

@@ -45,6 +45,10 @@ select name, version,
     jsonb_strip_nulls(to_jsonb(w) - array['created_at', 'updated_at', 'version', 'description', 'metadata'])
 from webhooks w where name = any($1)";
 
+const OF_TENANT: &str = "
+select jsonb_strip_nulls(to_jsonb(w) - array['created_at', 'updated_at', 'version', 'description', 'metadata'])
+from webhooks w where tenant = $1 order by name collate \"C\"";
+
 /// The version of what the database declares.
 pub(super) async fn version(client: &Client) -> Result<i64, LedgerError> {
     let row = client.query_one(VERSION, &[]).await;
@@ -56,6 +60,18 @@ pub(super) async fn version(client: &Client) -> Result<i64, LedgerError> {
 /// Everything the database declares.
 pub async fn load(client: &Client) -> Result<Rows, LedgerError> {
     Reader::default().load(client).await
+}
+
+/// What the database declares for one tenant alone. It has no version: nobody follows it.
+pub async fn load_of(client: &Client, tenant: &str) -> Result<Rows, LedgerError> {
+    let rows = client.query(OF_TENANT, &[&tenant]).await;
+    let rows =
+        rows.map_err(|source| LedgerError::Statement { doing: "reading a tenant's webhooks", source })?;
+    let declared = |row: &tokio_postgres::Row| match row.get(0) {
+        Value::Object(declared) => Some(Arc::new(declared)),
+        _ => None,
+    };
+    Ok(Rows { webhooks: rows.iter().filter_map(declared).collect(), ..Rows::default() })
 }
 
 /// Reads again and again, and remembers.

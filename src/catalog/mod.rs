@@ -20,7 +20,7 @@ pub use compile::{
     check_row, compile_file, compile_with, conditions_complaint, policy, reach_complaint, template_complaint,
     tenants_policy, unverified,
 };
-pub use load::{Rows, load, templates_after, with_texts_apart};
+pub use load::{Rows, load, load_of, templates_after, with_texts_apart};
 pub use sealed::{Standing, opened, sealed_anew, secrets_in, secrets_text, standings};
 pub use templates::{Shelf, check_template_row};
 pub use watch::{Before, Watcher, tell_unverified, watch};

@@ -6,6 +6,7 @@
 pub mod hold;
 pub mod lag;
 pub mod notices;
+pub mod refused;
 pub mod retain;
 pub mod retries;
 pub mod standing;

@@ -82,8 +82,8 @@ pub async fn ask(desk: &Desk, actor: &Actor, ask: &Ask) -> Result<Asked, Control
         "rows_per_second": new.rows_per_second,
     });
     actor.note(&transaction, "backfill.create", webhook, (None, Some(after))).await?;
+    replay::announce(&transaction).await?;
     transaction.commit().await.map_err(transaction_failed)?;
-    replay::announce(&session.client).await?;
     Ok(Asked { session, slot, id, event_type, running })
 }
 
@@ -184,7 +184,7 @@ pub async fn steer(
     let after = one(&transaction, slot, id).await?;
     let told = |of: &Backfill| Some(json!({ "backfill": id, "status": of.status.as_str() }));
     actor.note(&transaction, action, &before.webhook, (told(&before), told(&after))).await?;
+    replay::announce(&transaction).await?;
     transaction.commit().await.map_err(transaction_failed)?;
-    replay::announce(&session).await?;
     Ok(after)
 }

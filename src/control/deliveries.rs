@@ -18,15 +18,21 @@ pub async fn search(
     limit: u32,
 ) -> Result<Page, ControlError> {
     let about = search.webhook.as_deref().map_or(About::Seen, About::Webhook);
-    let session = desk.session(actor, about).await?;
+    let mut session = desk.session(actor, about).await?;
     let search = &Search { tenant: actor.sight.tenant().map(str::to_owned), ..search.clone() };
-    Ok(deliveries::search(&*session, search, behind, limit).await?)
+    let prepared = session.prepared();
+    let transaction =
+        session.build_transaction().read_only(true).start().await.map_err(transaction_failed)?;
+    deliveries::plan_once(&transaction).await?;
+    let page = deliveries::search(&prepared.on(&transaction), search, behind, limit).await?;
+    transaction.commit().await.map_err(transaction_failed)?;
+    Ok(page)
 }
 
 /// One delivery of a webhook with all that is known of it.
 pub async fn get(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Result<Whole, ControlError> {
     let session = desk.session(actor, About::Webhook(webhook)).await?;
-    let whole = deliveries::whole(&*session, webhook, id).await?;
+    let whole = deliveries::whole(&session.prepared().on(&*session), webhook, id).await?;
     whole.ok_or_else(|| no_delivery(id))
 }
 
@@ -66,8 +72,8 @@ pub async fn retry(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Resul
         Some(json!({ "webhook": webhook, "status": after.listed.status })),
     );
     actor.note(&transaction, "delivery.retry", id, told).await?;
+    replay::announce(&transaction).await?;
     transaction.commit().await.map_err(transaction_failed)?;
-    replay::announce(&session).await?;
     Ok(after)
 }
 
@@ -91,8 +97,8 @@ pub async fn cancel(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Resu
         Some(json!({ "webhook": webhook, "status": after.listed.status })),
     );
     actor.note(&transaction, "delivery.cancel", id, told).await?;
+    replay::announce(&transaction).await?;
     transaction.commit().await.map_err(transaction_failed)?;
-    replay::announce(&session).await?;
     Ok(after)
 }
 

@@ -1,21 +1,23 @@
 //! What the verbs that edit work with: the configuration as it is now, a few sessions, and who it is that asks.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 use tokio::sync::watch;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::Client;
 
-use super::keys::transaction_failed;
 use super::{About, ControlError, Places, Sight};
 use crate::catalog::{Shelf, templates_after};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::LedgerError;
+use crate::ledger::ask::Ask;
 use crate::ledger::audit::{self, Act, Sought, Written};
 use crate::ledger::pool::{Borrowed, Pool};
+use crate::ledger::refusals::{self, Refusal, Refusals};
 use crate::ledger::templates::StoredTemplate;
+use crate::telemetry::chain;
 
 /// Where an operator's hand works, by the API or the command line.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Desk {
     /// The time.
     pub clock: Clock,
     pool: Pool,
+    refusals: Refusals,
+    room: AtomicI64,
     ready: AtomicBool,
     shelf: Mutex<Shelved>,
 }
@@ -63,7 +67,7 @@ impl Actor {
     /// Writes what is done into the audit.
     pub(super) async fn note(
         &self,
-        transaction: &Transaction<'_>,
+        transaction: &impl Ask,
         action: &str,
         object: &str,
         (before, after): (Option<Value>, Option<Value>),
@@ -78,7 +82,7 @@ impl Actor {
     /// The same with an object of its own, beside which the id of the request is written.
     pub(super) async fn note_that(
         &self,
-        transaction: &Transaction<'_>,
+        transaction: &impl Ask,
         (action, object): (&str, &str),
         mut detail: Value,
     ) -> Result<(), LedgerError> {
@@ -93,7 +97,16 @@ impl Desk {
     /// A desk beside a running instance, which follows its configuration.
     pub fn new(config: watch::Receiver<Arc<Config>>, places: Places, clock: Clock) -> Self {
         let pool = Pool::new(places.ledger.clone());
-        Self { config, places, clock, pool, ready: AtomicBool::new(false), shelf: Mutex::default() }
+        Self {
+            config,
+            places,
+            clock,
+            pool,
+            refusals: Refusals::default(),
+            room: AtomicI64::new(0),
+            ready: AtomicBool::new(false),
+            shelf: Mutex::default(),
+        }
     }
 
     /// A desk for one command.
@@ -162,6 +175,17 @@ impl Desk {
         if names_other { self.shelf(client).await } else { Ok(Arc::default()) }
     }
 
+    /// Takes room for one webhook more, where some is known to be left.
+    pub(super) fn takes_room(&self) -> bool {
+        let taken = |room: i64| (room > 0).then(|| room - 1);
+        self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    /// There is room for so many more, by a count.
+    pub(super) fn has_room(&self, room: i64) {
+        self.room.store(room, Ordering::Relaxed);
+    }
+
     /// What was done, newest first: entries before a number.
     pub async fn audit(
         &self,
@@ -174,11 +198,19 @@ impl Desk {
         Ok(audit::page(&*session, sought, before, i64::from(limit)).await?)
     }
 
-    /// Notes a refusal that concerns the security of the whole.
-    pub async fn note_refusal(&self, actor: &Actor, action: &str, object: &str) -> Result<(), ControlError> {
-        let mut session = self.session(actor, About::Operators).await?;
-        let transaction = session.transaction().await.map_err(transaction_failed)?;
-        actor.note(&transaction, action, object, (None, None)).await?;
-        transaction.commit().await.map_err(transaction_failed)
+    /// Writes that somebody was refused into the audit, as far as [`Refusals`] lets it. Whoever is refused is told so whether
+    /// or not this can be written. Nobody may call it who holds a session.
+    pub async fn refused(&self, actor: &Actor, mut refusal: Refusal) {
+        let Some(unwritten) = self.refusals.admit(&refusal) else { return };
+        if let (Value::Object(detail), Some(request)) = (&mut refusal.detail, &actor.request) {
+            detail.insert("request".to_owned(), request.as_str().into());
+        }
+        let written = async {
+            let session = self.session(&Actor::walhook(), About::Operators).await?;
+            Ok::<(), ControlError>(refusals::write(&*session, refusal, unwritten).await?)
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(reason = chain(&error), "a refusal could not be written into the audit");
+        }
     }
 }

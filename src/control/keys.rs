@@ -81,14 +81,14 @@ pub struct Made {
 }
 
 /// Why a key is refused. What the refused is told does not say which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// There is no such key, or its secret is another.
-    Unknown,
+    /// There is no such key, or its secret is another. Its id, where it has the form of a key.
+    Unknown(Option<String>),
     /// It was revoked.
-    Revoked,
+    Revoked(Box<ApiKey>),
     /// It has expired.
-    Expired,
+    Expired(Box<ApiKey>),
 }
 
 /// Makes a key.
@@ -169,19 +169,19 @@ pub async fn revoke(desk: &Desk, actor: &Actor, id: &str) -> Result<ApiKey, Cont
 
 /// Whose key it is.
 pub async fn verify(desk: &Desk, key: &str) -> Result<Result<ApiKey, Refused>, ControlError> {
-    let Some((id, secret)) = split(key) else { return Ok(Err(Refused::Unknown)) };
+    let Some((id, secret)) = split(key) else { return Ok(Err(Refused::Unknown(None))) };
     let session = desk.session(&Actor::walhook(), About::Operators).await?;
-    let held = keys::held(&*session, id).await?;
+    let held = keys::held(&session.prepared().on(&*session), id).await?;
     let hash = Sha256::digest(secret.as_bytes());
     // Where there is no such key the same is done, so that it takes as long.
     let expected = held.as_ref().map_or(&[0; 32][..], |held| &held.hash);
     let is_right = bool::from(hash.as_slice().ct_eq(expected));
-    let Some(held) = held.filter(|_| is_right) else { return Ok(Err(Refused::Unknown)) };
+    let Some(held) = held.filter(|_| is_right) else { return Ok(Err(Refused::Unknown(Some(id.to_owned())))) };
     if held.key.revoked_at.is_some() {
-        return Ok(Err(Refused::Revoked));
+        return Ok(Err(Refused::Revoked(Box::new(held.key))));
     }
     if held.expired {
-        return Ok(Err(Refused::Expired));
+        return Ok(Err(Refused::Expired(Box::new(held.key))));
     }
     if held.unused_of_late {
         keys::touch(&*session, id).await?;

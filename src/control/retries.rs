@@ -83,8 +83,8 @@ pub async fn ask(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> 
     });
     actor.note(&transaction, "retry.create", webhook, (None, Some(after))).await?;
     let made = retries::get(&transaction, &asked.slot, webhook, id).await?.ok_or_else(|| no_retry(id))?;
+    replay::announce(&transaction).await?;
     transaction.commit().await.map_err(transaction_failed)?;
-    replay::announce(&session).await?;
     Ok(made)
 }
 

@@ -12,8 +12,8 @@ use super::ControlError;
 use crate::chores::notices;
 use crate::clock::Clock;
 use crate::domain::{
-    Cell, Change, Column, CommitLsn, Event, EventId, Lsn, Notice, OldRow, Operation, Origin, Place, Relation,
-    ReplicaIdentity, TableRules, TableShape, Transaction, Tuple, ValueKind,
+    Cell, Change, Column, CommitLsn, Event, EventId, Lsn, Mask, Notice, OldRow, Operation, Origin, Place,
+    Relation, ReplicaIdentity, TableRules, TableShape, Transaction, Treatment, Tuple, ValueKind,
 };
 use crate::pgoutput::{self, kind_of};
 use crate::render::{write_data, write_schema_data};
@@ -235,7 +235,14 @@ pub(super) fn data(
     {
         return data;
     }
-    let row = || Tuple(columns.iter().map(value).collect());
+    let rules = rules(&relation);
+    let cell = |(position, column): (usize, &ColumnInfo)| match rules.of(position) {
+        // The hash of a value that can be guessed would tell whoever reads the sample which rows have that value.
+        Treatment::Mask(Mask::Hash) => Cell::Text(Bytes::from(format!("{:032x}", fastrand::u128(..)))),
+        _ => value(column),
+    };
+    let row: Vec<Cell> = columns.iter().enumerate().map(cell).collect();
+    let row = || Tuple(row.clone());
     let full = table.identity == RowIdentity::Full;
     let old = match operation {
         Operation::Update | Operation::Delete if full => Some(OldRow::Full(row())),
@@ -243,7 +250,6 @@ pub(super) fn data(
         _ => None,
     };
     let new = (!matches!(operation, Operation::Delete | Operation::Truncate)).then(row);
-    let rules = rules(&relation);
     let change = Change { relation: Arc::new(relation), operation: Operation::Test, new, old, sequence: 1 };
     let mut data = Vec::new();
     write_data(&change, &rules, json, &mut data);

@@ -52,7 +52,7 @@ pub async fn set(desk: &Desk, actor: &Actor, webhook: &str, wish: &Wish) -> Resu
     }
     let mut cancelled = 0;
     if matches!(wish, Wish::EnableAnew | Wish::ResumeAnew) {
-        cancelled = cancel_held(&mut session, webhook, config.ledger.store_bodies).await?;
+        cancelled = cancel_held(&mut session, actor, webhook, config.ledger.store_bodies).await?;
     }
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let (action, suspension) = match wish {
@@ -71,20 +71,27 @@ pub async fn set(desk: &Desk, actor: &Actor, webhook: &str, wish: &Wish) -> Resu
     let after = json!({ "reason": suspension.map(|(_, reason)| reason), "cancelled": cancelled });
     actor.note(&transaction, action, webhook, (Some(json!({ "status": before })), Some(after))).await?;
     transaction.commit().await.map_err(transaction_failed)?;
-    if cancelled > 0 {
-        replay::announce(&session).await?;
-    }
     Ok(Done { changed, cancelled })
 }
 
-/// In steps; returns how many.
-async fn cancel_held(client: &mut Client, webhook: &str, store: StoreBodies) -> Result<u64, ControlError> {
+/// In steps, each with its entry in the audit: who is cut short leaves the webhook as it was, and can go on. Returns how many.
+async fn cancel_held(
+    client: &mut Client,
+    actor: &Actor,
+    webhook: &str,
+    store: StoreBodies,
+) -> Result<u64, ControlError> {
     let mut cancelled = 0;
     loop {
-        let step = states::end(client, webhook, &End::CancelHeld, store).await?;
+        let transaction = client.transaction().await.map_err(transaction_failed)?;
+        let step = states::end_in(&transaction, webhook, &End::CancelHeld, store).await?;
         if step == 0 {
             return Ok(cancelled);
         }
+        let after = Some(json!({ "cancelled": step }));
+        actor.note(&transaction, "webhook.cancel_held", webhook, (None, after)).await?;
+        replay::announce(&transaction).await?;
+        transaction.commit().await.map_err(transaction_failed)?;
         cancelled += step;
     }
 }

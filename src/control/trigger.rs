@@ -158,8 +158,8 @@ async fn record(session: &mut Session, actor: &Actor, delivery: &Delivery) -> Re
     row::insert(&transaction, delivery).await?;
     let after = json!({ "delivery": delivery.id.as_str(), "event": &*delivery.event_type });
     actor.note(&transaction, "webhook.test", &delivery.webhook, (None, Some(after))).await?;
-    transaction.commit().await.map_err(transaction_failed)?;
-    Ok(replay::announce(&session.client).await?)
+    replay::announce(&transaction).await?;
+    transaction.commit().await.map_err(transaction_failed)
 }
 
 /// Whether a pattern means events of a type.

@@ -180,6 +180,11 @@ impl State {
     pub(super) fn heard(&mut self, ended: &[Ended], at: Instant) -> Heard {
         let Some(first) = ended.first() else { return Heard::default() };
         let (webhook, is_test) = first.whose.webhook();
+        if let Outcome::Refused { by: RefusedBy::Address(address), .. } = &first.attempt.outcome
+            && self.with.refused.try_send((Arc::clone(webhook), *address)).is_err()
+        {
+            tracing::debug!(webhook = &**webhook, "too many refused addresses to tell of each");
+        }
         let Some(slot) = self.slots.get_mut(webhook) else { return Heard::default() };
         for Ended { attempt, verdict, .. } in ended {
             slot.told.of(webhook, attempt, verdict, at);

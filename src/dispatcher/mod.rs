@@ -39,6 +39,7 @@ mod turn;
 mod unwritten;
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub struct Dispatcher {
     pub open_at_start: HashSet<Arc<str>>,
     /// What is known of the webhooks that failed when this process took the ledger over.
     pub health: HashMap<Arc<str>, Health>,
+    /// Where it is told that an address was refused; never waited for.
+    pub refused: mpsc::Sender<(Arc<str>, IpAddr)>,
     /// Bytes of young deliveries that may still come into memory.
     pub memory: Arc<Semaphore>,
     /// The size of all of it.

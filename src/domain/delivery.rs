@@ -11,6 +11,7 @@
 //! ```
 
 use std::hash::Hasher;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,8 +137,8 @@ pub enum UnreachableBy {
 pub enum RefusedBy {
     /// Plain http is not allowed for this webhook.
     PlainHttp,
-    /// The address is private, loopback or otherwise special.
-    Address,
+    /// The address is private, loopback or otherwise special: this one.
+    Address(IpAddr),
     /// The delivery cannot be made into a request.
     Request,
 }

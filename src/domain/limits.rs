@@ -221,6 +221,14 @@ pub const API_GUESSES: u32 = 10;
 pub const API_GUESSES_WITHIN: Duration = Duration::from_secs(60);
 /// Addresses whose wrong keys are counted; the oldest makes room.
 pub const API_GUESSERS: usize = 4096;
+/// How long a refusal of one kind, of the same caller or for the same webhook and address, is not written into the audit again.
+pub const REFUSALS_WITHIN: Duration = Duration::from_secs(3600);
+/// Refusals that are told apart to know that; the oldest makes room.
+pub const REFUSALS_KNOWN: usize = 4096;
+/// Refusals of one action that a process writes into the audit within [`REFUSALS_WITHIN`]; further ones are only counted.
+pub const REFUSALS_WRITTEN: u32 = 1000;
+/// Refused addresses that wait to be written; further ones are dropped.
+pub const REFUSALS_WAITING: usize = 256;
 /// The longest description of a webhook, in characters.
 pub const DESCRIPTION_CHARS: usize = 1000;
 /// What may be noted beside a webhook, as JSON.

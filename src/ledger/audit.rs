@@ -1,12 +1,16 @@
 //! Who did what: one row an act, written in the act's own transaction, so that there is neither one without the other.
+//!
+//! What others change by SQL is written by the database ([`V18__security`](../../../migrations/V18__security.sql)); what was
+//! refused, by [`super::refusals`].
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio_postgres::{Client, GenericClient, Row, Transaction};
+use tokio_postgres::{Client, Row};
 
+use super::ask::Ask;
 use super::replay::like;
 use super::row::{pg_time, time_of};
 use super::{LedgerError, doing};
@@ -30,6 +34,11 @@ pub enum Actor {
     },
     /// walhook itself.
     Walhook,
+    /// Somebody who could not say who they are.
+    Unknown {
+        /// Where the request came from.
+        from: Option<IpAddr>,
+    },
 }
 
 /// What was done.
@@ -78,7 +87,7 @@ delete from audit where id = any(array(
 const STEP: i64 = 10_000;
 
 /// How somebody may have come.
-pub const KINDS: [&str; 4] = ["command", "admin", "key", "walhook"];
+pub const KINDS: [&str; 6] = ["command", "admin", "key", "walhook", "sql", "unknown"];
 
 const COLUMNS: &str = "id, at, actor_kind, actor, action, object, detail, from_address";
 
@@ -103,6 +112,7 @@ impl Actor {
             Self::Admin { .. } => "admin",
             Self::Key { name, .. } => name,
             Self::Walhook => "walhook",
+            Self::Unknown { .. } => "unknown",
         }
     }
 
@@ -111,18 +121,21 @@ impl Actor {
             Self::Command => ("command", None, None),
             Self::Admin { from } => ("admin", Some("admin"), *from),
             Self::Key { name, from } => ("key", Some(name), *from),
-            Self::Walhook => ("walhook", None, None),
+            Self::Walhook => ("walhook", Some("walhook"), None),
+            Self::Unknown { from } => ("unknown", Some("unknown"), *from),
         }
     }
 }
 
-/// Records an act in the transaction that does it.
-pub async fn record(transaction: &Transaction<'_>, act: &Act<'_>) -> Result<(), LedgerError> {
+/// Records an act: in the transaction that does it, or by itself where nothing is done.
+pub async fn record(client: &impl Ask, act: &Act<'_>) -> Result<(), LedgerError> {
+    fail::fail_point!("before_audit", |_| std::process::abort());
     let (kind, name, from) = act.actor.columns();
-    transaction
+    client
         .execute(RECORD, &[&kind, &name, &act.action, &act.object, &act.detail, &from])
         .await
         .map_err(doing("recording who did what"))?;
+    fail::fail_point!("after_audit", |_| std::process::abort());
     Ok(())
 }
 
@@ -158,7 +171,7 @@ pub fn page_sql(sought: &Sought) -> String {
 
 /// Entries before a number, newest first.
 pub async fn page(
-    client: &impl GenericClient,
+    client: &impl Ask,
     sought: &Sought,
     before: Option<i64>,
     limit: i64,

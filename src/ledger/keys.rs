@@ -1,8 +1,9 @@
 //! The keys of the API: what is kept of them.
 
 use jiff::Timestamp;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::Row;
 
+use super::ask::Ask;
 use super::row::{pg_time, time_of};
 use super::{LedgerError, doing};
 
@@ -70,7 +71,7 @@ fn key_of(row: &Row) -> ApiKey {
 
 /// Keeps a key; `None` where there are `most` already.
 pub async fn insert(
-    client: &impl GenericClient,
+    client: &impl Ask,
     (id, name, scopes, tenant): (&str, &str, &[&str], Option<&str>),
     hash: &[u8],
     expires_at: Option<Timestamp>,
@@ -83,7 +84,7 @@ pub async fn insert(
 }
 
 /// The key of an id.
-pub async fn held(client: &impl GenericClient, id: &str) -> Result<Option<Held>, LedgerError> {
+pub async fn held(client: &impl Ask, id: &str) -> Result<Option<Held>, LedgerError> {
     let sql = format!(
         "select {COLUMNS}, hash, coalesce(expires_at <= now(), false),
             coalesce(last_used_at < now() - interval '1 minute', true)
@@ -99,24 +100,20 @@ pub async fn held(client: &impl GenericClient, id: &str) -> Result<Option<Held>,
 }
 
 /// Notes that a key was used, once a minute at most.
-pub async fn touch(client: &impl GenericClient, id: &str) -> Result<(), LedgerError> {
+pub async fn touch(client: &impl Ask, id: &str) -> Result<(), LedgerError> {
     client.execute(TOUCH, &[&id]).await.map_err(doing("noting a key's use"))?;
     Ok(())
 }
 
 /// The keys after an id, in the order of ids.
-pub async fn page(
-    client: &impl GenericClient,
-    after: Option<&str>,
-    limit: i64,
-) -> Result<Vec<ApiKey>, LedgerError> {
+pub async fn page(client: &impl Ask, after: Option<&str>, limit: i64) -> Result<Vec<ApiKey>, LedgerError> {
     let sql = format!("select {COLUMNS} from api_keys where id > coalesce($1, '') order by id limit $2");
     let rows = client.query(&sql, &[&after, &limit]).await.map_err(doing("listing keys"))?;
     Ok(rows.iter().map(key_of).collect())
 }
 
 /// Refuses a key from now on; `None` where there is none of this id.
-pub async fn revoke(client: &impl GenericClient, id: &str) -> Result<Option<ApiKey>, LedgerError> {
+pub async fn revoke(client: &impl Ask, id: &str) -> Result<Option<ApiKey>, LedgerError> {
     let row = client.query_opt(&format!("{REVOKE}{COLUMNS}"), &[&id]).await;
     Ok(row.map_err(doing("revoking a key"))?.as_ref().map(key_of))
 }

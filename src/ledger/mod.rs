@@ -9,6 +9,7 @@
 //! recorded without one when an earlier is open, and gets it in the transaction that ends the earlier. Both run on
 //! the writer's single connection, so neither can miss the other.
 
+pub mod ask;
 pub mod audit;
 pub mod backfills;
 pub mod claim;
@@ -28,6 +29,7 @@ pub mod prune;
 pub mod query;
 pub mod record;
 pub mod recorded;
+pub mod refusals;
 pub mod replay;
 pub mod retries;
 pub mod rollups;
@@ -191,10 +193,11 @@ impl Ledger {
         &self.schema
     }
 
-    /// A session whose unqualified names are the ledger's.
+    /// A session whose unqualified names are the ledger's. What is written by it is in the audit, where it has to be, by
+    /// whoever writes: the database adds what others write ([`V18__security`](../../../migrations/V18__security.sql)).
     pub async fn session(&self, name: &str) -> Result<Session, LedgerError> {
         let session = self.server.session(name).await?;
-        let path = format!("set search_path to {}", quote(&self.schema));
+        let path = format!("set search_path to {}; set walhook.audited to on", quote(&self.schema));
         session.client.batch_execute(&path).await.map_err(doing("choosing the schema"))?;
         Ok(session)
     }

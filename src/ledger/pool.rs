@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::Client;
 
+use super::ask::Prepared;
 use super::{Ledger, LedgerError, doing};
 use crate::domain::limits;
 use crate::postgres::Session;
@@ -17,7 +18,7 @@ use crate::postgres::Session;
 #[derive(Debug, Clone)]
 pub struct Pool {
     ledger: Ledger,
-    idle: Arc<Mutex<Vec<Session>>>,
+    idle: Arc<Mutex<Vec<(Session, Prepared)>>>,
     turns: Arc<Semaphore>,
 }
 
@@ -25,7 +26,8 @@ pub struct Pool {
 #[derive(Debug)]
 pub struct Borrowed {
     session: Option<Session>,
-    idle: Arc<Mutex<Vec<Session>>>,
+    prepared: Prepared,
+    idle: Arc<Mutex<Vec<(Session, Prepared)>>>,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -47,13 +49,13 @@ impl Pool {
         let turn = turn.map_err(|_| LedgerError::Silent { seconds: 0 })?;
         let kept = || {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            std::iter::from_fn(|| idle.pop()).find(|session| !session.client.is_closed())
+            std::iter::from_fn(|| idle.pop()).find(|(session, _)| !session.client.is_closed())
         };
-        let session = match kept() {
-            Some(session) => session,
-            None => self.open().await?,
+        let (session, prepared) = match kept() {
+            Some(kept) => kept,
+            None => (self.open().await?, Prepared::default()),
         };
-        Ok(Borrowed { session: Some(session), idle: Arc::clone(&self.idle), _turn: turn })
+        Ok(Borrowed { session: Some(session), prepared, idle: Arc::clone(&self.idle), _turn: turn })
     }
 
     async fn open(&self) -> Result<Session, LedgerError> {
@@ -68,10 +70,20 @@ impl Pool {
     }
 }
 
+impl Borrowed {
+    /// What this session has prepared, to be used on it and its transactions.
+    pub fn prepared(&self) -> Prepared {
+        self.prepared.clone()
+    }
+}
+
 impl Drop for Borrowed {
     fn drop(&mut self) {
         if let Some(session) = self.session.take().filter(|session| !session.client.is_closed()) {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((session, std::mem::take(&mut self.prepared)));
         }
     }
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, GenericClient, Transaction};
 
+use super::ask::Ask;
 use super::row::{pg_time, time_of};
 use super::states::KEEP_WRITER_OUT;
 use super::{LedgerError, doing};
@@ -283,8 +284,8 @@ pub async fn replay_in(
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Tells the running instance that the ledger has work that it did not put there.
-pub async fn announce(client: &Client) -> Result<(), LedgerError> {
+/// Tells the running instance that the ledger has work that it did not put there: in a transaction, when that is over.
+pub async fn announce(client: &impl Ask) -> Result<(), LedgerError> {
     let notify = "select pg_notify(current_schema(), 'ledger')";
     client.execute(notify, &[]).await.map_err(doing("telling the running instance"))?;
     Ok(())

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::{Client, GenericClient, Transaction};
 
+use super::ask::Ask;
 use super::row::time_of;
 use super::{LedgerError, doing, notices, rollups};
 use crate::domain::{DeliveryId, StoreBodies};
@@ -131,7 +132,7 @@ pub async fn load(client: &Client) -> Result<HashMap<Arc<str>, WebhookState>, Le
 
 /// How these webhooks stand; one that nothing is known of is active.
 pub async fn standings(
-    client: &impl GenericClient,
+    client: &impl Ask,
     webhooks: &[&str],
 ) -> Result<HashMap<String, WebhookStanding>, LedgerError> {
     let rows = client.query(STANDINGS, &[&webhooks]).await.map_err(doing("reading the webhooks' states"))?;
@@ -197,6 +198,20 @@ pub async fn end(
     end: &End<'_>,
     store: StoreBodies,
 ) -> Result<u64, LedgerError> {
+    let doing_it = || doing("ending deliveries");
+    let transaction = client.transaction().await.map_err(doing_it())?;
+    let ended = end_in(&transaction, webhook, end, store).await?;
+    transaction.commit().await.map_err(doing_it())?;
+    Ok(ended)
+}
+
+/// The same as a part of a transaction, which ends soon: it keeps the ledger's writer out.
+pub async fn end_in(
+    transaction: &Transaction<'_>,
+    webhook: &str,
+    end: &End<'_>,
+    store: StoreBodies,
+) -> Result<u64, LedgerError> {
     let all: &[&str] = &["pending", "retrying", "held"];
     let (of, age, status, reason) = match end {
         End::TooOld(age, reason) => (all, *age, "failed", Some(*reason)),
@@ -205,7 +220,6 @@ pub async fn end(
     };
     let (seconds, keep) = (age.as_secs_f64(), store != StoreBodies::None);
     let doing_it = || doing("ending deliveries");
-    let transaction = client.transaction().await.map_err(doing_it())?;
     transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
     let logs = DeliveryId::FIRST_OF_LOGS;
     let parameters: [&(dyn ToSql + Sync); 8] =
@@ -222,6 +236,5 @@ pub async fn end(
     if status == "failed" && sum(4) > 0 {
         rollups::add_failed(transaction.client(), webhook, sum(4), sum(5)).await?;
     }
-    transaction.commit().await.map_err(doing_it())?;
     Ok(u64::try_from(sum(1)).unwrap_or(0))
 }

@@ -5,8 +5,9 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::Row;
 
+use super::ask::Ask;
 use super::row::time_of;
 use super::{LedgerError, doing, withheld};
 
@@ -70,7 +71,7 @@ fn stored_of(row: &Row) -> Stored {
 }
 
 /// The row of a name. `lock` keeps other writers out until the transaction's end.
-pub async fn get(client: &impl GenericClient, name: &str, lock: Lock) -> Result<Option<Stored>, LedgerError> {
+pub async fn get(client: &impl Ask, name: &str, lock: Lock) -> Result<Option<Stored>, LedgerError> {
     let lock = if lock == Lock::ForUpdate { "for update" } else { "" };
     let sql = format!("select {READ} from webhooks w where w.name = $1 {lock}");
     let row = client.query_opt(&sql, &[&name]).await.map_err(doing("reading a webhook"))?;
@@ -88,7 +89,7 @@ pub enum Lock {
 
 /// The rows after a name, in the order of names: of one tenant, or all.
 pub async fn page(
-    client: &impl GenericClient,
+    client: &impl Ask,
     tenant: Option<&str>,
     after: Option<&str>,
     limit: i64,
@@ -103,42 +104,36 @@ pub async fn page(
 }
 
 /// The first names.
-pub async fn names(client: &impl GenericClient, limit: i64) -> Result<Vec<String>, LedgerError> {
+pub async fn names(client: &impl Ask, limit: i64) -> Result<Vec<String>, LedgerError> {
     let sql = "select name from webhooks order by name collate \"C\" limit $1";
     let rows = client.query(sql, &[&limit]).await.map_err(doing("listing webhooks"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The webhooks that have a template, with its name, in the order of their names.
-pub async fn with_templates(client: &impl GenericClient) -> Result<Vec<(String, String)>, LedgerError> {
+pub async fn with_templates(client: &impl Ask) -> Result<Vec<(String, String)>, LedgerError> {
     let sql = "select name, template from webhooks where template is not null order by name collate \"C\"";
     let rows = client.query(sql, &[]).await.map_err(doing("listing webhooks"))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// The first webhooks that have one of these templates.
-pub async fn using(
-    client: &impl GenericClient,
-    templates: &[String],
-    limit: i64,
-) -> Result<Vec<String>, LedgerError> {
+pub async fn using(client: &impl Ask, templates: &[String], limit: i64) -> Result<Vec<String>, LedgerError> {
     let sql = "select name from webhooks where template = any($1) order by name collate \"C\" limit $2";
     let rows = client.query(sql, &[&templates, &limit]).await.map_err(doing("listing webhooks"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// How many there are, of one tenant or all, counted up to `most`.
-pub async fn count(client: &impl GenericClient, tenant: Option<&str>, most: i64) -> Result<i64, LedgerError> {
+pub async fn count(client: &impl Ask, tenant: Option<&str>, most: i64) -> Result<i64, LedgerError> {
     let own = if tenant.is_some() { "tenant = $2" } else { "$2::text is null" };
     let sql = format!("select count(*) from (select 1 from webhooks where {own} limit $1) counted");
-    Ok(client.query_one(&sql, &[&most, &tenant]).await.map_err(doing("counting webhooks"))?.get(0))
+    let row = client.query_opt(&sql, &[&most, &tenant]).await.map_err(doing("counting webhooks"))?;
+    Ok(row.map_or(0, |row| row.get(0)))
 }
 
 /// Writes a new row; `None` where there is one of this name.
-pub async fn insert(
-    client: &impl GenericClient,
-    row: &Map<String, Value>,
-) -> Result<Option<Stored>, LedgerError> {
+pub async fn insert(client: &impl Ask, row: &Map<String, Value>) -> Result<Option<Stored>, LedgerError> {
     let columns = COLUMNS.join(", ");
     let given: Vec<String> = COLUMNS.iter().map(|column| format!("g.{column}")).collect();
     let sql = format!(
@@ -153,10 +148,7 @@ pub async fn insert(
 }
 
 /// Writes a row over the one of its name.
-pub async fn update(
-    client: &impl GenericClient,
-    row: &Map<String, Value>,
-) -> Result<Option<Stored>, LedgerError> {
+pub async fn update(client: &impl Ask, row: &Map<String, Value>) -> Result<Option<Stored>, LedgerError> {
     let set: Vec<String> = COLUMNS.iter().map(|column| format!("{column} = g.{column}")).collect();
     let sql = format!(
         "update webhooks w set {} from jsonb_populate_record(null::webhooks, $1) g
@@ -169,7 +161,7 @@ pub async fn update(
 }
 
 /// Removes a row. Returns whether it was there.
-pub async fn delete(client: &impl GenericClient, name: &str) -> Result<bool, LedgerError> {
+pub async fn delete(client: &impl Ask, name: &str) -> Result<bool, LedgerError> {
     let gone = client.execute("delete from webhooks where name = $1", &[&name]).await;
     Ok(gone.map_err(doing("removing a webhook"))? > 0)
 }

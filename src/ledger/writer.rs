@@ -92,8 +92,12 @@ pub enum Ack {
 }
 
 const DISABLE: &str = "
-insert into webhook_states (webhook, status, reason) values ($1, 'disabled', $2)
-on conflict (webhook) do nothing";
+with disabled as (
+    insert into webhook_states (webhook, status, reason) values ($1, 'disabled', $2::text)
+    on conflict (webhook) do nothing returning webhook)
+insert into audit (actor_kind, actor, action, object, detail)
+select 'walhook', 'walhook', 'webhook.disable', webhook,
+    jsonb_build_object('after', jsonb_build_object('reason', $2::text)) from disabled";
 
 /// From the beginning of one batch to that of the next, at least; what comes after a quiet moment is written at once. Only
 /// a kill makes a difference: what was delivered within this time is delivered again.

@@ -250,6 +250,11 @@ impl Matcher {
         self.own.subscribers_of(event_type)
     }
 
+    /// The webhooks of tenants that want an event type, the same way; they get it only where it is public.
+    pub fn tenants_subscribers_of(&self, event_type: &str) -> Vec<usize> {
+        self.of_tenants.subscribers_of(event_type)
+    }
+
     /// Which changes of a table anybody wants: what the publication must carry.
     pub fn wants(&self, schema: &str, table: &str) -> Wants {
         let mut wants = Wants::default();

@@ -39,8 +39,8 @@ pub(super) fn outcome(error: &SendError, url: &Url, progress: &Progress) -> Outc
 /// The outcome of a name that could not be resolved, or not to an address that may be dialled.
 pub(super) fn unresolved(error: &ResolveError) -> Outcome {
     match error {
-        ResolveError::Forbidden { .. } => {
-            Outcome::Refused { by: RefusedBy::Address, reason: error.to_string() }
+        ResolveError::Forbidden { address, .. } => {
+            Outcome::Refused { by: RefusedBy::Address(*address), reason: error.to_string() }
         }
         _ => Outcome::Unreachable { by: UnreachableBy::Dns, reason: error.to_string() },
     }

@@ -290,7 +290,7 @@ impl Policy {
                 };
                 let class = self.forbids(address)?;
                 Some((
-                    RefusedBy::Address,
+                    RefusedBy::Address(address),
                     resolve::refusal(&address.to_string(), address, class, self.for_tenants),
                 ))
             }

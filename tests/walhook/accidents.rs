@@ -289,6 +289,8 @@ async fn rights_that_are_taken_away_while_it_runs_end_it_with_the_reason_and_not
     let mut sidecar = Sidecar::start(&database, expected).await;
     insert(&database, 1).await;
     receiver.expect("/crm", 1).await;
+    let recorded = "select count(*) from walhook.deliveries where status = 'delivered'";
+    eventually("its row", PATIENCE, async || database.number(recorded).await == 1).await;
     database.execute(&format!("revoke insert on all tables in schema walhook from {role}")).await;
     insert(&database, 2).await;
     assert_eq!(sidecar.ended().await.code(), Some(1), "{}", sidecar.log_text());

@@ -120,6 +120,9 @@ async fn a_410_disables_the_webhook_and_holds_what_follows() {
     let held = "select count(*) from walhook.deliveries where status = 'held'";
     eventually("held deliveries", PATIENCE, async || database.number(held).await == 2).await;
     assert_eq!(receiver.requests("/crm").len(), 1);
+    let noted = "select string_agg(concat_ws(' ', actor_kind, action, object, detail #>> '{after,reason}'), ', ') from walhook.audit";
+    let noted = database.text(noted).await;
+    assert!(noted.starts_with("walhook webhook.disable crm ") && noted.contains("410"), "{noted}");
 }
 
 #[tokio::test]

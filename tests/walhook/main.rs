@@ -45,6 +45,8 @@ mod harness;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod instances;
+#[cfg(test)]
 mod lagging;
 #[cfg(test)]
 mod ledger;

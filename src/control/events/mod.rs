@@ -2,6 +2,9 @@
 //!
 //! Types come from the tables as the database has them now, from `[[events]]`, and from walhook itself. The schema of a
 //! body is derived from the table's columns by the same rules that make it, so that what never leaves is in neither.
+//!
+//! A tenant is told the types that the operator makes public, as if there were no others: of each what its own webhooks could
+//! get, and which of them do. Nothing is read of anybody else's webhooks to say so, and samples are made of columns alone.
 
 mod schema;
 
@@ -11,11 +14,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{About, Actor, ControlError, Desk, Given, declared, nearest, sample};
-use crate::catalog::Snapshot;
+use super::{About, Actor, ControlError, Desk, Given, Sight, nearest, sample};
+use crate::catalog::{self, Snapshot};
 use crate::config::Config;
-use crate::domain::{BodyShape, Format, Notice, Operation, TableRule, limits};
-use crate::matcher::names_notice;
+use crate::domain::{BodyShape, Format, NamedEvent, Notice, Operation, TableRule, limits};
+use crate::ledger::pool::Borrowed;
+use crate::matcher::{TypeOf, names_notice};
 use crate::postgres::Session;
 use crate::render::Templates;
 use crate::source::{ColumnInfo, TableInfo, columns, tables};
@@ -55,33 +59,48 @@ enum Made<'t> {
 /// Everything that is known where somebody asks.
 struct Known {
     config: Arc<Config>,
+    sight: Sight,
     snapshot: Snapshot,
     source: Session,
     tables: Vec<TableInfo>,
+    /// Whoever asks for much of this waits for a session of the few that there are for asking.
+    _turn: Borrowed,
 }
 
 impl Known {
-    async fn look(desk: &Desk, actor: &Actor) -> Result<Self, ControlError> {
-        let config = desk.config();
-        let session = desk.session(actor, About::Operators).await?;
-        let (snapshot, _) = declared(&config, &session).await?;
-        drop(session);
+    async fn look(desk: &Desk, actor: &Actor, about: About<'_>) -> Result<Self, ControlError> {
+        let (config, sight) = (desk.config(), actor.sight.clone());
+        let turn = desk.session(actor, about).await?;
+        let rows = match sight.tenant() {
+            None => catalog::load(&turn).await?,
+            Some(tenant) => catalog::load_of(&turn, tenant).await?,
+        };
+        let snapshot = catalog::compile_with(&config, &rows).map_err(ControlError::Compile)?;
         let source = desk.places.database.session("walhook events").await?;
         let tables = tables(&source, &config.database.schema).await?;
-        Ok(Self { config, snapshot, source, tables })
+        Ok(Self { config, sight, snapshot, source, tables, _turn: turn })
+    }
+
+    /// The types of a table that there are for whoever asks.
+    fn types_of(&self, table: &TableInfo) -> impl Iterator<Item = TypeOf> {
+        let all = self.snapshot.matcher.types_of(&table.schema, &table.table).into_iter();
+        let is_tenant = self.sight.tenant().is_some();
+        all.filter(move |made| made.public || !is_tenant)
     }
 
     /// Every type, and what makes it. Where two tables make one, the first is told.
     fn types(&self) -> BTreeMap<Arc<str>, Made<'_>> {
         let mut types: BTreeMap<Arc<str>, Made<'_>> = BTreeMap::new();
-        for notice in Notice::ALL {
-            types.insert(notice.event_type().into(), Made::Notice(notice));
-        }
-        for event in self.config.events.iter().filter(|event| event.is_message()) {
-            types.insert(Arc::clone(&event.event_type), Made::Message);
+        if self.sight.tenant().is_none() {
+            for notice in Notice::ALL {
+                types.insert(notice.event_type().into(), Made::Notice(notice));
+            }
+            for event in self.config.events.iter().filter(|event| event.is_message()) {
+                types.insert(Arc::clone(&event.event_type), Made::Message);
+            }
         }
         for table in &self.tables {
-            for made in self.snapshot.matcher.types_of(&table.schema, &table.table) {
+            for made in self.types_of(table) {
                 let known = types.entry(made.event_type).or_insert_with(|| Made::Table(table, Vec::new()));
                 if let Made::Table(first, operations) = known
                     && first.oid == table.oid
@@ -107,13 +126,21 @@ impl Known {
             return all.filter(|w| w.events.iter().any(wants)).map(|w| Arc::clone(&w.name)).collect();
         }
         let webhook = |at: usize| self.snapshot.webhook(at).map(|c| Arc::clone(&c.webhook.name));
-        matcher.subscribers_of(name).into_iter().filter_map(webhook).collect()
+        let is_public = || {
+            self.tables
+                .iter()
+                .flat_map(|table| self.types_of(table))
+                .any(|made| made.public && *made.event_type == *name)
+        };
+        let of_tenants = if is_public() { matcher.tenants_subscribers_of(name) } else { Vec::new() };
+        let all = matcher.subscribers_of(name).into_iter().chain(of_tenants).filter_map(webhook);
+        all.filter(|webhook| self.sight.sees(webhook)).collect()
     }
 
     /// The operator's words where there are any, behind what the type says by itself.
     fn description(&self, name: &str, made: &Made<'_>) -> String {
-        let own = self.config.events.iter().find(|event| *event.event_type == *name);
-        let own = own.and_then(|event| event.description.clone());
+        let is_it = |event: &&NamedEvent| *event.event_type == *name && self.tells_of(event, made);
+        let own = self.config.events.iter().find(is_it).and_then(|event| event.description.clone());
         let (itself, of_table) = match made {
             Made::Notice(notice) => return schema::of_notice(*notice).to_owned(),
             Made::Message => ("A logical message that the application writes into the log.".to_owned(), None),
@@ -123,6 +150,13 @@ impl Known {
             }
         };
         own.or(of_table).map_or(itself.clone(), |words| format!("{itself} {words}"))
+    }
+
+    /// Whether what the operator says of a named event is for whoever asks: a type of that name may be another table's too.
+    fn tells_of(&self, event: &NamedEvent, made: &Made<'_>) -> bool {
+        let of_table = |table: &TableInfo| (&event.schema, &event.table) == (&table.schema, &table.table);
+        self.sight.tenant().is_none()
+            || (event.public && matches!(made, Made::Table(table, _) if of_table(table)))
     }
 
     fn told(
@@ -218,7 +252,7 @@ pub async fn list(
     after: Option<&str>,
     limit: u32,
 ) -> Result<Vec<EventType>, ControlError> {
-    let known = Known::look(desk, actor).await?;
+    let known = Known::look(desk, actor, About::Seen).await?;
     let types = known.types();
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     let page = types.range::<str, _>((from, Bound::Unbounded));
@@ -228,7 +262,7 @@ pub async fn list(
 
 /// One type.
 pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<EventType, ControlError> {
-    let known = Known::look(desk, actor).await?;
+    let known = Known::look(desk, actor, About::Seen).await?;
     let types = known.types();
     let Some((name, made)) = types.get_key_value(name) else {
         let nearest = nearest(name, types.keys().map(AsRef::as_ref));
@@ -244,7 +278,7 @@ pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<EventType, Co
 
 /// A sample's `data`, for whoever renders it; an unknown type is an error.
 pub(super) async fn given(desk: &Desk, actor: &Actor, name: &str) -> Result<Given, ControlError> {
-    let known = Known::look(desk, actor).await?;
+    let known = Known::look(desk, actor, About::Operators).await?;
     let types = known.types();
     let Some(made) = types.get(name) else {
         let nearest = nearest(name, types.keys().map(AsRef::as_ref));

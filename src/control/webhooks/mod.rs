@@ -4,35 +4,33 @@
 //! here is judged by what judges the file and every row, and is live within a second, on every instance. A write is one
 //! transaction with its entry in the audit; two writers notice each other by the row's version.
 
+mod judge;
 mod mask;
+mod refused;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use secrecy::ExposeSecret as _;
-use secrecy::zeroize::Zeroizing;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio_postgres::{GenericClient, Transaction};
 
 pub use mask::MASK;
 pub use view::{READ_ONLY, View};
 
 use super::keys::transaction_failed;
-use super::{About, Actor, ControlError, Desk, nearest, templates};
-use crate::catalog::{Shelf, check_row, sealed_anew};
-use crate::config::{Config, Problem, Problems, StoredTemplates, Strangers, row_described};
-use crate::domain::limits;
+use super::{About, Actor, ControlError, Desk, nearest};
+use crate::catalog::check_row;
+use crate::config::{Config, Strangers};
+use crate::domain::{Outcome, RefusedBy, limits, tenant_of};
+use crate::ledger::ask::Ask;
 use crate::ledger::idempotency::{self, Found};
-use crate::ledger::secrets::{COLUMNS as SECRET_COLUMNS, Held};
+use crate::ledger::refusals::Refusal;
 use crate::ledger::states::standings;
-use crate::ledger::templates as stored_templates;
 use crate::ledger::webhooks::{self, Lock, Stored};
-use crate::seal::SealError;
-use crate::sign::{Shape, new_secret};
 use crate::transport::Route;
-use mask::{left_over, masked, merge, unmask};
+use judge::{held, insist_on_rights, judged, made_secret, sealed};
+use mask::{masked, merge, unmask};
 use view::{of_file, of_row, spoken};
 
 /// What a writer has read.
@@ -92,7 +90,9 @@ pub async fn list(
 ) -> Result<Vec<View>, ControlError> {
     let config = desk.config();
     let session = desk.session(actor, About::Seen).await?;
-    let rows = webhooks::page(&*session, actor.sight.tenant(), after, i64::from(limit)).await?;
+    let prepared = session.prepared();
+    let client = prepared.on(&*session);
+    let rows = webhooks::page(&client, actor.sight.tenant(), after, i64::from(limit)).await?;
     let of_the_file = config.webhooks.iter().filter(|webhook| {
         actor.sight.sees(&webhook.name) && after.is_none_or(|after| *webhook.name > *after)
     });
@@ -100,7 +100,7 @@ pub async fn list(
     let around = (&*config, shelf.named());
     let names: Vec<&str> =
         rows.iter().filter_map(name_of).chain(of_the_file.clone().map(|w| &*w.name)).collect();
-    let standings = standings(&*session, &names).await?;
+    let standings = standings(&client, &names).await?;
     let mut all = BTreeMap::new();
     for stored in &rows {
         if let Some(name) = name_of(stored) {
@@ -116,13 +116,14 @@ pub async fn list(
 pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<View, ControlError> {
     let config = desk.config();
     let session = desk.session(actor, About::Webhook(name)).await?;
-    let client = &*session;
+    let prepared = session.prepared();
+    let client = &prepared.on(&*session);
     if let Some(webhook) = config.webhooks.iter().find(|webhook| *webhook.name == *name) {
         return Ok(of_file(webhook, &standings(client, &[name]).await?));
     }
     match webhooks::get(client, name, Lock::None).await? {
         Some(stored) => {
-            let shelf = desk.shelf_for(client, &[&stored.row]).await?;
+            let shelf = desk.shelf_for(&session, &[&stored.row]).await?;
             let standings = standings(client, &[name]).await?;
             Ok(of_row(stored, (&config, shelf.named()), &standings).for_whom(&actor.sight))
         }
@@ -132,7 +133,7 @@ pub async fn get(desk: &Desk, actor: &Actor, name: &str) -> Result<View, Control
 
 /// Says that there is no webhook of a name, and, to whom it concerns, which comes near.
 pub(super) async fn unknown(
-    client: &impl GenericClient,
+    client: &impl Ask,
     config: &Config,
     (actor, name): (&Actor, &str),
 ) -> Result<ControlError, ControlError> {
@@ -145,8 +146,32 @@ pub(super) async fn unknown(
 }
 
 /// Makes a webhook in the database. Without `secret` one is made, and is shown in this answer alone; `null` makes one that
-/// does not sign.
+/// does not sign. A refused address is written into the audit.
 pub async fn create(
+    desk: &Desk,
+    actor: &Actor,
+    document: Map<String, Value>,
+    repetition: Option<&Repetition>,
+) -> Result<View, ControlError> {
+    let refusal = refused::of_document(&desk.config(), actor, None, &document);
+    let made = made(desk, actor, document, repetition).await;
+    tell_refused(desk, actor, refusal, made).await
+}
+
+/// Writes down for which address a declaration was refused, where it was.
+async fn tell_refused(
+    desk: &Desk,
+    actor: &Actor,
+    refusal: Option<Refusal>,
+    done: Result<View, ControlError>,
+) -> Result<View, ControlError> {
+    if let (Some(refusal), Err(ControlError::Declaration(_))) = (refusal, &done) {
+        desk.refused(actor, refusal).await;
+    }
+    done
+}
+
+async fn made(
     desk: &Desk,
     actor: &Actor,
     mut document: Map<String, Value>,
@@ -160,12 +185,14 @@ pub async fn create(
         document.insert("secret".to_owned(), secret.as_str().into());
     }
     let mut session = desk.session(actor, About::Seen).await?;
+    let prepared = session.prepared();
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     let shelf = held(desk, &transaction, &document).await?;
     let around = (&*config, shelf.named());
     let document = judged(around, document, None)?;
+    let client = prepared.on(&transaction);
     if let Some(repetition) = repetition
-        && let Some(answered) = repeated(&transaction, repetition, &config).await?
+        && let Some(answered) = repeated(&client, repetition, &config).await?
     {
         return Ok(answered);
     }
@@ -174,29 +201,49 @@ pub async fn create(
     if config.webhooks.iter().any(|webhook| *webhook.name == *name) {
         return Err(exists());
     }
-    let most = i64::try_from(limits::WEBHOOKS).unwrap_or(i64::MAX);
-    if webhooks::count(&transaction, None, most).await? >= most {
-        return Err(ControlError::TooMany { what: "webhooks", most });
-    }
-    if let Some(tenant) = actor.sight.tenant() {
-        let most = limits::TENANT_WEBHOOKS;
-        if webhooks::count(&transaction, Some(tenant), most).await? >= most {
-            return Err(ControlError::TooMany { what: "webhooks", most });
-        }
-    }
-    let stored = webhooks::insert(&transaction, &sealed(&document, &config)?).await?.ok_or_else(exists)?;
+    insist_on_room(desk, actor, &client).await?;
+    // First who did it: from the row on, until the end, no other webhook can be written.
     let after = Some(Value::Object(masked(&document)));
-    actor.note(&transaction, "webhook.create", &name, (None, after)).await?;
-    let mut view = of_row(stored, around, &HashMap::new());
-    if let Some(repetition) = repetition {
-        let answer = json!({ "document": view.document, "made_secret": made.is_some() });
-        idempotency::keep(&transaction, &repetition.id, 201, &answer).await?;
-    }
-    transaction.commit().await.map_err(transaction_failed)?;
+    actor.note(&client, "webhook.create", &name, (None, after)).await?;
+    let stored = webhooks::insert(&client, &sealed(&document, &config)?).await?.ok_or_else(exists)?;
+    let shown = |stored| of_row(stored, around, &HashMap::new());
+    let mut view = match repetition {
+        // The answer is made when nobody waits for this transaction any more, where it is not a part of it.
+        None => {
+            transaction.commit().await.map_err(transaction_failed)?;
+            shown(stored)
+        }
+        Some(repetition) => {
+            let view = shown(stored);
+            let answer = json!({ "document": view.document, "made_secret": made.is_some() });
+            idempotency::keep(&client, &repetition.id, 201, &answer).await?;
+            transaction.commit().await.map_err(transaction_failed)?;
+            view
+        }
+    };
     if let Some(secret) = made {
         view.document.insert("secret".to_owned(), secret.into());
     }
     Ok(view)
+}
+
+/// Refuses one more than there may be. All of them are counted only now and then: as often as half of what there was room
+/// for was made here, so that other instances and other means make too many by little.
+async fn insist_on_room(desk: &Desk, actor: &Actor, client: &impl Ask) -> Result<(), ControlError> {
+    let too_many = |most| ControlError::TooMany { what: "webhooks", most };
+    if let Some(tenant) = actor.sight.tenant() {
+        let most = limits::TENANT_WEBHOOKS;
+        if webhooks::count(client, Some(tenant), most).await? >= most {
+            return Err(too_many(most));
+        }
+    }
+    if desk.takes_room() {
+        return Ok(());
+    }
+    let most = i64::try_from(limits::WEBHOOKS).unwrap_or(i64::MAX);
+    let left = most - webhooks::count(client, None, most).await?;
+    desk.has_room(left / 2);
+    if left > 0 { Ok(()) } else { Err(too_many(most)) }
 }
 
 /// Whether the receiver of a webhook that is to be made can be reached, by the rules that its deliveries go by: its name
@@ -218,16 +265,18 @@ pub async fn probe(desk: &Desk, actor: &Actor, document: &Map<String, Value>) ->
     let transport = super::transport(&config, &desk.clock)?;
     let (route, patience) = (Route::of(&webhook.reach), webhook.timeout.min(limits::API_PROBE_WITHIN));
     let reached = transport.probe(&webhook.url, webhook.source, route.as_ref(), patience).await;
-    reached.map(drop).map_err(|outcome| {
-        let problem = format!("the receiver cannot be reached: {}", outcome.describe());
-        ControlError::Value { key: "url", problem }
-    })
+    let Err(outcome) = reached else { return Ok(()) };
+    if let Outcome::Refused { by: RefusedBy::Address(address), .. } = &outcome {
+        desk.refused(actor, refused::of_address(actor, &webhook.name, ("url", *address))).await;
+    }
+    let problem = format!("the receiver cannot be reached: {}", outcome.describe());
+    Err(ControlError::Value { key: "url", problem })
 }
 
 /// The answer that was given before. The secret that was made then is not kept with it: it is the row's, as long as nobody
 /// has changed that.
 async fn repeated(
-    transaction: &Transaction<'_>,
+    transaction: &impl Ask,
     repetition: &Repetition,
     config: &Config,
 ) -> Result<Option<View>, ControlError> {
@@ -254,8 +303,24 @@ async fn repeated(
     Ok(Some(view))
 }
 
-/// Changes a webhook of the database.
+/// Changes a webhook of the database. A refused address is written into the audit.
 pub async fn change(
+    desk: &Desk,
+    actor: &Actor,
+    name: &str,
+    (change, expected): (Change, Expected),
+) -> Result<View, ControlError> {
+    let (Change::Replace(document) | Change::Merge(document)) = &change;
+    let mut document = document.clone();
+    if tenant_of(name).is_some() {
+        document.entry("tenant").or_insert_with(|| tenant_of(name).into());
+    }
+    let refusal = refused::of_document(&desk.config(), actor, Some(name), &document);
+    let changed = changed(desk, actor, name, (change, expected)).await;
+    tell_refused(desk, actor, refusal, changed).await
+}
+
+async fn changed(
     desk: &Desk,
     actor: &Actor,
     name: &str,
@@ -263,8 +328,10 @@ pub async fn change(
 ) -> Result<View, ControlError> {
     let config = desk.config();
     let mut session = desk.session(actor, About::Webhook(name)).await?;
+    let prepared = session.prepared();
     let transaction = session.transaction().await.map_err(transaction_failed)?;
-    let stored = to_write(&transaction, &config, (actor, name), expected).await?;
+    let client = prepared.on(&transaction);
+    let stored = to_write(&client, &config, (actor, name), expected).await?;
     let before = spoken(&stored.row, &config).map_err(ControlError::Declaration)?;
     let shown = Value::Object(masked(&before));
     let is_patch = matches!(change, Change::Merge(_));
@@ -292,19 +359,19 @@ pub async fn change(
         given = document;
     }
     let Value::Object(mut given) = given else {
-        return Err(unknown(&transaction, &config, (actor, name)).await?);
+        return Err(unknown(&client, &config, (actor, name)).await?);
     };
     actor.sight.claim(&mut given)?;
     insist_on_rights(actor, &config, &before, &given)?;
     let shelf = held(desk, &transaction, &given).await?;
     let around = (&*config, shelf.named());
     let document = judged(around, given, Some(name)).map_err(|error| actor.sight.told(error))?;
-    let Some(stored) = webhooks::update(&transaction, &sealed(&document, &config)?).await? else {
-        return Err(unknown(&transaction, &config, (actor, name)).await?);
+    let Some(stored) = webhooks::update(&client, &sealed(&document, &config)?).await? else {
+        return Err(unknown(&client, &config, (actor, name)).await?);
     };
     let told = (Some(shown), Some(Value::Object(masked(&document))));
-    actor.note(&transaction, "webhook.update", name, told).await?;
-    let view = of_row(stored, around, &standings(&transaction, &[name]).await?).for_whom(&actor.sight);
+    actor.note(&client, "webhook.update", name, told).await?;
+    let view = of_row(stored, around, &standings(&client, &[name]).await?).for_whom(&actor.sight);
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(view)
 }
@@ -324,7 +391,7 @@ pub async fn remove(desk: &Desk, actor: &Actor, name: &str, expected: Expected) 
 
 /// The row that is to be written, which nobody else writes meanwhile.
 async fn to_write(
-    transaction: &Transaction<'_>,
+    transaction: &impl Ask,
     config: &Config,
     (actor, name): (&Actor, &str),
     expected: Expected,
@@ -342,115 +409,6 @@ async fn to_write(
     }
 }
 
-/// Refuses to a tenant what only the operator sets: every such key at once.
-fn insist_on_rights(
-    actor: &Actor,
-    config: &Config,
-    before: &Map<String, Value>,
-    after: &Map<String, Value>,
-) -> Result<(), ControlError> {
-    let mut after = after.clone();
-    after.retain(|key, _| !READ_ONLY.contains(&key.as_str()));
-    let forbidden = actor.sight.forbidden(before, &after);
-    if forbidden.is_empty() {
-        return Ok(());
-    }
-    let row = row_described(after.get("name").and_then(Value::as_str).unwrap_or_default(), config);
-    let problem = |key: &String| Problem::of_row(&row, key, "only the operator sets it".to_owned());
-    Err(ControlError::Declaration(Problems(forbidden.iter().map(problem).collect())))
-}
-
-/// The templates that a document may name, of which the one that it names stays there until the transaction's end.
-async fn held(
-    desk: &Desk,
-    transaction: &Transaction<'_>,
-    document: &Map<String, Value>,
-) -> Result<Arc<Shelf>, ControlError> {
-    let named = document.get("template").and_then(Value::as_str);
-    let config = desk.config();
-    let Some(named) = named.filter(|named| config.templates.iter().all(|ours| &*ours.name != *named)) else {
-        return Ok(Arc::default());
-    };
-    stored_templates::hold(transaction, templates::split(named).0).await?;
-    desk.shelf(transaction.client()).await
-}
-
-/// A document that may be stored, without what is shown only; or every problem that it has. `name` is the name it has to
-/// keep.
-fn judged(
-    around: (&Config, &StoredTemplates),
-    mut document: Map<String, Value>,
-    name: Option<&str>,
-) -> Result<Map<String, Value>, ControlError> {
-    document.retain(|key, value| !value.is_null() && !READ_ONLY.contains(&key.as_str()));
-    let written = document.get("name").and_then(Value::as_str).unwrap_or_default();
-    let row = row_described(written, around.0);
-    let problem = |key: &str, message: String| Problem::of_row(&row, key, message);
-    let mut problems = Vec::new();
-    if let Some(name) = name
-        && written != name
-    {
-        problems.push(problem("name", format!("a webhook keeps its name, which is \"{name}\"")));
-    }
-    match document.get("description") {
-        None => {}
-        Some(Value::String(text)) if text.chars().count() <= limits::DESCRIPTION_CHARS => {}
-        Some(_) => {
-            let most = limits::DESCRIPTION_CHARS;
-            problems.push(problem("description", format!("expected a string of at most {most} characters")));
-        }
-    }
-    let metadata = document.get("metadata");
-    if metadata.is_some_and(|value| !value.is_object() || value.to_string().len() > limits::METADATA_BYTES) {
-        let most = limits::METADATA_BYTES;
-        problems.push(problem("metadata", format!("expected an object of at most {most} bytes of JSON")));
-    }
-    let mut masks = Vec::new();
-    left_over(&Value::Object(document.clone()), "", &mut masks);
-    problems.extend(masks.into_iter().map(|pointer| {
-        let what = format!("{MASK} stands for a value that is stored, and none is stored here");
-        Problem { pointer, ..problem("", what) }
-    }));
-    let mut declared = document.clone();
-    declared.retain(|key, _| !["description", "metadata"].contains(&key.as_str()));
-    if let Err(Problems(others)) = check_row(&declared, around, Strangers::Refused) {
-        problems.extend(others);
-    }
-    if problems.is_empty() { Ok(document) } else { Err(ControlError::Declaration(Problems(problems))) }
-}
-
 fn name_of(stored: &Stored) -> Option<&str> {
     stored.row.get("name").and_then(Value::as_str)
-}
-
-/// A document as it is stored: what is secret in it encrypted, where there is a key for that.
-fn sealed(document: &Map<String, Value>, config: &Config) -> Result<Map<String, Value>, ControlError> {
-    let webhook = document.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let text = |column: &'static str| {
-        document.get(column).map(|value| match value {
-            Value::String(text) if column == "secret" => Zeroizing::new(text.clone()),
-            other => Zeroizing::new(other.to_string()),
-        })
-    };
-    let held = Held { webhook, columns: SECRET_COLUMNS.map(text) };
-    let refused = |(column, error): (&str, SealError)| ControlError::Unusable {
-        webhook: held.webhook.clone(),
-        reason: format!("{column}: {error}"),
-    };
-    let mut document = document.clone();
-    let Some(after) = sealed_anew(&held, &config.security.encryption_keys).map_err(refused)? else {
-        return Ok(document);
-    };
-    for (column, text) in SECRET_COLUMNS.into_iter().zip(&after.columns) {
-        let Some(text) = text else { continue };
-        let of_json = || serde_json::from_str(text).ok();
-        let value = if column == "secret" { Some(Value::from(text.as_str())) } else { of_json() };
-        document.extend(value.map(|value| (column.to_owned(), value)));
-    }
-    Ok(document)
-}
-
-fn made_secret() -> Result<String, ControlError> {
-    let secret = new_secret(Shape::Shared).map_err(|_| ControlError::NoRandomness)?;
-    Ok(secret.expose_secret().to_owned())
 }

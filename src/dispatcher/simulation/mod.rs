@@ -196,6 +196,7 @@ impl World {
             shutdown_grace: Duration::from_secs(10),
             open_at_start: std::collections::HashSet::new(),
             health: HashMap::new(),
+            refused: mpsc::channel(1).0,
             memory: Arc::clone(&memory),
             memory_bytes: limits::YOUNG_BYTES,
         };

@@ -215,7 +215,9 @@ async fn the_address_policy_holds_behind_a_proxy_and_the_proxy_is_not_even_asked
         {
             let outcome =
                 send_by(&transport, Some(&route), (&url(target), WebhookSource::Database), 5000).await;
-            let Outcome::Refused { by: RefusedBy::Address, reason } = outcome else { panic!("{outcome:?}") };
+            let Outcome::Refused { by: RefusedBy::Address(_), reason } = outcome else {
+                panic!("{outcome:?}")
+            };
             assert!(reason.contains("security.allow_networks"), "{reason}");
             let probed = transport
                 .probe(&url(target), WebhookSource::Database, Some(&route), Duration::from_secs(3))

@@ -1,7 +1,9 @@
 //! How the database answers what the API asks, where there are many rows.
 
+use walhook::ledger::LedgerError;
 use walhook::ledger::audit::{Sought, page_sql};
-use walhook::ledger::deliveries::{Look, STATES, search_sql};
+use walhook::ledger::deliveries::{Look, STATES, Search, plan_once, search, search_sql};
+use walhook::ledger::pool::Pool;
 use walhook::ledger::retries::to_do_sql;
 
 use crate::ledger::Desk;
@@ -22,7 +24,7 @@ async fn a_search_goes_by_an_index_and_looks_through_so_many_rows() {
     let _turn = beside_others().await;
     let desk = Desk::new().await;
     desk.database.execute(MANY).await;
-    desk.database.execute("analyze").await;
+    desk.database.execute("analyze; set plan_cache_mode = force_generic_plan").await;
     let looked = "text[], text, bigint, timestamptz, text";
     let types = format!("{looked}, text, text, text, text, text, integer, integer, timestamptz, bigint");
     let searches = [
@@ -30,6 +32,7 @@ async fn a_search_goes_by_an_index_and_looks_through_so_many_rows() {
         ("search_of", Look::OfWebhook, false),
         ("search_of_since", Look::OfWebhook, true),
     ];
+    // As they are asked for: planned once for all.
     for (name, look, has_since) in searches {
         desk.database.execute(&format!("prepare {name} ({types}) as {}", search_sql(look, has_since))).await;
     }
@@ -109,4 +112,45 @@ async fn the_audit_of_one_object_and_the_retries_to_do_are_found_by_an_index() {
         let plan: String = explained.iter().map(|row| row.get::<_, String>(0) + "\n").collect();
         assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{asked}\n{plan}");
     }
+}
+
+/// One search over a session of the pool.
+async fn searched(pool: &Pool, of: &Search) -> Result<usize, LedgerError> {
+    let mut session = pool.session().await?;
+    let prepared = session.prepared();
+    let transaction = session.transaction().await.expect("a transaction");
+    plan_once(&transaction).await?;
+    let page = search(&prepared.on(&transaction), of, None, 50).await?;
+    transaction.commit().await.expect("an end");
+    Ok(page.found.len())
+}
+
+#[tokio::test]
+async fn a_search_is_prepared_and_planned_once_for_as_long_as_its_session_lives() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    desk.database.execute(MANY).await;
+    let pool = Pool::new(desk.ledger.clone());
+    let of_one = Search { webhook: Some("rare".to_owned()), ..Search::default() };
+    for _ in 0..7 {
+        assert_eq!(searched(&pool, &Search::default()).await.expect("a page"), 50);
+        assert_eq!(searched(&pool, &of_one).await.expect("a page"), 40);
+    }
+    let session = pool.session().await.expect("a session");
+    let kept =
+        "select count(*), sum(generic_plans)::int8, sum(custom_plans)::int8 from pg_prepared_statements
+                where statement like '%deliveries_open%' and statement not like '%pg_prepared_statements%'";
+    let row = session.query_one(kept, &[]).await.expect("a row");
+    let told: (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    // Two statements each; the page that is full has no need of the second.
+    assert_eq!(told, (3, 21, 0));
+    // What the server does not know any more is prepared anew, after one failure each.
+    session.batch_execute("deallocate all").await.expect("nothing prepared");
+    drop(session);
+    let mut failures = 0;
+    while searched(&pool, &of_one).await.is_err() {
+        failures += 1;
+        assert!(failures < 5, "it does not recover");
+    }
+    assert!(failures > 0, "nothing was kept");
 }

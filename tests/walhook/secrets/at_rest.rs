@@ -45,7 +45,9 @@ async fn secrets_in_the_database_are_encrypted_in_place_and_go_on_working() {
     let all = database.text(&text("secret, auth, headers")).await;
     assert!(!all.contains(CANARY) && !all.contains("whsec_"), "{all}");
     assert_eq!(all.matches(&format!("whenc_v1.{}.", key(0x11).id())).count(), 3, "{all}");
-    let acted = database.text("select action || ' ' || detail::text from walhook.audit").await;
+    let acted = database
+        .text("select action || ' ' || detail::text from walhook.audit where actor_kind <> 'sql'")
+        .await;
     assert!(acted.starts_with("secrets.encrypt {") && acted.contains("[\"crm\", \"other\"]"), "{acted}");
 
     // The same receivers get the same signatures and headers.

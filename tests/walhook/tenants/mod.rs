@@ -1,6 +1,7 @@
 //! Tenants: a product's customers, with webhooks of their own and no eyes for anybody else's rows. Each test is one of two
 //! customers that tries to see the other's, or the operator.
 
+mod catalogue;
 mod hands;
 mod routes;
 mod rows;

@@ -55,7 +55,7 @@ async fn no_route_tells_or_changes_anything_of_another_tenant_or_of_the_operator
                 "{base}{}",
                 filled.replace("{job}", "1").replace("{name}", webhook).replace("{version}", "v1")
             )
-            .replace("{type}", "orders.created");
+            .replace("{type}", "hidden.created");
             assert!(!filled.contains('{'), "a parameter that this test does not know: {filled}");
             for verb in ["get", "post", "put", "patch", "delete"] {
                 if verbs[verb].is_null() {
