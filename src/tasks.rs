@@ -2,7 +2,8 @@
 //!
 //! A task has a name and its death a meaning: an *essential* task that ends before the stop was asked for brings
 //! the process down in order, a *passing* one is only logged. Stopping has two stages: [`Tasks::stop`] asks
-//! everybody to take no more work; [`Tasks::finish`] waits for them as long as the grace allows and then cuts.
+//! everybody to take no more work; [`Tasks::finish`] waits for them as long as the grace allows and then cuts. *Brief* ones
+//! come by the hundred thousand: what a name, a meaning and a cut cost would be felt.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -35,6 +36,7 @@ pub struct Death {
 #[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
+    brief: TaskTracker,
     stop: CancellationToken,
     cut: CancellationToken,
     deaths: mpsc::UnboundedSender<Death>,
@@ -46,6 +48,7 @@ impl Tasks {
         let (deaths, told) = mpsc::unbounded_channel();
         let tasks = Self {
             tracker: TaskTracker::new(),
+            brief: TaskTracker::new(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             deaths,
@@ -75,6 +78,16 @@ impl Tasks {
         });
     }
 
+    /// Spawns a task that ends by itself within a bound, as an attempt does. Nobody cuts it, after the grace nobody waits for
+    /// it, and a panic ends it alone.
+    pub fn spawn_brief<F>(&self, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // In a box, so that its size is moved once.
+        self.brief.spawn(Box::pin(future));
+    }
+
     /// Asks every task to take no more work.
     pub fn stop(&self) {
         self.stop.cancel();
@@ -85,11 +98,13 @@ impl Tasks {
         self.stop.clone()
     }
 
-    /// Waits for all tasks, then cuts those that are left. Returns whether all ended by themselves.
+    /// Waits for all tasks, then cuts those that are left, but for brief ones. Returns whether all ended by themselves.
     pub async fn finish(&self, grace: Duration) -> bool {
         self.stop.cancel();
         self.tracker.close();
-        let ended = tokio::time::timeout(grace, self.tracker.wait()).await.is_ok();
+        self.brief.close();
+        let all = futures_util::future::join(self.tracker.wait(), self.brief.wait());
+        let ended = tokio::time::timeout(grace, all).await.is_ok();
         self.cut.cancel();
         if !ended {
             self.tracker.wait().await;
@@ -111,5 +126,22 @@ mod tests {
         assert_eq!(told.recv().await, Some(Death { task: "panics", panicked: true }));
         tasks.spawn("hangs", Role::Passing, std::future::pending());
         assert!(!tasks.finish(Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn brief_tasks_have_the_grace_and_nobody_waits_for_them_beyond_it() {
+        let second = Duration::from_secs(1);
+        let (tasks, mut told) = Tasks::new();
+        let (ended, mut heard) = mpsc::unbounded_channel();
+        tasks.spawn_brief(async move {
+            tokio::time::sleep(second / 2).await;
+            assert!(ended.send(()).is_ok());
+        });
+        tasks.spawn_brief(async { panic!("on purpose") });
+        assert!(tasks.finish(second).await);
+        assert_eq!((heard.try_recv(), told.try_recv().ok()), (Ok(()), None));
+        let (tasks, _told) = Tasks::new();
+        tasks.spawn_brief(std::future::pending());
+        assert!(!tasks.finish(second).await);
     }
 }

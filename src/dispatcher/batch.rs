@@ -17,7 +17,6 @@ use super::tell;
 use crate::catalog::Compiled;
 use crate::clock::since;
 use crate::domain::{Attempt, Delivery, DeliveryId, array_bytes, array_of, array_type, judge};
-use crate::tasks::Role;
 
 impl State {
     /// Sends an array of these, which are in commit order.
@@ -27,7 +26,7 @@ impl State {
         self.share.begin_batch(bytes);
         let (transport, clock) = (self.with.transport.clone(), self.with.clock.clone());
         let (ended, meters) = (self.ended.clone(), Arc::clone(&self.meters));
-        self.with.tasks.spawn("attempt", Role::Passing, async move {
+        self.with.tasks.spawn_brief(async move {
             let (started_at, begun) = (clock.now(), Instant::now());
             let members: Vec<_> = members.into_iter().map(opened).collect();
             let number = members.iter().map(|(_, _, number, _)| *number).max().unwrap_or(1);

@@ -18,7 +18,6 @@ use crate::catalog::Compiled;
 use crate::clock::since;
 use crate::domain::{Attempt, Delivery, FailReason, Lane, Operation, Outcome, RefusedBy, Verdict, judge};
 use crate::ledger::claim::Claimed;
-use crate::tasks::Role;
 
 /// What an attempt's task answers.
 #[derive(Debug)]
@@ -126,7 +125,7 @@ impl State {
         let (transport, clock) = (self.with.transport.clone(), self.with.clock.clone());
         let (ended, meters) = (self.ended.clone(), Arc::clone(&self.meters));
         let (delivery, whose, number, on_schedule) = opened(start);
-        self.with.tasks.spawn("attempt", Role::Passing, async move {
+        self.with.tasks.spawn_brief(async move {
             let (started_at, begun) = (clock.now(), Instant::now());
             let tried = AssertUnwindSafe(attempt(&target, &delivery, number, &transport, &clock, &meters));
             let attempt = tried.catch_unwind().await;

@@ -8,7 +8,8 @@ use walhook::cluster::{Cluster, Options};
 
 use crate::support::witness;
 use crate::support::{
-    Answer, Database, Network, PATIENCE, Proxy, Receiver, Run, Sidecar, beside_others, eventually, refused,
+    Answer, Database, Network, PATIENCE, Proxy, Receiver, Run, Sidecar, alone, beside_others, eventually,
+    refused,
 };
 
 const KEYS: &str = "events = [\"orders.*\"]\nretry = { schedule = [\"200ms\", \"200ms\"], jitter = 0 }";
@@ -199,7 +200,8 @@ async fn a_connection_that_is_cut_or_goes_silent_is_noticed_and_nothing_is_lost(
 
 #[tokio::test]
 async fn a_server_of_little_patience_keeps_the_link_of_a_pipeline_that_is_blocked() {
-    let _turn = beside_others().await;
+    // A second is little for a machine that others keep busy.
+    let _turn = alone().await;
     let settings = vec![("wal_sender_timeout".to_owned(), "1s".to_owned())];
     let cluster = Cluster::create(&Options { settings, ..Options::default() }).expect("a cluster");
     let (database, receiver) = (Database::on(&cluster).await, Receiver::start().await);
