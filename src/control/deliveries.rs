@@ -23,7 +23,7 @@ pub async fn search(
     let prepared = session.prepared();
     let transaction =
         session.build_transaction().read_only(true).start().await.map_err(transaction_failed)?;
-    deliveries::plan_once(&transaction).await?;
+    deliveries::plan_for(&transaction, search).await?;
     let page = deliveries::search(&prepared.on(&transaction), search, behind, limit).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(page)

@@ -192,6 +192,9 @@ async fn a_restored_backup_stops_it_with_the_choice_and_what_goes_on_has_new_ids
     let mut restored = it.cluster.copy(Copied::Recovered, &[]).expect("a copy");
     restored.start().expect("a restored server");
     let other = it.database.on_copy(&restored).await;
+    // It answers while it still recovers.
+    let recovers = "select pg_is_in_recovery()::int::int8";
+    eventually("the end of its recovery", PATIENCE, async || other.number(recovers).await == 0).await;
     let told = stops_at(&mut it.sidecar, &other).await;
     assert!(told.contains("on timeline 2, and the ledger knows timeline 1"), "{told}");
     assert!(told.contains("on_timeline_change") && told.contains("walhook uninstall"), "{told}");
