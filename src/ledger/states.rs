@@ -63,11 +63,14 @@ where id in (
     where webhook = $1 and status in ('pending', 'retrying') and lease is null
     order by id limit $2 for update skip locked)";
 
+/// Nothing of a webhook that has been suspended since whoever releases has looked.
 const RELEASE: &str = "
 with moved as (
     update deliveries_open set status = case when attempts > 0 then 'retrying' else 'pending' end
     where id in (
-        select id from deliveries_open where webhook = $1 and status = 'held' order by id limit $2 for update)
+        select id from deliveries_open
+        where webhook = $1 and status = 'held' and not exists (select from webhook_states where webhook = $1)
+        order by id limit $2 for update)
     returning lane)
 select distinct lane from moved";
 
