@@ -34,6 +34,8 @@ pub struct Owed {
 struct Queue {
     /// Ticket of the first entry.
     first: u64,
+    /// How many debts were settled.
+    settled: u64,
     entries: VecDeque<Entry>,
 }
 
@@ -95,6 +97,7 @@ impl Settlement {
     pub fn settle(&self, settled: impl IntoIterator<Item = Owed>) {
         let mut queue = self.lock();
         for Owed { ticket } in settled {
+            queue.settled = queue.settled.wrapping_add(1);
             let index = usize::try_from(ticket.saturating_sub(queue.first)).unwrap_or(usize::MAX);
             if let Some(entry) = queue.entries.get_mut(index) {
                 entry.owed = entry.owed.saturating_sub(1);
@@ -106,6 +109,11 @@ impl Settlement {
     /// Whether everything begun has been settled.
     pub fn is_settled(&self) -> bool {
         self.lock().entries.iter().all(|e| e.owed == 0)
+    }
+
+    /// How many deliveries have been settled: another number than before tells that there was something to do.
+    pub fn settled(&self) -> u64 {
+        self.lock().settled
     }
 
     fn publish(&self, mut queue: MutexGuard<'_, Queue>) {

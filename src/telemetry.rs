@@ -3,8 +3,12 @@
 //! `error` means a person must act, `warn` unexpected but carried on, `info` a change of state, `debug` one line a
 //! delivery, `trace` one a change. Never row values, bodies, secrets, or URLs with userinfo or query.
 
+mod server_words;
+
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::level_filters::LevelFilter;
@@ -13,6 +17,8 @@ use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
+
+pub use server_words::{may_quote_rows, name_of, server_words};
 
 /// Libraries that rows pass through, and that are silent at `debug` and `trace`. At `debug` they tell what they are given: the database client every statement's
 /// parameters, bodies among them, the template engine every value that it prints.
@@ -36,7 +42,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Transactions received that had changes of published tables",
     ),
-    ("walhook_source_lag_seconds", Kind::Gauge, "Age of the last change taken from the stream"),
+    (
+        "walhook_source_lag_seconds",
+        Kind::Gauge,
+        "Age of the change being read, or of what has waited for longest; 0 where nothing waits",
+    ),
     (
         "walhook_source_connections_total",
         Kind::Counter,
@@ -80,8 +90,8 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("walhook_sla_missed_total", Kind::Counter, "Deliveries made later than that, or given up"),
     (
         "walhook_waiting_oldest_seconds",
-        Kind::Gauge,
-        "Age of the oldest delivery that waits, by webhook and status; of 500 webhooks, and of the others together",
+        Kind::Passing,
+        "How long the oldest delivery that waits has, by webhook, status and its reason; of 500 webhooks, and of the others together",
     ),
     ("walhook_ledger_rows_total", Kind::Counter, "Rows written to the ledger"),
     ("walhook_backfills_open", Kind::Gauge, "Backfills that are to be done"),
@@ -104,7 +114,12 @@ pub enum Kind {
     Gauge,
     /// A distribution.
     Histogram,
+    /// Goes up and down, and its labels come and go: see [`set_passing`].
+    Passing,
 }
+
+/// The lines of metrics whose labels come and go, by name. The recorder keeps every label for good.
+static PASSING: Mutex<BTreeMap<&'static str, String>> = Mutex::new(BTreeMap::new());
 
 /// Starts logging to standard error. `filter` is in `tracing`'s `EnvFilter` syntax; what would tell values of rows stays
 /// silent whatever it says.
@@ -150,17 +165,33 @@ pub fn start_metrics() -> Option<PrometheusHandle> {
                 metrics::gauge!(*name).set(0.0);
             }
             Kind::Histogram => metrics::describe_histogram!(*name, *help),
+            Kind::Passing => set_passing(name, ""),
         }
     }
     Some(handle)
 }
 
+/// Replaces the lines of a metric whose labels come and go; each as the page has it.
+pub fn set_passing(name: &'static str, lines: &str) {
+    let help = METRICS.iter().find(|metric| metric.0 == name).map_or("", |metric| metric.2);
+    let told = format!("# HELP {name} {help}\n# TYPE {name} gauge\n{lines}\n");
+    PASSING.lock().unwrap_or_else(PoisonError::into_inner).insert(name, told);
+}
+
+/// The page of metrics.
+pub fn page(metrics: &PrometheusHandle) -> String {
+    let mut page = metrics.render();
+    page.extend(PASSING.lock().unwrap_or_else(PoisonError::into_inner).values().map(String::as_str));
+    page
+}
+
 /// An error and its causes in one line; a cause that the line ends with already is not said twice.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+/// What a server says about values is left out: see [`server_words`].
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = server_words::words(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let more = error.to_string();
+        let more = server_words::words(error);
         if !text.ends_with(&more) {
             text.push_str(": ");
             text.push_str(&more);

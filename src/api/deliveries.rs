@@ -6,15 +6,18 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
 use super::door::{May, Read, Tenants, Write};
-use super::input::{In, Parameters, cursor};
+use super::input::{Document, Fields, In, Parameters, cursor};
 use super::problem::Problem;
+use super::retries::{OneOrSeveral, ended};
 use super::webhooks::named;
+use crate::control::deliveries::Known;
 use crate::control::webhooks::{self, MASK};
 use crate::control::{Actor, deliveries};
 use crate::ledger::deliveries::{Listed, STATES, Search, Try, Whole};
@@ -140,6 +143,19 @@ pub struct DeliveryPage {
     data: Vec<Delivery>,
     /// Where the next page begins; null: there is no more.
     next_cursor: Option<String>,
+}
+
+/// What whoever sends a delivery again knows of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryOfOne {
+    /// How it ended: `failed`, `delivered`, `cancelled`, or a list of these; where it is absent, `failed` or `cancelled`. What
+    /// was delivered is sent again only where this says so.
+    #[schema(value_type = Option<OneOrSeveral>)]
+    status: Option<Value>,
+    /// How many attempts of it were made. With another number nothing is sent; with this one it is, however short a time ago
+    /// somebody else has sent it again.
+    attempts: Option<u32>,
 }
 
 impl From<Try> for Attempt {
@@ -354,19 +370,26 @@ async fn find(
     in_full(&api, &may.actor, whole).await
 }
 
-/// Sends a delivery that has ended again, with the same id and the same bytes. Needs webhook:write.
+/// Sends a delivery that has ended again, with the same id and the same bytes; one that could not be rendered is rendered
+/// anew. It is sent once, however many ask at once: one that was sent again a moment ago is not, unless whoever asks says how
+/// many attempts they know of. Needs webhook:write.
 #[utoipa::path(post, operation_id = "retry_delivery", path = "/webhooks/{id}/deliveries/{delivery_id}/retry", tag = "deliveries",
+    request_body = Option<RetryOfOne>,
     params(
         ("id" = String, Path, description = "the webhook's name"),
         ("delivery_id" = String, Path, description = "the delivery's id"),
     ),
-    responses((status = OK, body = DeliveryInFull), (status = CONFLICT, description = "it cannot be sent again")))]
+    responses((status = OK, body = DeliveryInFull), (status = CONFLICT, description = "it cannot be sent again, or was a moment ago")))]
 async fn retry(
     may: May<Tenants<Write>>,
     State(api): State<Api>,
     In((id, delivery)): In<(String, String)>,
+    document: Document,
 ) -> Result<Json<DeliveryInFull>, Problem> {
-    let whole = deliveries::retry(&api.desk, &may.actor, named(&id)?, named(&delivery)?).await?;
+    let mut fields = Fields::of(document);
+    let known = Known { ended: ended(&mut fields), attempts: fields.number("attempts", 0..=u32::MAX) };
+    fields.finish()?;
+    let whole = deliveries::retry(&api.desk, &may.actor, named(&id)?, named(&delivery)?, &known).await?;
     in_full(&api, &may.actor, whole).await
 }
 

@@ -195,6 +195,9 @@ impl From<ControlError> for Problem {
             | E::NotCancellable { .. }
             | E::NotSteerable { .. }
             | E::RetryOver { .. }
+            | E::SentAgain { .. }
+            | E::SentMeanwhile { .. }
+            | E::SameRetry { .. }
             | E::Suspended { .. }
             | E::Unusable { .. } => of(StatusCode::CONFLICT, "state", "Its state does not allow it"),
             E::Ledger(inner) if is_of_values(inner) => {
@@ -238,7 +241,7 @@ fn of_backfill(error: &BackfillError, told: &str) -> Problem {
         E::Condition { .. } => field("/condition"),
         E::NoTable { .. } | E::NoKey { .. } | E::NotWanted { .. } => field("/table"),
         error if error.is_transient() => unreached(error),
-        E::Query { .. } => field("/table"),
+        E::Query { .. } | E::Rows { .. } | E::Key { .. } => field("/table"),
         error => {
             let title = "Its state does not allow it";
             let problem = Problem::new(StatusCode::CONFLICT, "state", title, told);

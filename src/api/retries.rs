@@ -68,7 +68,21 @@ pub enum OneOrSeveral {
 pub struct RetryCount {
     /// Always true.
     dry_run: bool,
-    /// How many deliveries.
+    /// How many deliveries. Those that could not be rendered are among them where there is an event to render anew: how that
+    /// goes is known when it is done.
+    count: u64,
+    /// How many more it would be that cannot be sent again.
+    left_out: u64,
+    /// Why: the commonest reasons.
+    reasons: Vec<LeftOutFor>,
+}
+
+/// Deliveries that cannot be sent again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LeftOutFor {
+    /// Why.
+    reason: String,
+    /// How many.
     count: u64,
 }
 
@@ -81,16 +95,19 @@ pub struct Retry {
     webhook: String,
     /// `pending`, `running`, `done`, `failed`, `cancelled`.
     status: String,
-    /// Why it failed.
+    /// Why it failed; of one that did not, why the last of the unsent ones could not be rendered.
     reason: Option<String>,
     /// How many deliveries there were when it began; null: they are not counted yet.
     found: Option<i64>,
     /// How many are on their way again.
     sent: i64,
+    /// How many could not be rendered this time either, and have stayed as they were.
+    unsent: i64,
     /// Which ones were asked for.
     #[schema(value_type = Object)]
     asked: Value,
-    /// When it was asked for; what ended later is not among them.
+    /// When it was asked for; what ended later is not among them, nor what was sent again a moment before or by a retry that
+    /// was not over then.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// When it last moved.
@@ -112,20 +129,43 @@ pub struct RetryPage {
 
 impl From<Standing> for Retry {
     fn from(standing: Standing) -> Self {
-        let Standing { id, status, reason, found, sent, created_at, updated_at, finished_at, asked, .. } =
-            standing;
+        let Standing {
+            id,
+            status,
+            reason,
+            found,
+            sent,
+            unsent,
+            created_at,
+            updated_at,
+            finished_at,
+            asked,
+            ..
+        } = standing;
         let ended: Vec<&str> = asked.ended.iter().map(|ended| ended.as_str()).collect();
         let told = serde_json::json!({
             "status": ended, "event": asked.event, "since": asked.since, "until": asked.until, "error": asked.cause,
             "per_second": asked.per_second,
         });
         let webhook = asked.webhook;
-        Self { id, webhook, status, reason, found, sent, asked: told, created_at, updated_at, finished_at }
+        Self {
+            id,
+            webhook,
+            status,
+            reason,
+            found,
+            sent,
+            unsent,
+            asked: told,
+            created_at,
+            updated_at,
+            finished_at,
+        }
     }
 }
 
 /// The states that a document names: a word, or a list of words.
-fn ended(fields: &mut Fields) -> Vec<Ended> {
+pub(super) fn ended(fields: &mut Fields) -> Vec<Ended> {
     let Some(given) = fields.value("status") else { return Vec::new() };
     let words = match &given {
         Value::Array(list) => list.iter().map(Value::as_str).collect::<Option<Vec<_>>>(),
@@ -162,14 +202,15 @@ async fn list(
 }
 
 /// Sends ended deliveries of a webhook again, as a job of the running instance: with the same ids and the same bytes, oldest
-/// first. With `dry_run` it only counts them. Needs webhook:write.
+/// first. What could not be rendered is rendered anew first, as the webhook is now. Two who ask for the same at once ask once:
+/// the second is told of the first's. With `dry_run` it only counts them. Needs webhook:write.
 #[utoipa::path(post, operation_id = "retry_deliveries", path = "/webhooks/{id}/retry", tag = "deliveries",
     request_body = Option<RetryToMake>,
     params(("id" = String, Path, description = "the webhook's name")),
     responses(
         (status = ACCEPTED, body = Retry, description = "it will be done; GET says how far it is"),
         (status = OK, body = RetryCount, description = "with dry_run: how many there are"),
-        (status = CONFLICT, description = "too many of this webhook are not over"),
+        (status = CONFLICT, description = "an equal one is not over, which is named; or too many of this webhook are not"),
     ))]
 async fn ask(
     may: May<Tenants<Write>>,
@@ -190,8 +231,9 @@ async fn ask(
     let dry_run = fields.flag("dry_run");
     fields.finish()?;
     if dry_run {
-        let count = retries::count(&api.desk, &may.actor, name, &choice).await?;
-        return Ok(Json(RetryCount { dry_run, count }).into_response());
+        let (count, left) = retries::count(&api.desk, &may.actor, name, &choice).await?;
+        let reasons = left.reasons.into_iter().map(|(reason, count)| LeftOutFor { reason, count }).collect();
+        return Ok(Json(RetryCount { dry_run, count, left_out: left.count, reasons }).into_response());
     }
     let made = retries::ask(&api.desk, &may.actor, name, &choice).await?;
     Ok((StatusCode::ACCEPTED, Json(Retry::from(made))).into_response())

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use super::deliveries::{Bytes, Header};
 use super::door::{May, Read, Write};
 use super::input::{Document, Fields, In, Parameters, next};
 use super::problem::{Problem, Wrong};
-use super::webhooks::{expected, named, repetition};
+use super::webhooks::{expected, named, repetition, tagged};
 use crate::control::preview::Shape;
 use crate::control::templates::{self, Home, KeptText, Text};
 use crate::control::webhooks::Expected;
@@ -189,11 +189,6 @@ impl From<StoredTemplate> for TemplateVersion {
     }
 }
 
-/// The number of the latest version as an entity tag.
-fn tag(number: Option<i64>) -> Option<(HeaderName, HeaderValue)> {
-    Some((header::ETAG, format!("\"{}\"", number?).parse().ok()?))
-}
-
 /// Lists the templates of file and database with their versions. Needs webhook:read.
 #[utoipa::path(get, operation_id = "list_templates", path = "/templates", tag = "templates",
     params(
@@ -220,10 +215,8 @@ async fn list(
     responses((status = OK, body = Template, headers(("ETag" = String)))))]
 async fn get(may: May<Read>, State(api): State<Api>, In(name): In<String>) -> Result<Response, Problem> {
     let found = templates::get(&api.desk, &may.actor, named(&name)?).await?;
-    let tag = tag(found.number);
-    let mut response = Json(Template::from(found)).into_response();
-    response.headers_mut().extend(tag);
-    Ok(response)
+    let number = found.number;
+    Ok(tagged(StatusCode::OK, Template::from(found), number))
 }
 
 /// One version of a template. Needs webhook:read.
@@ -275,9 +268,8 @@ async fn create(
     let new = NewTemplate { name, version, content_type, body, description };
     let made = templates::create(&api.desk, &may.actor, new, (expected, repetition.as_ref())).await?;
     let location = format!("/api/templates/{}/versions/{}", made.name, made.version);
-    let tag = tag(Some(made.number));
-    let mut response = (StatusCode::CREATED, Json(TemplateVersion::from(made))).into_response();
-    response.headers_mut().extend(tag);
+    let number = made.number;
+    let mut response = tagged(StatusCode::CREATED, TemplateVersion::from(made), Some(number));
     response.headers_mut().extend(location.parse().ok().map(|location| (header::LOCATION, location)));
     Ok(response)
 }

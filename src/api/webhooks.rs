@@ -15,8 +15,9 @@ use super::door::{May, Read, Tenants, Write};
 use super::input::{Document, Fields, In, Parameters, cursor};
 use super::problem::{Problem, Wrong};
 use super::schema::{self, WebhookPage};
+use crate::control::Repetition;
 use crate::control::states::{Wish, set};
-use crate::control::webhooks::{self, Change, Expected, Repetition, View};
+use crate::control::webhooks::{self, Change, Expected, View};
 use crate::control::{Actor, Given, trigger};
 use crate::domain::limits;
 use crate::ledger::audit::Actor as Who;
@@ -35,10 +36,14 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(test))
 }
 
-/// A webhook with its version as an entity tag.
 fn answer(status: StatusCode, view: View) -> Response {
-    let mut response = (status, Json(view.document)).into_response();
-    let tag = view.version.and_then(|version| format!("\"{version}\"").parse().ok());
+    tagged(status, view.document, view.version)
+}
+
+/// An answer with its version as an entity tag.
+pub(super) fn tagged(status: StatusCode, body: impl Serialize, version: Option<i64>) -> Response {
+    let mut response = (status, Json(body)).into_response();
+    let tag = version.and_then(|version| format!("\"{version}\"").parse().ok());
     response.headers_mut().extend(tag.map(|tag| (header::ETAG, tag)));
     response
 }

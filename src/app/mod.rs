@@ -1,6 +1,7 @@
 //! Builds everything once, owns every task, and stops them in order.
 //!
-//! Starting: configuration → sessions → ledger's schema → publications, then slot → the link. As long as another
+//! Starting: configuration → sessions → ledger's schema → publications, then slot → the link (the very first time the
+//! schema comes last: [`first`]). As long as another
 //! process holds the slot this one stands by. When the slot is ours, the ledger is *taken over* (its fence raised),
 //! and only then do intake, dispatcher and the ledger's writer begin ([`start`]).
 //!
@@ -8,8 +9,11 @@
 //! flight; the writer writes; the source confirms what that settled and says goodbye. All within the grace.
 
 mod error;
+mod first;
 mod refresh;
+mod renewal;
 pub mod serve;
+mod standby;
 mod start;
 mod stop;
 mod timeline;
@@ -63,8 +67,10 @@ pub async fn run(sources: Sources, tell: fn(&str)) -> Result<(), AppError> {
                 () = stop::asked(signals) => return Ok(()),
             },
         };
+        let mut generation = 0;
         let result = match prepared {
             Ok(prepared) => {
+                generation = prepared.generation;
                 let heard = match signals.take() {
                     Some(signals) => signals,
                     None => stop::signals()?,
@@ -80,11 +86,14 @@ pub async fn run(sources: Sources, tell: fn(&str)) -> Result<(), AppError> {
             Err(error) if error.is_another_timeline() => {
                 tracing::warn!(reason = error.tell(), "the log has forked: beginning anew");
             }
-            Err(error) if goes_on && error.loss().is_some() => {
-                lost = error.loss();
-                tracing::error!(reason = lost, "the slot is lost; going on with a new one");
-                tokio::time::sleep(BEFORE_ANOTHER).await;
-            }
+            Err(error) => match error.loss().filter(|_| goes_on) {
+                Some(reason) => {
+                    lost = Some(renewal::Loss { reason, generation });
+                    tracing::error!(reason, "the slot is lost; going on with a new one");
+                    tokio::time::sleep(BEFORE_ANOTHER).await;
+                }
+                None => return Err(error),
+            },
             result => return result,
         }
     }
@@ -122,15 +131,21 @@ async fn live(
     let (health_in, health) = watch::channel(Health::Starting);
     let (gaps_in, gaps) = watch::channel(Vec::new());
     let metrics = served.metrics.clone();
-    let page = serve::Pages { metrics, source: states.clone(), ledger: health, gaps };
+    let (trouble_in, intake) = watch::channel(None);
+    let page = serve::Pages { metrics, source: states.clone(), ledger: health, intake, gaps };
     let listener = match served.door.listener() {
         Ok(listener) => listener,
         Err(error) => return stop::Ended { result: Err(error), config: Arc::clone(config), signals },
     };
     let (places, clock) = prepared.to_work_with();
     let live = Live::default();
-    let running =
-        start::begin(live.clone(), Arc::clone(config), prepared, &tasks, state_in, (health_in, gaps_in));
+    let running = start::begin(
+        live.clone(),
+        Arc::clone(config),
+        prepared,
+        &tasks,
+        (state_in, health_in, trouble_in, gaps_in),
+    );
     let desk = Arc::new(Desk::new(running.config.subscribe(), places, clock));
     let api = Api::new(desk, served.token.clone(), live, tasks.stopping());
     tasks.spawn("server", Role::Essential, serve::serve(listener, page, api, tasks.clone()));

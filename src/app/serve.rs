@@ -26,6 +26,7 @@ use crate::ledger::overview::Gap;
 use crate::ledger::writer::Health;
 use crate::source::SourceState;
 use crate::tasks::{Role, Tasks};
+use crate::telemetry;
 
 /// What the pages show.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ pub struct Pages {
     pub source: watch::Receiver<SourceState>,
     /// Whether the ledger can be written.
     pub ledger: watch::Receiver<Health>,
+    /// What keeps changes from being taken in, if anything does.
+    pub intake: watch::Receiver<Option<String>>,
     /// The gaps that are recorded, newest first.
     pub gaps: watch::Receiver<Vec<Gap>>,
 }
@@ -143,7 +146,12 @@ async fn sum_up(metrics: Option<PrometheusHandle>) {
 async fn ready(State(pages): State<Pages>) -> Response {
     let source = pages.source.borrow().clone();
     let ledger = pages.ledger.borrow().clone();
+    let trouble = pages.intake.borrow().clone();
     match (source, ledger) {
+        (SourceState::Streaming { .. }, Health::Writing) if trouble.is_some() => {
+            let trouble = trouble.unwrap_or_default();
+            (StatusCode::SERVICE_UNAVAILABLE, format!("intake: {trouble}\n"))
+        }
         (SourceState::Streaming { .. }, Health::Writing) => {
             (StatusCode::OK, format!("streaming\n{}", lost(&pages.gaps.borrow())))
         }
@@ -175,7 +183,7 @@ async fn numbers(State(pages): State<Pages>) -> Response {
     match pages.metrics {
         Some(metrics) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-            (kind, metrics.render()).into_response()
+            (kind, telemetry::page(&metrics)).into_response()
         }
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }

@@ -7,31 +7,29 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::renewal::{self, Loss};
 use super::{
     AppError, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running, Settlement,
-    SourceState, Tasks, Watcher, Writer, catalog, dispatcher, limits, timeline,
+    SourceState, Tasks, Watcher, Writer, catalog, dispatcher, first, limits, standby, timeline,
 };
 use crate::backfill::{Backfills, Pages};
-use crate::catalog::Rows;
-use crate::chores::lag::{Lag, Thresholds};
+use crate::catalog::Compiler;
+use crate::chores::lag::{Lag, Reading, Thresholds};
 use crate::chores::notices::Notices;
 use crate::chores::retries::Retries;
 use crate::chores::standing::Standing;
 use crate::chores::{self, upkeep};
 use crate::clock::Clock;
-use crate::config::OnSlotLost;
 use crate::control::{ControlError, fit, manage};
 use crate::intake::{Intake, Recovery, Shapes};
 use crate::ledger::health;
 use crate::ledger::overview::Gap;
 use crate::ledger::own::{Fork, Identity, Ownership};
+use crate::ledger::pokes::Pokes;
 use crate::ledger::prune::Retention;
 use crate::ledger::rollups::SlaOf;
 use crate::live::Live;
-use crate::source::{
-    self, PUBLICATION_DROPPED, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions,
-    WalStatus, drop_slot, slot_state,
-};
+use crate::source::{self, Preparation, Prepared, PublicationNames, SlotHistory, SourceOptions, lock_slot};
 use crate::tasks::Role;
 use crate::transport::Transport;
 
@@ -41,6 +39,8 @@ pub(super) struct Ready {
     identity: source::Identity,
     prepared: Prepared,
     fork: Option<Fork>,
+    /// The generation of the slot.
+    pub(super) generation: i32,
     transport: Transport,
     clock: Clock,
 }
@@ -54,7 +54,7 @@ impl Ready {
 
 /// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
 /// `lost` says why an earlier life could not go on with its slot.
-pub(super) async fn prepare(config: &Config, lost: Option<&'static str>) -> Result<Ready, AppError> {
+pub(super) async fn prepare(config: &Config, lost: Option<Loss>) -> Result<Ready, AppError> {
     let clock = Clock::system();
     let places = Places::of(config)?;
     let transport = super::transport(config, &clock)?;
@@ -68,63 +68,47 @@ pub(super) async fn prepare(config: &Config, lost: Option<&'static str>) -> Resu
     let of_file = catalog::compile_file(config).map_err(ControlError::Compile)?;
     fit::insist(&of_file, config, &known)?;
     catalog::unverified(&of_file).for_each(|webhook| catalog::tell_unverified(&webhook.name));
-    places.ledger.migrate().await?;
+    let identity = source::identify(&places.database).await?;
+    let mut wish = Preparation {
+        slot: config.database.slot.clone(),
+        history: SlotHistory::Never,
+        failover: config.database.slot_failover,
+        names: PublicationNames::of(&config.database.publication),
+        manage: manage(config),
+        wanted: upkeep::wanted(&of_file, &known),
+        insisted: upkeep::meant(&of_file, &known),
+        own_schema: config.database.schema.clone(),
+    };
+    let slot = &config.database.slot;
+    lock_slot(&session, slot).await?;
+    first::make(&places, &mut session, &wish).await?;
     let ledger = places.ledger.session("walhook start").await?;
     let rows = catalog::load(&ledger.client).await?;
     drop(ledger);
     let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
-    let owned = places.ledger.known(&config.database.slot).await?;
-    let history = if owned.is_some() { SlotHistory::Made } else { SlotHistory::Never };
-    let identity = source::identify(&places.database).await?;
+    let owned = places.ledger.known(slot).await?;
     let fork = match &owned {
         Some(owned) => timeline::fork(config, &places, owned, &identity, &session).await?,
         None => None,
     };
-    let mut wish = Preparation {
-        slot: config.database.slot.clone(),
-        history,
-        failover: config.database.slot_failover,
-        names: PublicationNames::of(&config.database.publication),
-        manage: manage(config),
-        wanted: upkeep::wanted(&snapshot, &known),
-        own_schema: config.database.schema.clone(),
-    };
-    let recreated = forget_lost_slot(config, &places, &mut wish, &session, (&identity, lost)).await?;
-    let mut prepared = source::prepare(&mut session, &wish).await?;
-    prepared.slot_created |= recreated;
-    Ok(Ready { places, identity, prepared, fork, transport, clock })
+    wish.wanted = upkeep::wanted(&snapshot, &known);
+    if owned.is_some() {
+        wish.history = SlotHistory::Made;
+    }
+    let found = (owned.as_ref(), identity.flushed, lost);
+    renewal::begin(config, &places, &mut wish, &session, found).await?;
+    let prepared = source::prepare(&mut session, &wish).await?;
+    let generation = renewal::end(&places, slot, prepared.slot.confirmed, owned.as_ref()).await?;
+    Ok(Ready { places, identity, prepared, fork, generation, transport, clock })
 }
 
-/// With `on_slot_lost = "recreate"`: records what is lost and lets a new slot be made. Returns whether it was so.
-async fn forget_lost_slot(
-    config: &Config,
-    places: &Places,
-    wish: &mut Preparation,
-    session: &crate::postgres::Session,
-    (identity, lost): (&source::Identity, Option<&'static str>),
-) -> Result<bool, AppError> {
-    if config.database.on_slot_lost != OnSlotLost::Recreate || wish.history == SlotHistory::Never {
-        return Ok(false);
-    }
-    let slot = &config.database.slot;
-    let state = slot_state(session, slot).await?;
-    let reason = match &state {
-        None => "the slot is gone",
-        Some(state) if state.wal_status == WalStatus::Lost => "the slot was invalidated",
-        // Its log is there, and yet it cannot be read: only who streamed from it knows.
-        Some(_) if lost == Some(PUBLICATION_DROPPED) => PUBLICATION_DROPPED,
-        Some(_) => return Ok(false),
-    };
-    let from = state.as_ref().map(|state| state.confirmed.to_string());
-    let to = identity.flushed.to_string();
-    places.ledger.record_gap(slot, from.as_deref(), &to, reason).await?;
-    tracing::error!(slot, from, to, reason, "changes between these positions are lost; recorded in gaps");
-    if state.is_some() {
-        drop_slot(session, slot).await?;
-    }
-    wish.history = SlotHistory::Never;
-    Ok(true)
-}
+/// Where it is told how source, ledger and intake are, and which gaps there are.
+pub(super) type Told = (
+    watch::Sender<SourceState>,
+    watch::Sender<Health>,
+    watch::Sender<Option<String>>,
+    watch::Sender<Vec<Gap>>,
+);
 
 /// Begins the link, and behind it a task that builds the rest when the slot is ours.
 pub(super) fn begin(
@@ -132,8 +116,7 @@ pub(super) fn begin(
     config: Arc<Config>,
     ready: Ready,
     tasks: &Tasks,
-    states: watch::Sender<SourceState>,
-    (health, gaps): (watch::Sender<Health>, watch::Sender<Vec<Gap>>),
+    (states, health, trouble, gaps): Told,
 ) -> Running {
     let (items_in, items) = mpsc::channel(limits::CHUNKS_WAITING);
     let (faults_in, faults) = mpsc::unbounded_channel();
@@ -155,7 +138,11 @@ pub(super) fn begin(
         failover: ready.prepared.facts.can_failover().then_some(config.database.slot_failover),
         clock: ready.clock.clone(),
     };
+    let (slot, server) = (options.slot.clone(), options.server.clone());
+    let seen = standby::keep_seen(server, slot, states.subscribe(), tasks.stopping());
+    tasks.spawn("standby", Role::Passing, seen);
     let watching = states.subscribe();
+    fail::fail_point!("before_streaming");
     let link = source::run(options, items_in, settlement.confirmed(), states, end_source.clone());
     let told = faults_in.clone();
     tasks.spawn("source", Role::Essential, report(told, link));
@@ -169,6 +156,7 @@ pub(super) fn begin(
         items,
         config_out,
         health,
+        trouble,
         gaps,
         end,
     };
@@ -199,6 +187,7 @@ struct Body {
     items: mpsc::Receiver<Item>,
     config_out: watch::Receiver<Arc<Config>>,
     health: watch::Sender<Health>,
+    trouble: watch::Sender<Option<String>>,
     gaps: watch::Sender<Vec<Gap>>,
     end: CancellationToken,
 }
@@ -220,16 +209,16 @@ impl Body {
                 return Ok(());
             }
         }
-        let Self { live, config, ready, tasks, settlement, items, config_out, health, gaps, end } = self;
+        let Self { live, config, ready, tasks, settlement, items, config_out, health, trouble, gaps, end } =
+            self;
         let ledger = ready.places.ledger.clone();
         let identity = Identity {
             system: ready.identity.system,
             timeline: i32::try_from(ready.identity.timeline).unwrap_or(i32::MAX),
-            slot_is_new: ready.prepared.slot_created,
+            confirmed: ready.prepared.slot.confirmed.0,
             fork: ready.fork,
         };
-        let holder = format!("pid {}", std::process::id());
-        let own = ledger.take_over(&config.database.slot, &identity, &holder).await?;
+        let own = ledger.take_over(&config.database.slot, &identity, &standby::instance()).await?;
         let recovery = Recovery::begin(ledger.clone(), &own).await?;
         let open_at_start = recovery.open_webhooks().await?;
         // Standing by may have taken long: what is declared now counts, from the first change on.
@@ -238,19 +227,22 @@ impl Body {
         let ill = health::load(&session.client).await?;
         drop(session);
         let declared = Arc::clone(&config_out.borrow());
-        let snapshot = Arc::new(catalog::compile_with(&declared, &rows).map_err(ControlError::Compile)?);
-        let rows = Rows { version: 0, ..rows };
-        let states = Arc::new(rows.states.clone());
-        let (published, catalog) = watch::channel(Published { snapshot, states });
-        let ((pokes_in, pokes), (news_in, news)) = (watch::channel(0), watch::channel(0));
+        let mut compiler = Compiler::default();
+        let snapshot = Arc::new(compiler.compile(&declared, &rows).map_err(ControlError::Compile)?);
+        let (version, states) = (rows.version, Arc::new(rows.states));
+        let (published, catalog) = watch::channel(Published { snapshot, states, version });
+        let ((pokes_in, pokes), (news_in, news)) = (watch::channel(Pokes::default()), watch::channel(0));
         let Ready { places, transport, clock, .. } = ready;
-        let workers = Workers { live, config, places, transport, clock, own };
+        let reading = Reading::default();
+        let workers =
+            Workers { live, config, places, transport, clock, own, settlement: settlement.clone(), reading };
         let flow = Flow {
             items,
             catalog: catalog.clone(),
             pokes,
             settlement,
             health,
+            trouble,
             open_at_start,
             ill,
             news: news_in,
@@ -266,7 +258,7 @@ impl Body {
             Box::pin(async move { upkeep.activate(&snapshot).await })
         });
         let watcher = Watcher { ledger, config: config_out, published, before, pokes: pokes_in.clone() };
-        tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, rows, tasks.stopping()));
+        tasks.spawn("catalog", Role::Essential, catalog::watch(watcher, compiler, tasks.stopping()));
         workers.chores(upkeep, &catalog, pokes_in, &tasks);
         workers.look(gaps, catalog, news, &tasks);
         Ok(())
@@ -280,14 +272,17 @@ struct Workers {
     transport: Transport,
     clock: Clock,
     own: Ownership,
+    settlement: Settlement,
+    reading: Reading,
 }
 
 struct Flow {
     items: mpsc::Receiver<Item>,
     catalog: watch::Receiver<Published>,
-    pokes: watch::Receiver<u64>,
+    pokes: watch::Receiver<Pokes>,
     settlement: Settlement,
     health: watch::Sender<Health>,
+    trouble: watch::Sender<Option<String>>,
     open_at_start: HashSet<Arc<str>>,
     ill: HashMap<Arc<str>, health::Health>,
     news: watch::Sender<u64>,
@@ -312,7 +307,7 @@ impl Workers {
         catalog: &watch::Receiver<Published>,
         pages: &Pages,
         settlement: &Settlement,
-        pokes: &watch::Receiver<u64>,
+        pokes: &watch::Receiver<Pokes>,
     ) -> Backfills {
         Backfills {
             server: self.places.database.clone(),
@@ -348,19 +343,8 @@ impl Workers {
 
     /// Intake → dispatcher → writer.
     fn flow(&self, flow: Flow, tasks: &Tasks, faults: &mpsc::UnboundedSender<AppError>) {
-        let Flow {
-            items,
-            catalog,
-            pokes,
-            settlement,
-            health,
-            open_at_start,
-            ill,
-            news,
-            recovery,
-            drained,
-            end,
-        } = flow;
+        let Flow { items, catalog, pokes, settlement, health, trouble, .. } = flow;
+        let Flow { open_at_start, ill, news, recovery, drained, end, .. } = flow;
         let pages = Pages::default();
         let backfills = self.backfills(&catalog, &pages, &settlement, &pokes);
         tasks.spawn("backfills", Role::Essential, backfills.run(tasks.stopping()));
@@ -409,6 +393,8 @@ impl Workers {
             recovery,
             shapes: Shapes::new(self.places.ledger.clone(), self.own.clone()),
             live: self.live.clone(),
+            reading: self.reading.clone(),
+            trouble,
             clock: self.clock.clone(),
         };
         tasks.spawn(
@@ -445,7 +431,9 @@ impl Workers {
         let standing = Standing {
             server: self.places.database.clone(),
             ledger: self.places.ledger.clone(),
-            slot: self.own.slot.clone(),
+            own: self.own.clone(),
+            settlement: self.settlement.clone(),
+            reading: self.reading.clone(),
             gaps,
             lag: lag_in,
             thresholds: Thresholds { lag: config.lag, bytes },
@@ -458,7 +446,7 @@ impl Workers {
         &self,
         upkeep: upkeep::Upkeep,
         catalog: &watch::Receiver<Published>,
-        pokes: watch::Sender<u64>,
+        pokes: watch::Sender<Pokes>,
         tasks: &Tasks,
     ) {
         let (ledger, stop) = (&self.places.ledger, tasks.stopping());
@@ -474,7 +462,13 @@ impl Workers {
         let holds =
             chores::keep_holds(ledger.clone(), catalog.clone(), pokes, config.store_bodies, stop.clone());
         tasks.spawn("holds", Role::Essential, holds);
-        let retries = Retries { ledger: ledger.clone(), slot: self.own.slot.clone(), pokes: heard };
+        let retries = Retries {
+            ledger: ledger.clone(),
+            slot: self.own.slot.clone(),
+            pokes: heard,
+            catalog: catalog.clone(),
+            max_body: self.config.delivery.max_body,
+        };
         tasks.spawn("retries", Role::Essential, chores::retries::keep_retrying(retries, stop.clone()));
         tasks.spawn("upkeep", Role::Essential, chores::keep_publications(upkeep, catalog.clone(), stop));
     }

@@ -3,6 +3,7 @@
 use crate::ledger::LedgerError;
 use crate::postgres::{ConnectError, Nature};
 use crate::source::SetupError;
+use crate::telemetry::{chain, may_quote_rows, name_of, server_words};
 
 /// Why a backfill cannot be asked for, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,21 @@ pub enum BackfillError {
         /// The server's word.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// A statement failed that reads rows. The server's word is left out: it may quote them, and a function that a condition
+    /// calls can raise what it likes.
+    #[error("cannot read the table's rows")]
+    Rows {
+        /// The SQLSTATE.
+        code: String,
+    },
+    /// A key is no value of the key's columns.
+    #[error("no row of table {table} can have this key")]
+    Key {
+        /// Its name, quoted.
+        table: String,
+        /// The SQLSTATE.
+        code: String,
     },
     /// The catalog does not tell the table's columns.
     #[error(transparent)]
@@ -70,7 +86,19 @@ pub enum BackfillError {
     NoMark,
 }
 
+/// What walhook's role needs of a table.
+const RIGHTS: &str = "GRANT SELECT on the table, and EXECUTE on what its --where calls, to walhook's role; where the table has \
+                      row level security, also: ALTER ROLE … BYPASSRLS; (what its policies hide would be missing without a word).";
+
 impl BackfillError {
+    /// A statement that reads rows failed.
+    pub(super) fn of_rows(source: tokio_postgres::Error) -> Self {
+        match source.as_db_error() {
+            Some(db) => Self::Rows { code: db.code().code().to_owned() },
+            None => Self::Query { doing: "read the table's rows", source },
+        }
+    }
+
     /// Names what was being done when a statement failed.
     pub(super) fn query(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Self {
         move |source| Self::Query { doing, source }
@@ -81,12 +109,8 @@ impl BackfillError {
         match self {
             Self::Connect(error) => error.nature() == Nature::Transient,
             Self::Ledger(error) => error.is_transient(),
-            // A statement that took too long takes too long again.
-            Self::Query { source, .. } => source.as_db_error().is_none_or(|db| {
-                let code = db.code().code();
-                let class = code.get(..2).unwrap_or_default();
-                code != "57014" && (matches!(class, "08" | "40" | "53" | "57" | "58") || code == "55P03")
-            }),
+            Self::Query { source, .. } => source.as_db_error().is_none_or(|db| is_passing(db.code().code())),
+            Self::Rows { code } => is_passing(code),
             Self::NoMark => true,
             _ => false,
         }
@@ -96,7 +120,10 @@ impl BackfillError {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.detail(),
-            Self::Query { source, .. } => Some(said(source)),
+            Self::Query { source, .. } => Some(told(source)),
+            Self::Rows { code } | Self::Key { code, .. } => {
+                Some(format!("{} (SQLSTATE {code})", name_of(code)))
+            }
             Self::Ledger(error) => std::error::Error::source(error).map(crate::telemetry::chain),
             Self::Table(error) => error.detail(),
             Self::NotPublished { .. } => {
@@ -116,10 +143,19 @@ impl BackfillError {
             Self::Ledger(error) => return error.hint(),
             Self::Table(error) => return error.hint(),
             Self::Query { source, .. } => match source.code().map(tokio_postgres::error::SqlState::code) {
-                Some("42501") => "GRANT SELECT on the table to walhook's role.",
-                Some("57014") => "Its --where needs an index, or cannot be answered within a minute.",
+                Some("42501") => RIGHTS,
                 _ => return None,
             },
+            Self::Rows { code } => match code.as_str() {
+                "42501" => RIGHTS,
+                "57014" => "Its --where needs an index, or cannot be answered within a minute.",
+                "25006" => "A condition can change nothing: rows are read in a transaction that only reads.",
+                code if may_quote_rows(code) => {
+                    "Its --where fails on a row: the server's message quotes the row and is not told. Try the condition in psql."
+                }
+                _ => return None,
+            },
+            Self::Key { .. } => "Give each column of the key as its type is written, with commas between.",
             Self::NoTable { .. } => {
                 "A table is written orders (in schema public) or shop.orders; partitions are read through their root, \
                  views, foreign, unlogged and temporary tables not at all."
@@ -146,6 +182,18 @@ impl BackfillError {
         };
         Some(text.to_owned())
     }
+}
+
+/// Whether it may pass by itself. A statement that took too long takes too long again.
+fn is_passing(code: &str) -> bool {
+    let class = code.get(..2).unwrap_or_default();
+    code != "57014" && (matches!(class, "08" | "40" | "53" | "57" | "58") || code == "55P03")
+}
+
+/// What the server said, where that cannot quote a row.
+fn told(error: &tokio_postgres::Error) -> String {
+    let words = |db: &tokio_postgres::error::DbError| server_words(db.code().code(), db.message()).to_owned();
+    error.as_db_error().map_or_else(|| chain(error), words)
 }
 
 /// What the server said, without the statement.

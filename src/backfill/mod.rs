@@ -59,6 +59,7 @@ use crate::catalog::{Published, Snapshot};
 use crate::domain::{EndLsn, Operation};
 use crate::ledger::backfills::{self, Backfill};
 use crate::ledger::own::Ownership;
+use crate::ledger::pokes::Pokes;
 use crate::ledger::{Ledger, LedgerError};
 use crate::matcher::pattern_matches;
 use crate::postgres::{Server, Session, told};
@@ -85,7 +86,7 @@ pub struct Backfills {
     /// Up to where all deliveries have their rows.
     pub confirmed: watch::Receiver<EndLsn>,
     /// Told when somebody else has written to the ledger.
-    pub pokes: watch::Receiver<u64>,
+    pub pokes: watch::Receiver<Pokes>,
     /// Must carry all changes of a table that is read.
     pub publications: PublicationNames,
 }

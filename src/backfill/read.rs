@@ -85,7 +85,13 @@ pub async fn read_one(
 ) -> Result<Option<Tuple>, BackfillError> {
     let keys: Vec<_> = key.into_iter().collect();
     let which = if keys.is_empty() { Which::Last } else { Which::Keys(&keys) };
-    let mut found = read(client, table, (None, None), &which).await?;
+    let found = read(client, table, (None, None), &which).await;
+    let mut found = found.map_err(|error| match error {
+        BackfillError::Rows { code } if !keys.is_empty() && code.starts_with("22") => {
+            BackfillError::Key { table: quoted(&table.relation.name), code }
+        }
+        error => error,
+    })?;
     Ok(found.rows.pop().map(|row| row.values))
 }
 
@@ -108,14 +114,14 @@ pub(super) async fn read(
         Which::Last => Vec::new(),
     };
     parameters.extend(owned.map(|owned| &owned.tenant as &(dyn ToSql + Sync)));
-    let portal = transaction.bind(&statement, &parameters).await.map_err(&failed)?;
+    let portal = transaction.bind(&statement, &parameters).await.map_err(BackfillError::of_rows)?;
     let mut found = Found::default();
     let mut bytes = 0;
     loop {
-        let portion = transaction.query_portal(&portal, PORTION).await.map_err(&failed)?;
+        let portion = transaction.query_portal(&portal, PORTION).await.map_err(BackfillError::of_rows)?;
         let last = portion.len() < usize::try_from(PORTION).unwrap_or(usize::MAX);
         for row in portion {
-            bytes += take(table, &row, &mut found).map_err(&failed)?;
+            bytes += take(table, &row, &mut found).map_err(BackfillError::of_rows)?;
         }
         if last {
             break;

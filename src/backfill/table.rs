@@ -43,7 +43,10 @@ join pg_catalog.pg_class c on c.oid = i.indrelid
 cross join lateral pg_catalog.unnest(i.indkey::int2[]) with ordinality k(attnum, place)
 join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
 where i.indrelid = $1 and k.place <= i.indnkeyatts
-    and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end
+    and case c.relreplident
+        when 'i' then i.indisreplident
+        when 'd' then i.indisprimary and i.indimmediate
+        else i.indisprimary end
 order by k.place";
 
 /// Whether one of our publications carries the table's updates and deletes too.

@@ -22,7 +22,8 @@ use crate::transport::{self, Policy, Route};
 /// Compiles snapshots; remembers the rows it has checked and what came of them, so that one change among many costs one check
 /// and one signer. One configuration has one compiler: what a row comes to depends on it.
 #[derive(Default)]
-pub(super) struct Compiler {
+pub struct Compiler {
+    file: Option<Vec<Arc<Webhook>>>,
     shelf: Arc<Shelf>,
     checked: HashMap<String, (Arc<Map<String, Value>>, Checked)>,
     compiled: Known,
@@ -82,7 +83,8 @@ pub fn compile_with(config: &Config, rows: &Rows) -> Result<Snapshot, String> {
 impl Compiler {
     /// Compiles file and rows. The file's own faults are an error; a row's set that row aside.
     pub fn compile(&mut self, config: &Config, rows: &Rows) -> Result<Snapshot, String> {
-        let mut webhooks: Vec<Arc<Webhook>> = config.webhooks.iter().cloned().map(Arc::new).collect();
+        let file = self.file.get_or_insert_with(|| config.webhooks.iter().cloned().map(Arc::new).collect());
+        let mut webhooks = file.clone();
         let templates = Arc::new(Shelf::of(config, &rows.templates, &self.shelf));
         if !templates.numbers().eq(self.shelf.numbers()) {
             // What a template means may be another text now, or none.

@@ -5,6 +5,9 @@
 //! reason and hurts no other (invariant I8); a file that cannot be used is refused as a whole, and the one before
 //! goes on. So is a webhook whose template of the database ([`templates`]) cannot be used. What is encrypted in a row is opened when the row is checked ([`sealed`]), and stays encrypted everywhere else.
 
+pub mod anew;
+#[cfg(test)]
+mod bad_input_tests;
 mod compile;
 mod load;
 mod sealed;
@@ -17,8 +20,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 pub use compile::{
-    check_row, compile_file, compile_with, conditions_complaint, policy, reach_complaint, template_complaint,
-    tenants_policy, unverified,
+    Compiler, check_row, compile_file, compile_with, conditions_complaint, policy, reach_complaint,
+    template_complaint, tenants_policy, unverified,
 };
 pub use load::{Rows, load, load_of, templates_after, with_texts_apart};
 pub use sealed::{Standing, opened, sealed_anew, secrets_in, secrets_text, standings};
@@ -76,6 +79,8 @@ pub struct Published {
     pub snapshot: Arc<Snapshot>,
     /// Those that are not active.
     pub states: Arc<HashMap<Arc<str>, WebhookState>>,
+    /// The version of the database's part that was read.
+    pub version: i64,
 }
 
 impl Snapshot {

@@ -20,6 +20,7 @@ use super::load::{Reader, Rows, version};
 use super::{Published, Snapshot};
 use crate::config::Config;
 use crate::domain::limits;
+use crate::ledger::pokes::Pokes;
 use crate::ledger::{Ledger, LedgerError, quote, within};
 use crate::postgres::Session;
 use crate::telemetry::chain;
@@ -40,8 +41,8 @@ pub struct Watcher {
     pub published: watch::Sender<Published>,
     /// Awaited with a new snapshot before it is published: its tables must be in the publication by then.
     pub before: Before,
-    /// Counts the hints that somebody else has put work into the ledger.
-    pub pokes: watch::Sender<u64>,
+    /// The hints that somebody else has put work into the ledger.
+    pub pokes: watch::Sender<Pokes>,
 }
 
 /// What is done with a snapshot before it is published.
@@ -52,10 +53,10 @@ struct Open {
     hints: mpsc::Receiver<Notification>,
 }
 
-/// Publishes every change until asked to stop.
-pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
-    let mut known = rows.version;
-    let mut compiler = Compiler::default();
+/// Publishes what there is, and every change until asked to stop. The compiler is the one that has made what is published
+/// by now.
+pub async fn watch(mut watcher: Watcher, mut compiler: Compiler, stop: CancellationToken) {
+    let mut known = 0;
     let (mut open, mut reader) = (None, Reader::default());
     let mut told = false;
     let mut rest_until = Instant::now();
@@ -97,8 +98,7 @@ pub async fn watch(mut watcher: Watcher, rows: Rows, stop: CancellationToken) {
                 (known, compiler, rest_until) = (0, Compiler::default(), begun);
             }
             hint = hint => match hint {
-                Some(hint) if hint.payload() == "ledger" => watcher.pokes.send_modify(|n| *n += 1),
-                Some(_) => {}
+                Some(hint) => drop(watcher.pokes.send_if_modified(|pokes| pokes.hear(hint.payload()))),
                 None => open = None,
             },
             () = tokio::time::sleep_until(next_look) => {}
@@ -135,7 +135,7 @@ async fn connect(ledger: &Ledger) -> Result<Open, LedgerError> {
 
 /// Compiles and publishes. Gives the compiler back, which remembers.
 async fn publish(watcher: &Watcher, mut compiler: Compiler, rows: Rows) -> Compiler {
-    let config = watcher.config.borrow().clone();
+    let (config, version) = (watcher.config.borrow().clone(), rows.version);
     let work = tokio::task::spawn_blocking(move || {
         let outcome = compiler.compile(&config, &rows);
         (compiler, outcome, rows.states)
@@ -150,7 +150,7 @@ async fn publish(watcher: &Watcher, mut compiler: Compiler, rows: Rows) -> Compi
             let (snapshot, states) = (Arc::new(snapshot), Arc::new(states));
             (watcher.before)(Arc::clone(&snapshot)).await;
             let webhooks = snapshot.webhooks().len();
-            watcher.published.send_replace(Published { snapshot, states });
+            watcher.published.send_replace(Published { snapshot, states, version });
             tracing::info!(webhooks, "the catalog is up to date");
         }
         Err(problem) => {

@@ -1,27 +1,35 @@
 //! Deliveries of paused and disabled webhooks are held, those of active ones released; and what is too old ends.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Published;
 use crate::domain::{FailReason, Flow, StoreBodies, limits};
 use crate::ledger::claim::open_webhooks;
+use crate::ledger::pokes::Pokes;
 use crate::ledger::states::End;
-use crate::ledger::{Ledger, LedgerError, states, within};
+use crate::ledger::{Ledger, LedgerError, states, trigger, within};
 use crate::telemetry::chain;
+
+/// How many, by webhook.
+type Counts = BTreeMap<Arc<str>, u64>;
 
 /// Brings every open delivery to what its webhook's state says.
 pub(super) async fn activate(
     ledger: &Ledger,
     published: &Published,
-    pokes: &watch::Sender<u64>,
+    pokes: &watch::Sender<Pokes>,
     stop: &CancellationToken,
 ) {
     match round(ledger, published, stop).await {
-        Ok(0) => {}
+        Ok(released) if released.is_empty() => {}
         Ok(released) => {
+            let (webhooks, released) = (released.keys(), released.values().sum::<u64>());
             tracing::info!(released, "deliveries of webhooks that are active again are on their way");
-            pokes.send_modify(|n| *n += 1);
+            pokes.send_modify(|pokes| webhooks.for_each(|webhook| pokes.touch(webhook)));
         }
         Err(error) => tracing::warn!(reason = chain(&error), "held deliveries could not be looked after"),
     }
@@ -32,15 +40,16 @@ pub(super) async fn expire(
     ledger: &Ledger,
     published: &Published,
     store: StoreBodies,
-    pokes: &watch::Sender<u64>,
+    pokes: &watch::Sender<Pokes>,
     stop: &CancellationToken,
 ) {
     match expiring(ledger, published, store, stop).await {
-        Ok(0) => {}
+        Ok(expired) if expired.is_empty() => {}
         Ok(expired) => {
+            let (webhooks, expired) = (expired.keys(), expired.values().sum::<u64>());
             tracing::warn!(expired, "deliveries were too old to be sent, and have failed");
             metrics::counter!("walhook_deliveries_failed_total").increment(expired);
-            pokes.send_modify(|n| *n += 1);
+            pokes.send_modify(|pokes| webhooks.for_each(|webhook| pokes.touch(webhook)));
         }
         Err(error) => tracing::warn!(reason = chain(&error), "old deliveries could not be looked after"),
     }
@@ -51,11 +60,11 @@ async fn expiring(
     published: &Published,
     store: StoreBodies,
     stop: &CancellationToken,
-) -> Result<u64, LedgerError> {
+) -> Result<Counts, LedgerError> {
     let mut session = within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await?;
     let too_old = FailReason::TooOld.describe();
     let held = "it was held for longer than held_for allows";
-    let mut expired = 0;
+    let mut expired = Counts::new();
     for webhook in within(limits::ANSWER_WITHIN, open_webhooks(&session.client)).await? {
         let declared = published.snapshot.by_name(&webhook).map(|compiled| &compiled.webhook);
         let held_for = declared.map_or_else(|| Flow::default().held_for, |webhook| webhook.flow.held_for);
@@ -69,7 +78,9 @@ async fn expiring(
             loop {
                 let ending = states::end(&mut session.client, &webhook, end, store);
                 let ended = within(limits::ANSWER_WITHIN, ending).await?;
-                expired += ended;
+                if ended > 0 {
+                    *expired.entry(Arc::clone(&webhook)).or_default() += ended;
+                }
                 if ended == 0 || stop.is_cancelled() {
                     break;
                 }
@@ -79,16 +90,18 @@ async fn expiring(
     Ok(expired)
 }
 
-/// Returns how many lanes were released.
+/// Returns how many lanes were released. Tests are not held: nobody waits for them that long.
 async fn round(
     ledger: &Ledger,
     published: &Published,
     stop: &CancellationToken,
-) -> Result<usize, LedgerError> {
+) -> Result<Counts, LedgerError> {
     let mut session = within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await?;
-    let mut released = 0;
+    let mut released = Counts::new();
     for webhook in within(limits::ANSWER_WITHIN, open_webhooks(&session.client)).await? {
-        if published.states.contains_key(&webhook) {
+        if let Some(state) = published.states.get(&webhook) {
+            let why = format!("a test is not held, and the webhook is {}", state.suspension.as_str());
+            within(limits::ANSWER_WITHIN, trigger::end(&session.client, &webhook, &why)).await?;
             while within(limits::ANSWER_WITHIN, states::hold(&session.client, &webhook)).await? > 0
                 && !stop.is_cancelled()
             {}
@@ -96,7 +109,10 @@ async fn round(
             loop {
                 let lanes =
                     within(limits::ANSWER_WITHIN, states::release(&mut session.client, &webhook)).await?;
-                released += lanes;
+                if lanes > 0 {
+                    let lanes = u64::try_from(lanes).unwrap_or(u64::MAX);
+                    *released.entry(Arc::clone(&webhook)).or_default() += lanes;
+                }
                 if lanes == 0 || stop.is_cancelled() {
                     break;
                 }

@@ -4,8 +4,12 @@
 //! moment, and the oldest mark that is not confirmed yet tells since when something waits. It lags from the moment that
 //! either is over its threshold until both are below half of it: once it lags, it does not waver. A process that has just
 //! begun knows of no mark; it says nothing good before it has seen one confirmed.
+//!
+//! While changes come, what has just been read tells its age by itself ([`Reading`]); the marks tell when nothing comes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -50,6 +54,27 @@ pub enum Lag {
     Behind(Behind),
 }
 
+/// How old the changes are that are being read. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Of the last one since it was looked at, in microseconds, and one more; zero where none came.
+    last: Arc<AtomicU64>,
+}
+
+impl Reading {
+    /// Changes of this age were read.
+    pub fn note(&self, age: Duration) {
+        metrics::gauge!("walhook_source_lag_seconds").set(age.as_secs_f64());
+        let micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        self.last.store(micros.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The age of what was read last since this was asked last, if anything was.
+    pub(super) fn take(&self) -> Option<Duration> {
+        self.last.swap(0, Ordering::Relaxed).checked_sub(1).map(Duration::from_micros)
+    }
+}
+
 /// What is remembered between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -60,6 +85,16 @@ pub(super) struct Marks {
 }
 
 impl Marks {
+    /// How old the oldest part is that waits, as far as was seen.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        self.open.front().map_or(Duration::ZERO, |(at, _)| since(now, *at))
+    }
+
+    /// Whether everything that waited when it was looked at first has been confirmed.
+    pub fn have_been_reached(&self) -> bool {
+        self.reached
+    }
+
     /// Looks at the slot at a time.
     pub fn look(&mut self, now: Timestamp, slot: &SlotState, thresholds: Thresholds) -> Lag {
         let confirmed = slot.confirmed.0;
@@ -67,7 +102,7 @@ impl Marks {
             self.open.pop_front();
             self.reached = true;
         }
-        let age = self.open.front().map_or(Duration::ZERO, |(at, _)| since(now, *at));
+        let age = self.age(now);
         let end = Lsn(confirmed.0.saturating_add(slot.lag_bytes));
         if slot.lag_bytes == 0 {
             self.reached = true;
@@ -154,6 +189,15 @@ mod tests {
     fn a_process_that_has_just_begun_says_nothing_good_before_it_has_seen_the_log_move() {
         assert_eq!(seen(&[(0, 100, 50), (10, 140, 50), (20, 150, 60)]), ["?", "?", "fine"]);
         assert_eq!(seen(&[(0, 100, 5000)]), ["0s since 0"]);
+    }
+
+    #[test]
+    fn what_is_read_tells_its_age_once() {
+        let reading = Reading::default();
+        assert_eq!(reading.take(), None);
+        reading.note(Duration::from_secs(9));
+        reading.note(Duration::ZERO);
+        assert_eq!((reading.take(), reading.take()), (Some(Duration::ZERO), None));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Published;
 use crate::domain::StoreBodies;
 use crate::ledger::Ledger;
+use crate::ledger::pokes::Pokes;
 use crate::ledger::prune::Retention;
 
 /// How often retention is looked after.
@@ -51,7 +52,7 @@ pub async fn keep_retention(ledger: Ledger, retention: Retention, stop: Cancella
 pub async fn keep_holds(
     ledger: Ledger,
     mut catalog: watch::Receiver<Published>,
-    pokes: watch::Sender<u64>,
+    pokes: watch::Sender<Pokes>,
     store: StoreBodies,
     stop: CancellationToken,
 ) {
@@ -77,25 +78,25 @@ pub async fn keep_looking(standing: standing::Standing, stop: CancellationToken)
     loop {
         standing::activate(&standing, &mut kept).await;
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return standing::leave(&standing, &mut kept).await,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
 }
 
-/// Keeps the publications at what the webhooks need, every quarter of a minute: tables come and go. (A change of the webhooks
-/// themselves has been followed before it was published.)
+/// Keeps the publications at what the webhooks need, now and every quarter of a minute: tables come and go. (A change of the
+/// webhooks themselves has been followed before it was published.)
 pub async fn keep_publications(
     upkeep: upkeep::Upkeep,
     catalog: watch::Receiver<Published>,
     stop: CancellationToken,
 ) {
     loop {
+        let snapshot = catalog.borrow().snapshot.clone();
+        upkeep.activate(&snapshot).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PUBLISH_EVERY) => {}
         }
-        let snapshot = catalog.borrow().snapshot.clone();
-        upkeep.activate(&snapshot).await;
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::limits;
 use crate::ledger::audit::Actor;
-use crate::ledger::refusals::{self, Refusal, Refusals, Unwritten};
+use crate::ledger::refusals::{self, LeftOut, Refusal, Refusals};
 use crate::ledger::{Ledger, LedgerError, within};
 use crate::telemetry::chain;
 
@@ -38,8 +38,8 @@ pub async fn keep_telling(ledger: Ledger, mut refused: mpsc::Receiver<Refused>, 
             return stop.cancelled().await;
         };
         let refusal = refusal(&webhook, address);
-        let Some(unwritten) = known.admit(&refusal) else { continue };
-        if let Err(error) = within(limits::ANSWER_WITHIN, write(&ledger, refusal, unwritten)).await {
+        let Some(left_out) = known.admit(&refusal) else { continue };
+        if let Err(error) = within(limits::ANSWER_WITHIN, write(&ledger, refusal, left_out)).await {
             let reason = chain(&error);
             tracing::warn!(
                 webhook = &*webhook,
@@ -60,7 +60,7 @@ fn refusal(webhook: &str, address: IpAddr) -> Refusal {
     }
 }
 
-async fn write(ledger: &Ledger, refusal: Refusal, unwritten: Unwritten) -> Result<(), LedgerError> {
+async fn write(ledger: &Ledger, refusal: Refusal, left_out: LeftOut) -> Result<(), LedgerError> {
     let session = ledger.session("walhook audit").await?;
-    refusals::write(&session.client, refusal, unwritten).await
+    refusals::write(&session.client, refusal, left_out).await
 }

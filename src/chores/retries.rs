@@ -10,8 +10,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::replay::{self, STEP};
+use crate::catalog::{Published, anew};
+use crate::ledger::pokes::Pokes;
+use crate::ledger::replay::{self, STEP, Told};
 use crate::ledger::retries::{self, Retry, Stepped};
+use crate::ledger::unrendered::Unrendered;
 use crate::ledger::{Ledger, LedgerError};
 use crate::postgres::Session;
 use crate::telemetry::chain;
@@ -30,7 +33,11 @@ pub struct Retries {
     /// Whose.
     pub slot: String,
     /// Told when somebody else has written to the ledger.
-    pub pokes: watch::Receiver<u64>,
+    pub pokes: watch::Receiver<Pokes>,
+    /// The webhooks as they are now: what could not be rendered is rendered anew.
+    pub catalog: watch::Receiver<Published>,
+    /// The largest body.
+    pub max_body: usize,
 }
 
 /// Does what is asked for until asked to stop.
@@ -88,7 +95,7 @@ async fn round(
         let now = Instant::now();
         for retry in &open {
             if not_before.get(&retry.id).is_none_or(|at| *at <= now) {
-                let next = step(retry, session).await?;
+                let next = step(with, retry, session).await?;
                 not_before.insert(retry.id, next);
             }
         }
@@ -100,30 +107,36 @@ async fn round(
 }
 
 /// A step of one. Returns when the next one may be made.
-async fn step(retry: &Retry, session: &mut Session) -> Result<Instant, LedgerError> {
+async fn step(with: &Retries, retry: &Retry, session: &mut Session) -> Result<Instant, LedgerError> {
+    let snapshot = with.catalog.borrow().snapshot.clone();
+    let render = |kept: &Unrendered| {
+        anew::render(kept, snapshot.by_name(&kept.webhook).map(AsRef::as_ref), with.max_body)
+    };
+    let webhook = &*retry.asked.webhook;
     let stepped = async {
         if retry.found.is_none() {
             retries::count(&session.client, retry).await?;
         }
-        retries::step(&mut session.client, retry.id, retry.asked.per_second.unwrap_or(STEP)).await
+        let most = retry.asked.per_second.unwrap_or(STEP);
+        retries::step(&mut session.client, retry, most, &render).await
     };
     match stepped.await {
         Ok(Stepped::NotOurs) => Ok(Instant::now() + AGAIN_AFTER),
         Ok(Stepped::Sent(_)) => {
-            replay::announce(&session.client).await?;
+            replay::announce(&session.client, Told::Deliveries(webhook)).await?;
             let pause = if retry.asked.per_second.is_some() { SECOND } else { Duration::ZERO };
             Ok(Instant::now() + pause)
         }
         Ok(Stepped::Done(sent)) => {
-            replay::announce(&session.client).await?;
+            replay::announce(&session.client, Told::Deliveries(webhook)).await?;
             let sent = retry.sent + i64::try_from(sent).unwrap_or(0);
-            tracing::info!(webhook = retry.asked.webhook, retry = retry.id, sent, "a retry is done");
+            tracing::info!(webhook, retry = retry.id, sent, "a retry is done");
             Ok(Instant::now())
         }
         Err(error) if error.is_transient() => Err(error),
         Err(error) => {
             let reason = chain(&error);
-            tracing::warn!(webhook = retry.asked.webhook, retry = retry.id, reason, "a retry cannot go on");
+            tracing::warn!(webhook, retry = retry.id, reason, "a retry cannot go on");
             retries::fail(&session.client, retry.id, &reason).await?;
             Ok(Instant::now())
         }

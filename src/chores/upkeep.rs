@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use crate::catalog::Snapshot;
-use crate::domain::limits;
+use crate::domain::{Operation, limits};
 use crate::postgres::{Server, Session, told};
-use crate::source::{self, Manage, PublicationNames, SetupError, TableInfo, TableWanted, reconcile, tables};
+use crate::source::{
+    self, Manage, PublicationNames, SetupError, TableInfo, TableWanted, Unowned, reconcile, tables,
+};
 
 /// How often one round looks, where tables go away meanwhile.
 const LOOKS: u32 = 3;
@@ -33,6 +35,9 @@ struct Report {
     changed: Vec<String>,
     missing: Vec<String>,
     inserts_only: Vec<String>,
+    unowned: Vec<Unowned>,
+    narrowed: Vec<String>,
+    hurt: Vec<String>,
     problem: Option<String>,
 }
 
@@ -53,7 +58,15 @@ pub fn meant(snapshot: &Snapshot, known: &[TableInfo]) -> Vec<TableWanted> {
         wants.any().then(|| TableWanted {
             schema: table.schema.clone(),
             table: table.table.clone(),
-            updates_or_deletes: wants.update || wants.delete,
+            operations: [
+                (Operation::Insert, wants.insert),
+                (Operation::Update, wants.update),
+                (Operation::Delete, wants.delete),
+                (Operation::Truncate, wants.truncate),
+            ]
+            .into_iter()
+            .filter_map(|(operation, wanted)| wanted.then_some(operation))
+            .collect(),
             explicit: wants.explicit,
         })
     };
@@ -81,6 +94,9 @@ impl Upkeep {
                 changed: report.statements,
                 missing: report.missing,
                 inserts_only: report.inserts_only,
+                unowned: report.unowned,
+                narrowed: report.narrowed,
+                hurt: report.hurt,
                 problem: None,
             },
             Err(problem) => Report { problem: Some(problem), ..Report::default() },
@@ -122,6 +138,29 @@ impl Report {
             tracing::warn!(
                 ?tables,
                 "without a replica identity only the inserts of these tables are published"
+            );
+        }
+        if self.unowned != earlier.unowned && !self.unowned.is_empty() {
+            let of = |part: fn(&Unowned) -> &String| self.unowned.iter().map(part).collect::<Vec<_>>();
+            let (tables, sql, or) = (of(|u| &u.table), of(|u| &u.sql), of(|u| &u.grant));
+            tracing::warn!(
+                ?tables,
+                ?sql,
+                ?or,
+                "tables that webhooks would take belong to other roles and are not published"
+            );
+        }
+        if self.narrowed != earlier.narrowed && !self.narrowed.is_empty() {
+            let tables = &self.narrowed;
+            tracing::warn!(?tables, "the publication leaves rows or columns out: no webhook hears of them");
+        }
+        if self.hurt != earlier.hurt && !self.hurt.is_empty() {
+            let (tables, remedy) = (&self.hurt, source::identity_remedy(&self.hurt));
+            tracing::warn!(
+                ?tables,
+                remedy,
+                "the publication publishes updates of tables without a replica identity: the application's own UPDATE \
+                 and DELETE of them fail"
             );
         }
         if self.problem != earlier.problem

@@ -25,6 +25,22 @@ fn a_webhooks_flow_stands_on_that_of_all_and_a_row_says_it_in_text() {
     assert_eq!(a.retry.schedule, [5, 300].map(Duration::from_secs));
     assert_eq!((b.flow.breaker, b.flow.disable_after, b.flow.adaptive), (None, None, false));
     assert_eq!(b.retry.schedule, [1, 3, 8, 8].map(Duration::from_secs));
+    let backoff = "[database]\nurl = 'postgres://db/app'\n[delivery]\nretry = { initial = '5s', factor = 2.0, max = '2h', \
+                   max_attempts = 12 }\n\
+                   [[webhooks]]\nname = 'a'\nurl = 'https://a'\nevents = ['*']\n\
+                   [[webhooks]]\nname = 'b'\nurl = 'https://b'\nevents = ['*']\nretry = { max_attempts = 13 }\n\
+                   [[webhooks]]\nname = 'c'\nurl = 'https://c'\nevents = ['*']\nretry = { max = '1m' }\n";
+    let folder = Folder::with(backoff);
+    let config = load(&folder.sources(&[]), &ACCEPT_ALL).unwrap_or_else(|problems| panic!("{problems}"));
+    let waits = [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 7200].map(Duration::from_secs);
+    assert_eq!(
+        config.webhooks[0].retry.schedule,
+        waits[..11],
+        "it does not stop growing before its longest wait"
+    );
+    assert_eq!(config.webhooks[1].retry.schedule, waits);
+    let short: Vec<_> = waits[..11].iter().map(|wait| (*wait).min(Duration::from_secs(60))).collect();
+    assert_eq!(config.webhooks[2].retry.schedule, short, "what is not written stays");
     assert_eq!(b.retry.wait_on, [(429, Duration::from_secs(60))]);
 
     let row = json!({

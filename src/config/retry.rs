@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::node::{Node, Table};
 use super::problem::Fault;
-use crate::domain::{RetryPolicy, SCHEDULES, exponential};
+use crate::domain::{Backoff, RetryPolicy, SCHEDULES};
 
 const WAITS: usize = 100;
 const ATTEMPTS: std::ops::RangeInclusive<u32> = 1..=101;
@@ -13,16 +13,17 @@ const AGE_MIN: Duration = Duration::from_secs(1);
 const AGE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 const STATUSES: std::ops::RangeInclusive<u32> = 400..=599;
 /// What exponential backoff is where only some of its keys are written.
-const INITIAL: Duration = Duration::from_secs(5);
-const FACTOR: f64 = 2.0;
-const LONGEST: Duration = Duration::from_secs(2 * 3600);
-const TRIES: u32 = 6;
+const BACKOFF: Backoff =
+    Backoff { initial: Duration::from_secs(5), factor: 2.0, max: Duration::from_secs(2 * 3600) };
+const TRIES: usize = 6;
 
 /// Reads a policy; what is not written stays as in `base`.
 pub(super) fn read(mut table: Table<'_>, base: &RetryPolicy) -> RetryPolicy {
-    let schedule = waits(&mut table);
+    let (schedule, backoff) =
+        waits(&mut table, base).unwrap_or_else(|| (base.schedule.clone(), base.backoff));
     let mut policy = RetryPolicy {
-        schedule: schedule.unwrap_or_else(|| base.schedule.clone()),
+        schedule,
+        backoff,
         jitter: table.get("jitter", |node| node.fraction(0.0..=1.0)).unwrap_or(base.jitter),
         give_up_on: table.get("give_up_on", statuses).unwrap_or_else(|| base.give_up_on.clone()),
         retry_after_max: table
@@ -38,8 +39,8 @@ pub(super) fn read(mut table: Table<'_>, base: &RetryPolicy) -> RetryPolicy {
     policy
 }
 
-/// A schedule, written or made by exponential backoff; `None` where neither is there.
-fn waits(table: &mut Table<'_>) -> Option<Vec<Duration>> {
+/// A schedule, written or made by exponential backoff, and by which; `None` where neither is there.
+fn waits(table: &mut Table<'_>, base: &RetryPolicy) -> Option<(Vec<Duration>, Option<Backoff>)> {
     let backoff = ["initial", "factor", "max"];
     let is_exponential = backoff.iter().any(|key| table.has(key));
     if let Some(written) = table.take("schedule") {
@@ -54,17 +55,19 @@ fn waits(table: &mut Table<'_>) -> Option<Vec<Duration>> {
                 drop(table.take(key));
             }
         }
-        return schedule(written);
+        return Some((schedule(written)?, None));
     }
     if !is_exponential {
         table.mention(&backoff);
         return None;
     }
-    let span = Duration::ZERO..=WAIT_MAX;
-    let initial = table.get("initial", |node| node.duration(span.clone())).unwrap_or(INITIAL);
-    let factor = table.get("factor", |node| node.fraction(1.0..=100.0)).unwrap_or(FACTOR);
-    let longest = table.get("max", |node| node.duration(span)).unwrap_or(LONGEST);
-    Some(exponential(initial, factor, longest, TRIES))
+    let (usual, span) = (base.backoff.unwrap_or(BACKOFF), Duration::ZERO..=WAIT_MAX);
+    let initial = table.get("initial", |node| node.duration(span.clone())).unwrap_or(usual.initial);
+    let factor = table.get("factor", |node| node.fraction(1.0..=100.0)).unwrap_or(usual.factor);
+    let max = table.get("max", |node| node.duration(span)).unwrap_or(usual.max);
+    let backoff = Backoff { initial, factor, max };
+    let tries = base.backoff.map_or(TRIES, |_| base.schedule.len() + 1);
+    Some((backoff.waits(u32::try_from(tries).unwrap_or(u32::MAX)), Some(backoff)))
 }
 
 /// A list of waits, or the name of one.

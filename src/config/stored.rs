@@ -44,9 +44,10 @@ impl StoredTemplates {
     }
 }
 
-/// Whether the file has a template of this name, so that nobody else can.
+/// Whether the file has a template of this name, so that nobody else can; `NAME@VERSION` asks for `NAME`.
 pub fn is_of_file(config: &Config, template: &str) -> bool {
-    config.templates.iter().any(|ours| ours.name.split('@').next() == Some(template))
+    let base = |name: &str| name.split('@').next() == template.split('@').next();
+    config.templates.iter().any(|ours| base(&ours.name))
 }
 
 /// Reads a row, as `to_jsonb(row)` would give its name, version, media type and body; or every problem that it has.

@@ -202,6 +202,10 @@ fn reach(
 /// What is refused says nothing of the URL: receivers put keys into it.
 pub(super) fn target(text: &str) -> Result<Url, Fault> {
     let example = "A URL is written \"https://example.com/hooks\".";
+    // Whoever parses URLs leaves some of them out and says nothing.
+    if text.chars().any(char::is_control) {
+        return Err(Fault::new("the URL holds a control character, such as a line end").detail(example));
+    }
     let url =
         Url::parse(text).map_err(|error| Fault::new(format!("not a valid URL: {error}")).detail(example))?;
     if text.len() > URL_BYTES {

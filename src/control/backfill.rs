@@ -7,7 +7,7 @@ use super::keys::transaction_failed;
 use super::{About, Actor, ControlError, Desk, declared, ledger_session, nearest, webhooks};
 use crate::backfill::{self, Table, wanted_as};
 use crate::ledger::backfills::{self, Backfill, NewBackfill, Steer};
-use crate::ledger::replay;
+use crate::ledger::replay::{self, Told};
 use crate::postgres::Session;
 use crate::source::{TableInfo, slot_state, tables};
 
@@ -82,7 +82,7 @@ pub async fn ask(desk: &Desk, actor: &Actor, ask: &Ask) -> Result<Asked, Control
         "rows_per_second": new.rows_per_second,
     });
     actor.note(&transaction, "backfill.create", webhook, (None, Some(after))).await?;
-    replay::announce(&transaction).await?;
+    replay::announce(&transaction, Told::Jobs).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(Asked { session, slot, id, event_type, running })
 }
@@ -184,7 +184,7 @@ pub async fn steer(
     let after = one(&transaction, slot, id).await?;
     let told = |of: &Backfill| Some(json!({ "backfill": id, "status": of.status.as_str() }));
     actor.note(&transaction, action, &before.webhook, (told(&before), told(&after))).await?;
-    replay::announce(&transaction).await?;
+    replay::announce(&transaction, Told::Jobs).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(after)
 }

@@ -1,13 +1,16 @@
 //! Deliveries, searched and handled one by one.
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::keys::transaction_failed;
-use super::{About, Actor, ControlError, Desk};
-use crate::domain::StoreBodies;
+use super::{About, Actor, ControlError, Desk, declared};
+use crate::catalog::anew;
+use crate::domain::{Operation, StoreBodies, limits};
 use crate::ledger::deliveries::{self, Page, Search, Whole};
 use crate::ledger::query::standing;
-use crate::ledger::replay::{self, Ended, Reached, Which};
+use crate::ledger::replay::{self, Census, Ended, Reached, Told, Which};
+use crate::ledger::unrendered::Unrendered;
 
 /// Finds deliveries, newest first, behind the one of an id.
 pub async fn search(
@@ -45,26 +48,58 @@ pub async fn find(desk: &Desk, actor: &Actor, id: &str) -> Result<Whole, Control
     whole.ok_or_else(|| no_delivery(id))
 }
 
-/// Sends one that has ended again, whether it failed, was cancelled or was delivered: who names one means it.
-pub async fn retry(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Result<Whole, ControlError> {
+/// What somebody who sends a delivery again knows of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// How it ended, one of these; none means that it failed or was cancelled. What was delivered is sent by an explicit
+    /// wish alone.
+    pub ended: Vec<Ended>,
+    /// How many attempts of it were made. Who says so means it, however short a time ago somebody else has sent it again;
+    /// and two who say the same send it once.
+    pub attempts: Option<u32>,
+}
+
+/// Sends one that has ended again, once, however many press at once.
+pub async fn retry(
+    desk: &Desk,
+    actor: &Actor,
+    webhook: &str,
+    id: &str,
+    known: &Known,
+) -> Result<Whole, ControlError> {
+    let mut session = desk.session(actor, About::Webhook(webhook)).await?;
+    let transaction = session.transaction().await.map_err(transaction_failed)?;
+    // Whoever else sends it again is waited for, so that what is read is what is.
+    let now = replay::alone(&transaction).await?;
+    let before = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
+    let failed_or_cancelled = || vec![Ended::Failed, Ended::Cancelled];
     let which = Which {
         id: Some(id.to_owned()),
         webhook: Some(webhook.to_owned()),
-        ended: vec![Ended::Failed, Ended::Delivered, Ended::Cancelled],
+        ended: if known.ended.is_empty() { failed_or_cancelled() } else { known.ended.clone() },
+        attempts: known.attempts,
+        spares: match known.attempts {
+            None => Some(now.checked_sub(limits::AGAIN_AFTER).unwrap_or(now)),
+            Some(_) => None,
+        },
         ..Which::default()
     };
-    let mut session = desk.session(actor, About::Webhook(webhook)).await?;
-    let transaction = session.transaction().await.map_err(transaction_failed)?;
-    let before = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
-    let census = replay::count(&transaction, &which).await?;
-    let moved = replay::replay_in(&transaction, &which, &census, &mut Reached::default(), 1).await?;
-    if moved == 0 {
-        let status = before.listed.status;
-        let reason = match &*status {
-            "failed" | "delivered" | "cancelled" => "Its body was not kept (ledger.store_bodies).".to_owned(),
-            _ => format!("It is {status}."),
-        };
-        return Err(ControlError::NotReplayable { id: id.to_owned(), reason });
+    let (census, mut reached) = (Census { count: 1, at: now }, Reached::default());
+    let page = replay::page(&transaction, &which, &census, &reached, 1).await?;
+    if page.is_to_render() {
+        let config = desk.config();
+        let (snapshot, _) = declared(&config, transaction.client()).await?;
+        let compiled = snapshot.by_name(webhook).map(AsRef::as_ref);
+        let max_body = config.delivery.max_body;
+        let render = |kept: &Unrendered| anew::render(kept, compiled, max_body);
+        let rendered = page.render(&transaction, &render).await?;
+        if let Some(reason) = rendered.reason {
+            transaction.commit().await.map_err(transaction_failed)?;
+            return Err(ControlError::NotReplayable { id: id.to_owned(), reason });
+        }
+    }
+    if replay::replay_in(&transaction, &which, &census, &mut reached, &page).await? == 0 {
+        return Err(not_sent(&before, known, &which));
     }
     let after = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
     let told = (
@@ -72,9 +107,37 @@ pub async fn retry(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Resul
         Some(json!({ "webhook": webhook, "status": after.listed.status })),
     );
     actor.note(&transaction, "delivery.retry", id, told).await?;
-    replay::announce(&transaction).await?;
+    replay::announce(&transaction, Told::Deliveries(webhook)).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(after)
+}
+
+/// Why a delivery was not sent again.
+fn not_sent(found: &Whole, known: &Known, which: &Which) -> ControlError {
+    let id = found.listed.id.clone();
+    let made = u32::try_from(found.listed.attempts).unwrap_or(0);
+    let Some(ended) = Ended::named(&found.listed.status) else {
+        return ControlError::NotReplayable { id, reason: format!("It is {}.", found.listed.status) };
+    };
+    if let Some(known) = known.attempts.filter(|known| *known != made) {
+        return ControlError::SentMeanwhile { id, known, made };
+    }
+    let is_spared = |at: &Timestamp| which.spares.is_some_and(|spares| *at >= spares);
+    if let Some(at) = found.sent_again_at.filter(is_spared) {
+        return ControlError::SentAgain { id, at, made };
+    }
+    let reason = if found.listed.operation == Operation::Test.as_str() {
+        "It was a test, which is sent once.".to_owned()
+    } else if !which.ended.contains(&ended) {
+        let word = ended.as_str();
+        format!("It is {word}; `\"status\": \"{word}\"` (--status {word}) sends it again.")
+    } else if ended == Ended::Failed && made == 0 {
+        let reason = found.listed.fail_reason.as_deref().unwrap_or_default();
+        format!("It never had a body, and nothing to make one of: {reason}.")
+    } else {
+        "Its body was not kept (ledger.store_bodies).".to_owned()
+    };
+    ControlError::NotReplayable { id, reason }
 }
 
 /// Ends one that waits, without another attempt. One that is under way, or still in memory, is left.
@@ -97,7 +160,7 @@ pub async fn cancel(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Resu
         Some(json!({ "webhook": webhook, "status": after.listed.status })),
     );
     actor.note(&transaction, "delivery.cancel", id, told).await?;
-    replay::announce(&transaction).await?;
+    replay::announce(&transaction, Told::Deliveries(webhook)).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(after)
 }

@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
+use super::webhooks::Aims;
 use super::{About, ControlError, Places, Sight};
 use crate::catalog::{Shelf, templates_after};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, is_of_file};
 use crate::ledger::LedgerError;
 use crate::ledger::ask::Ask;
 use crate::ledger::audit::{self, Act, Sought, Written};
@@ -18,6 +19,7 @@ use crate::ledger::pool::{Borrowed, Pool};
 use crate::ledger::refusals::{self, Refusal, Refusals};
 use crate::ledger::templates::StoredTemplate;
 use crate::telemetry::chain;
+use crate::transport::Lookups;
 
 /// Where an operator's hand works, by the API or the command line.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Desk {
     pub clock: Clock,
     pool: Pool,
     refusals: Refusals,
+    /// Where the names in declarations lead.
+    pub(super) aims: Aims,
     room: AtomicI64,
     ready: AtomicBool,
     shelf: Mutex<Shelved>,
@@ -103,6 +107,7 @@ impl Desk {
             clock,
             pool,
             refusals: Refusals::default(),
+            aims: Aims::by(Lookups::of_the_system()),
             room: AtomicI64::new(0),
             ready: AtomicBool::new(false),
             shelf: Mutex::default(),
@@ -167,10 +172,9 @@ impl Desk {
         rows: &[&Map<String, Value>],
     ) -> Result<Arc<Shelf>, ControlError> {
         let config = self.config();
-        let is_of_file = |name: &str| config.templates.iter().any(|ours| &*ours.name == name);
         let names_other = rows.iter().any(|row| {
             let named = row.get("template").and_then(Value::as_str);
-            named.is_some_and(|name| !is_of_file(name))
+            named.is_some_and(|name| !is_of_file(&config, name))
         });
         if names_other { self.shelf(client).await } else { Ok(Arc::default()) }
     }

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use jiff::Timestamp;
+
 use crate::backfill::BackfillError;
 use crate::config::Problems;
 use crate::ledger::LedgerError;
@@ -93,6 +95,34 @@ pub enum ControlError {
         id: String,
         /// Why not.
         reason: String,
+    },
+    /// Somebody has sent the delivery again a moment ago.
+    #[error("delivery {id} was sent again at {at}")]
+    SentAgain {
+        /// The delivery.
+        id: String,
+        /// When.
+        at: Timestamp,
+        /// Attempts made by now.
+        made: u32,
+    },
+    /// The delivery is not as whoever asks has seen it.
+    #[error("delivery {id} is not as you have seen it")]
+    SentMeanwhile {
+        /// The delivery.
+        id: String,
+        /// Attempts that were known of.
+        known: u32,
+        /// Attempts made.
+        made: u32,
+    },
+    /// An equal retry is not over.
+    #[error("retry {id} of webhook \"{webhook}\" sends the same, and is not over")]
+    SameRetry {
+        /// The retry.
+        id: i64,
+        /// The webhook.
+        webhook: String,
     },
     /// No instance streams.
     #[error("no walhook is running: nobody streams from slot \"{slot}\"")]
@@ -270,6 +300,9 @@ impl ControlError {
                 Some(format!("It is {status}."))
             }
             Self::RetryOver { status, .. } => Some(format!("It is {status}.")),
+            Self::SentMeanwhile { known, made, .. } => {
+                Some(format!("Of it {made} attempts were made, not {known}."))
+            }
             Self::Input { source, .. } => Some(source.to_string()),
             Self::NotReplayable { reason, .. }
             | Self::NotCancellable { reason, .. }
@@ -312,7 +345,19 @@ impl ControlError {
             Self::OtherRequest => "Take a new key for each request that is not a repetition.",
             Self::Unknown { what: "webhook", .. } => "`walhook status` lists the webhooks.",
             Self::NotReplayable { .. } => {
-                "Only deliveries that have ended and whose body was kept can be sent again."
+                "Only deliveries that have ended and whose body was kept, or can be made, can be sent again."
+            }
+            Self::SentAgain { made, .. } => {
+                return Some(format!(
+                    "Look at what became of it. To send it once more at once, say how many attempts you know of: \
+                     `\"attempts\": {made}` (--attempts {made})."
+                ));
+            }
+            Self::SentMeanwhile { .. } => "Look at what became of it, and ask again if you still mean it.",
+            Self::SameRetry { id, webhook } => {
+                return Some(format!(
+                    "GET /api/webhooks/{webhook}/retry/{id} says how far it is; POST …/retry/{id}/cancel ends it."
+                ));
             }
             Self::NotRunning { .. } => "Start `walhook run`, and try again.",
             Self::Suspended { webhook, .. } => {

@@ -8,10 +8,11 @@ use crate::catalog::{policy, tenants_policy};
 use crate::chores::upkeep::Upkeep;
 use crate::clock::Clock;
 use crate::config::{Checks, Complaint, Config, Problems, Sources, StoredTemplates};
+use crate::domain::limits;
 use crate::ledger::Ledger;
 use crate::postgres::Server;
 use crate::source::{Manage, PublicationNames};
-use crate::transport::{Transport, TransportOptions};
+use crate::transport::{Lookups, Transport, TransportOptions};
 
 /// Loads the configuration, with everything that other modules know about its texts.
 pub fn load_config(sources: &Sources) -> Result<Config, Problems> {
@@ -73,6 +74,8 @@ pub fn transport(config: &Config, clock: &Clock) -> Result<Transport, ControlErr
         capture_bytes: config.ledger.capture_response,
         clock: clock.clone(),
         extra_roots: Vec::new(),
+        lookups: Lookups::of_the_system(),
+        connect_within: limits::CONNECT_TIMEOUT,
     };
     Ok(Transport::new(options)?)
 }

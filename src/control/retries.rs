@@ -8,7 +8,7 @@ use serde_json::json;
 use super::keys::transaction_failed;
 use super::{About, Actor, ControlError, Desk, webhooks};
 use crate::domain::limits;
-use crate::ledger::replay::{self, Cause, Ended};
+use crate::ledger::replay::{self, Cause, Ended, LeftOut, Told};
 use crate::ledger::retries::{self, NewRetry, Retry};
 
 /// Which deliveries of a webhook.
@@ -44,6 +44,7 @@ fn asked(desk: &Desk, webhook: &str, choice: &Choice) -> Result<NewRetry, Contro
         until,
         cause,
         per_second,
+        spares: None,
     })
 }
 
@@ -58,20 +59,32 @@ async fn known(desk: &Desk, actor: &Actor, asked: &NewRetry) -> Result<(), Contr
     if replay::count(&*session, &asked.which()).await?.count > 0 { Ok(()) } else { Err(error) }
 }
 
-/// Counts what would be sent again.
-pub async fn count(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> Result<u64, ControlError> {
-    let asked = asked(desk, webhook, choice)?;
+/// Counts what would be sent again, and what cannot be.
+pub async fn count(
+    desk: &Desk,
+    actor: &Actor,
+    webhook: &str,
+    choice: &Choice,
+) -> Result<(u64, LeftOut), ControlError> {
+    let mut asked = asked(desk, webhook, choice)?;
     known(desk, actor, &asked).await?;
     let session = desk.session(actor, About::Webhook(webhook)).await?;
-    Ok(replay::count(&*session, &asked.which()).await?.count)
+    asked.spares = Some(retries::spares(&*session, webhook).await?);
+    let which = asked.which();
+    Ok((replay::count(&*session, &which).await?.count, replay::left_out(&*session, &which).await?))
 }
 
-/// Asks for it. Deliveries that end from now on are not among them.
+/// Asks for it, where nobody else has asked for the same. Deliveries that end from now on are not among them, nor those that
+/// were sent again a moment ago.
 pub async fn ask(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> Result<Retry, ControlError> {
-    let asked = asked(desk, webhook, choice)?;
+    let mut asked = asked(desk, webhook, choice)?;
     known(desk, actor, &asked).await?;
     let mut session = desk.session(actor, About::Webhook(webhook)).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
+    if let Some(id) = retries::equal(&transaction, &asked).await? {
+        return Err(ControlError::SameRetry { id, webhook: webhook.to_owned() });
+    }
+    asked.spares = Some(retries::spares(&transaction, webhook).await?);
     let most = limits::RETRIES_OPEN;
     if retries::open(&transaction, webhook, most).await? >= most {
         return Err(ControlError::TooMany { what: "retries of this webhook that are not over", most });
@@ -83,7 +96,7 @@ pub async fn ask(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> 
     });
     actor.note(&transaction, "retry.create", webhook, (None, Some(after))).await?;
     let made = retries::get(&transaction, &asked.slot, webhook, id).await?.ok_or_else(|| no_retry(id))?;
-    replay::announce(&transaction).await?;
+    replay::announce(&transaction, Told::Jobs).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(made)
 }

@@ -403,6 +403,7 @@ mod tests {
             partitioned: false,
             identity,
             owned: true,
+            owner: "app".to_owned(),
             stored_in_identity: false,
         }
     }

@@ -7,7 +7,7 @@ use super::keys::transaction_failed;
 use super::webhooks::unknown;
 use super::{About, Actor, ControlError, Desk};
 use crate::domain::StoreBodies;
-use crate::ledger::replay;
+use crate::ledger::replay::{self, Told};
 use crate::ledger::states::{self, End, Suspension};
 
 /// What is wanted of a webhook.
@@ -90,7 +90,7 @@ async fn cancel_held(
         }
         let after = Some(json!({ "cancelled": step }));
         actor.note(&transaction, "webhook.cancel_held", webhook, (None, after)).await?;
-        replay::announce(&transaction).await?;
+        replay::announce(&transaction, Told::Deliveries(webhook)).await?;
         transaction.commit().await.map_err(transaction_failed)?;
         cancelled += step;
     }

@@ -65,12 +65,16 @@ pub struct WebhookStats {
 pub struct Waiting {
     /// `pending` (for its first attempt or its turn), `retrying`, `held`.
     pub status: &'static str,
-    /// Why, where its webhook is `paused`, `disabled` or `failing`: that, and the reason.
+    /// Why the oldest waits: `paused`, `disabled` or `failing` (its webhook is), `held` (until the next look), `in_flight` (an
+    /// attempt is under way), `behind` (another of its row), `retry` (its next attempt is not due yet), `due` (it waits for its
+    /// rate, its webhook's concurrency or an instance).
+    pub reason: &'static str,
+    /// Where its webhook is `paused`, `disabled` or `failing`: that, and the reason of that.
     pub why: Option<String>,
     /// When its change committed.
     #[schema(value_type = String, format = DateTime)]
     pub oldest_committed_at: Timestamp,
-    /// How long ago that is.
+    /// For how long it waits: since its commit, or since it was last sent again by hand.
     pub oldest_seconds: u64,
 }
 
@@ -325,9 +329,10 @@ pub(super) async fn waiting(
             };
             let waiting = Waiting {
                 status: oldest.status,
+                reason: oldest.reason,
                 why,
                 oldest_committed_at: oldest.committed_at,
-                oldest_seconds: since(now, oldest.committed_at).as_secs(),
+                oldest_seconds: since(now, oldest.since).as_secs(),
             };
             found.entry(oldest.webhook).or_default().push(waiting);
         }

@@ -9,15 +9,16 @@ use serde::Serialize;
 use super::stats::{self, LastHour, Waiting};
 use super::{ControlError, Places, declared};
 use crate::catalog::{self, Snapshot};
-use crate::clock::Clock;
+use crate::clock::{Clock, since};
 use crate::config::Config;
-use crate::domain::WebhookSource;
+use crate::domain::{Verification, WebhookSource};
 use crate::ledger::backfills::{self, Backfill};
 use crate::ledger::health::{self, Health};
 use crate::ledger::overview::{self, Gap, Holder};
+use crate::ledger::positions::{self, Noted};
 use crate::ledger::query::{Backlog, backlog};
 use crate::ledger::states::WebhookState;
-use crate::source::{SlotState, slot_state};
+use crate::source::{SlotState, Standby, slot_state, standbys};
 
 /// Webhooks whose backlog is asked for in one statement.
 pub(super) const STEP: usize = 500;
@@ -35,6 +36,8 @@ pub struct Status {
     pub ledger: bool,
     /// Who took the ledger over last.
     pub holder: Option<Holder>,
+    /// The instances that wait for the slot, the first that came first.
+    pub standbys: Vec<Standby>,
     /// Log that was lost, newest first.
     pub gaps: Vec<Gap>,
     /// The backfills that are not over.
@@ -54,6 +57,9 @@ pub struct SlotStatus {
     pub confirmed_lsn: String,
     /// How far the server's log is ahead of that.
     pub lag_bytes: u64,
+    /// For how long the oldest of it has waited, as far as an instance has seen it wait (it looks every ten seconds); where
+    /// nobody streams, for how long it may have waited at most.
+    pub lag_seconds: u64,
     /// How much log the server keeps for it.
     pub retained_bytes: u64,
     /// `reserved`, `extended`, `unreserved`, `lost`.
@@ -85,7 +91,7 @@ pub struct WebhookStatus {
     pub failed: i64,
     /// Whether there are more than were counted.
     pub more: bool,
-    /// The age of the oldest delivery that waits, from its commit.
+    /// For how long the oldest delivery that waits does: since its commit, or since it was last sent again by hand.
     pub oldest_seconds: Option<u64>,
     /// The oldest that waits in each state.
     pub waiting: Vec<Waiting>,
@@ -97,12 +103,16 @@ pub struct WebhookStatus {
     pub last_error_at: Option<Timestamp>,
 }
 
-impl From<&SlotState> for SlotStatus {
-    fn from(state: &SlotState) -> Self {
+impl SlotStatus {
+    fn of(state: &SlotState, noted: Option<Noted>, now: Timestamp) -> Self {
+        let nobody_since = noted.filter(|_| state.active_pid.is_none()).and_then(|noted| noted.at);
+        let waiting_since = noted.and_then(|noted| noted.waiting_since).or(nobody_since);
+        let waits = waiting_since.filter(|_| state.lag_bytes > 0);
         Self {
             active_pid: state.active_pid,
             confirmed_lsn: state.confirmed.to_string(),
             lag_bytes: state.lag_bytes,
+            lag_seconds: waits.map_or(0, |at| since(now, at).as_secs()),
             retained_bytes: state.retained_bytes,
             wal_status: state.wal_status.as_str(),
             safe_wal_bytes: state.safe_wal_bytes,
@@ -114,11 +124,13 @@ impl From<&SlotState> for SlotStatus {
 pub async fn status(config: &Config, places: &Places, clock: &Clock) -> Result<Status, ControlError> {
     let session = places.database.session("walhook status").await?;
     let slot = slot_state(&session, &config.database.slot).await?;
+    let standbys = standbys(&session, &config.database.slot).await?;
     drop(session);
     let ledger = places.ledger.session("walhook status").await?;
     let ready = places.ledger.look(&ledger.client).await?.ready;
-    let (mut holder, mut gaps, mut existing) = (None, Vec::new(), Vec::new());
+    let (mut holder, mut noted, mut gaps, mut existing) = (None, None, Vec::new(), Vec::new());
     let webhooks = if ready {
+        noted = positions::noted(&ledger.client, &config.database.slot).await?;
         holder = overview::holder(&ledger.client, &config.database.slot).await?;
         gaps = overview::gaps(&ledger.client, &config.database.slot).await?;
         existing = backfills::list(&ledger.client, &config.database.slot).await?;
@@ -146,15 +158,27 @@ pub async fn status(config: &Config, places: &Places, clock: &Clock) -> Result<S
     let mut status = Status {
         database: places.database.display(),
         slot: config.database.slot.clone(),
-        slot_state: slot.as_ref().map(SlotStatus::from),
+        slot_state: slot.as_ref().map(|state| SlotStatus::of(state, noted, clock.now())),
         ledger: ready,
         holder,
+        standbys,
         gaps,
         backfills: existing,
         webhooks,
         suggestions: Vec::new(),
     };
     status.suggestions = status.suggest();
+    // The file alone can say so.
+    let unverified = config
+        .webhooks
+        .iter()
+        .filter(|webhook| webhook.reach.connection.verification == Verification::Skipped);
+    status.suggestions.extend(unverified.map(|webhook| {
+        format!(
+            "{}: tls.insecure_skip_verify is set: its receiver's certificate is not checked.",
+            webhook.name
+        )
+    }));
     Ok(status)
 }
 

@@ -13,7 +13,8 @@ use crate::catalog::{Compiled, Rows, Snapshot};
 use crate::config::Config;
 use crate::domain::{Delivery, DeliveryId, Lane, NamedEvent, Notice, Operation, Ordering, Webhook, lane_of};
 use crate::ledger::query::{Standing, standing};
-use crate::ledger::{replay, trigger as row};
+use crate::ledger::replay::{self, Told};
+use crate::ledger::trigger as row;
 use crate::matcher::{names_notice, pattern_matches};
 use crate::postgres::Session;
 use crate::source::{TableInfo, columns, slot_state, tables};
@@ -158,7 +159,7 @@ async fn record(session: &mut Session, actor: &Actor, delivery: &Delivery) -> Re
     row::insert(&transaction, delivery).await?;
     let after = json!({ "delivery": delivery.id.as_str(), "event": &*delivery.event_type });
     actor.note(&transaction, "webhook.test", &delivery.webhook, (None, Some(after))).await?;
-    replay::announce(&transaction).await?;
+    replay::announce(&transaction, Told::Deliveries(&delivery.webhook)).await?;
     transaction.commit().await.map_err(transaction_failed)
 }
 

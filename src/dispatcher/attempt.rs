@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::meters::Meters;
 use crate::catalog::Compiled;
 use crate::clock::Clock;
-use crate::domain::{Attempt, Delivery, Outcome, RefusedBy};
+use crate::domain::{Attempt, Delivery, Operation, Outcome, RefusedBy};
 use crate::sign::Signed;
 use crate::transport::encoding::encode;
 use crate::transport::{Request, Transport};
@@ -59,7 +59,9 @@ pub(super) async fn attempt(
     };
     fail::fail_point!("after_send", |_| std::process::abort());
     let took = begun.elapsed();
-    meters.attempt(&outcome, took);
+    if delivery.operation != Operation::Test {
+        meters.attempt(&outcome, took);
+    }
     Attempt { number, started_at, took, outcome }
 }
 

@@ -16,7 +16,9 @@ use super::slot::Begin;
 use super::tell;
 use crate::catalog::Compiled;
 use crate::clock::since;
-use crate::domain::{Attempt, Delivery, FailReason, Lane, Operation, Outcome, RefusedBy, Verdict, judge};
+use crate::domain::{
+    Attempt, Delivery, FailReason, Lane, Operation, Outcome, RefusedBy, Verdict, judge, judge_test,
+};
 use crate::ledger::claim::Claimed;
 
 /// What an attempt's task answers.
@@ -132,9 +134,14 @@ impl State {
             let attempt =
                 attempt.unwrap_or_else(|_| panicked(delivery.id.as_str(), number, started_at, begun));
             let age = since(clock.now(), delivery.committed_at);
-            let verdict = judge(&attempt.outcome, on_schedule, &target.webhook.retry, age, clock.dice());
-            let verdict = if is_probe { spared(verdict) } else { verdict };
-            meters.verdict(&verdict, age);
+            let verdict = if delivery.operation == Operation::Test {
+                judge_test(&attempt.outcome)
+            } else {
+                let judged = judge(&attempt.outcome, on_schedule, &target.webhook.retry, age, clock.dice());
+                let verdict = if is_probe { spared(judged) } else { judged };
+                meters.verdict(&verdict, age);
+                verdict
+            };
             tell::attempt(&delivery, &attempt, &verdict);
             if ended.send(Back::One(Ended { whose, attempt, verdict, is_probe })).is_err() {
                 tracing::debug!("an attempt ended after the dispatcher");
@@ -185,7 +192,7 @@ impl State {
             tracing::debug!(webhook = &**webhook, "too many refused addresses to tell of each");
         }
         let Some(slot) = self.slots.get_mut(webhook) else { return Heard::default() };
-        for Ended { attempt, verdict, .. } in ended {
+        for Ended { attempt, verdict, .. } in ended.iter().filter(|_| !is_test) {
             slot.told.of(webhook, attempt, verdict, at);
         }
         self.share.end(slot.queue.class());
@@ -212,6 +219,9 @@ impl State {
         }
         if let Some(other) = others {
             let now = self.with.clock.now();
+            if let Some(slot) = self.slots.get_mut(&other) {
+                slot.crowded = false;
+            }
             self.slots.due_by(&other, now);
         }
     }

@@ -13,6 +13,7 @@ use super::run::State;
 use super::slot::Wish;
 use crate::domain::limits;
 use crate::ledger::claim::{Claims, Room};
+use crate::ledger::pokes::Touched;
 
 /// How often the ledger is surveyed for work that nobody told of.
 pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(5);
@@ -30,16 +31,17 @@ pub(super) struct Asking {
     pub under_way: bool,
     /// When to survey next.
     pub survey_at: Instant,
-    /// Whether somebody else has put work into the ledger since the last survey was asked for.
-    poked: bool,
-    /// Whether the survey under way was asked for because of that.
-    surveying_poke: bool,
+    /// What somebody else has put into the ledger since the last survey was asked for.
+    poked: Touched,
+    /// What of that the survey under way was asked for.
+    surveying: Touched,
 }
 
 impl Asking {
     /// Asks by this channel.
     pub fn by(asks: mpsc::Sender<Ask>) -> Self {
-        Self { asks, under_way: false, survey_at: Instant::now(), poked: false, surveying_poke: false }
+        let (poked, surveying) = (Touched::default(), Touched::default());
+        Self { asks, under_way: false, survey_at: Instant::now(), poked, surveying }
     }
 }
 
@@ -51,7 +53,7 @@ impl State {
         }
         let ask = if Instant::now() >= self.asking.survey_at {
             self.asking.survey_at = Instant::now() + SURVEY_EVERY;
-            self.asking.surveying_poke |= std::mem::take(&mut self.asking.poked);
+            self.asking.surveying.add(std::mem::take(&mut self.asking.poked));
             Some(Ask::Survey)
         } else {
             self.claim()
@@ -90,8 +92,10 @@ impl State {
                     rooms.push(Room { webhook: Arc::clone(&webhook), count, lease });
                 }
                 Wish::At(until) => due = now.checked_add(until.saturating_duration_since(at)).ok(),
-                Wish::Crowded => self.crowd.push_back(Arc::clone(&webhook)),
-                Wish::Later => {}
+                Wish::Crowded if !std::mem::replace(&mut slot.crowded, true) => {
+                    self.crowd.push_back(Arc::clone(&webhook));
+                }
+                Wish::Crowded | Wish::Later => {}
             }
             self.slots.set_due(&webhook, due);
         }
@@ -117,21 +121,7 @@ impl State {
                     }
                 }
             }
-            Answer::Survey(webhooks) => {
-                let now = self.with.clock.now();
-                let poked = std::mem::take(&mut self.asking.surveying_poke);
-                for webhook in webhooks {
-                    self.slot(&webhook);
-                    if poked {
-                        self.with_queue(&webhook, Queue::by_ledger);
-                        if let Some(slot) = self.slots.get_mut(&webhook) {
-                            slot.pace.hurry(Instant::now());
-                        }
-                    }
-                    self.slots.due_by(&webhook, now);
-                    self.touch(&webhook);
-                }
-            }
+            Answer::Survey(webhooks) => self.surveyed(webhooks),
             Answer::Failed => self.asking.survey_at = Instant::now() + Duration::from_secs(1),
         }
         if self.is_stopping() {
@@ -139,9 +129,39 @@ impl State {
         }
     }
 
-    /// Somebody else has put work into the ledger: look at once, and trust no count of lanes.
-    pub(super) fn poke(&mut self) {
-        self.asking.poked = true;
-        self.asking.survey_at = Instant::now();
+    /// These webhooks have open deliveries. Where somebody else has touched some of a webhook, no count of its lanes is
+    /// trusted any more, its receiver's breaker is tried at once, and nobody else's.
+    fn surveyed(&mut self, webhooks: Vec<Arc<str>>) {
+        let now = self.with.clock.now();
+        let touched = std::mem::take(&mut self.asking.surveying);
+        for webhook in &webhooks {
+            self.slot(webhook);
+            if touched.has(webhook) {
+                self.with_queue(webhook, Queue::by_ledger);
+                if let Some(slot) = self.slots.get_mut(webhook) {
+                    slot.pace.hurry(Instant::now());
+                }
+            }
+            self.slots.due_by(webhook, now);
+            self.touch(webhook);
+        }
+        if touched.is_empty() {
+            return;
+        }
+        // What went without us was counted as open, and nobody will tell that it is not.
+        let open: HashSet<Arc<str>> = webhooks.into_iter().collect();
+        for webhook in self.slots.names() {
+            if touched.has(&webhook) && !open.contains(&webhook) {
+                self.with_queue(&webhook, Queue::recount);
+            }
+        }
+    }
+
+    /// Somebody else has put work into the ledger, or taken some out: look at once.
+    pub(super) fn poke(&mut self, touched: Touched) {
+        if !touched.is_empty() {
+            self.asking.poked.add(touched);
+            self.asking.survey_at = Instant::now();
+        }
     }
 }

@@ -53,6 +53,7 @@ use crate::clock::Clock;
 use crate::domain::{FailReason, limits};
 use crate::ledger::Ledger;
 use crate::ledger::health::Health;
+use crate::ledger::pokes::Pokes;
 use crate::ledger::writer::{Ack, Command};
 use crate::tasks::Tasks;
 use crate::transport::Transport;
@@ -108,8 +109,8 @@ pub struct Doors {
     pub acks: mpsc::UnboundedReceiver<Vec<Ack>>,
     /// The webhooks and their states.
     pub catalog: watch::Receiver<Published>,
-    /// Told when somebody else has put work into the ledger.
-    pub pokes: watch::Receiver<u64>,
+    /// Told when somebody else has put work into the ledger, and whose.
+    pub pokes: watch::Receiver<Pokes>,
     /// Asks to put everything away and end.
     pub stop: CancellationToken,
 }

@@ -60,6 +60,8 @@ pub(super) struct State {
     pub load: Load,
     /// What became of claimed ones and is not yet in the ledger.
     pub unwritten: Unwritten,
+    /// Whether the catalog has been taken in once: what the ledger held then is known.
+    pub has_begun: bool,
     /// Webhooks that may have something to start.
     pub touched: Vec<Arc<str>>,
     /// When to leave what is in flight to its lease; set while stopping.
@@ -80,6 +82,7 @@ impl Dispatcher {
         let catalog = news.borrow_and_update().clone();
         let mut state = State::new(self, catalog, commands, ended, asks);
         state.take_catalog();
+        let mut heard = 0;
         loop {
             state.turn();
             if state.has_ended() {
@@ -103,7 +106,10 @@ impl Dispatcher {
                     state.catalog = news.borrow_and_update().clone();
                     state.take_catalog();
                 }
-                Ok(()) = pokes.changed(), if !state.is_stopping() => state.poke(),
+                Ok(()) = pokes.changed(), if !state.is_stopping() => {
+                    let touched = pokes.borrow_and_update().since(&mut heard);
+                    state.poke(touched);
+                }
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -144,6 +150,7 @@ impl State {
             meters: Arc::default(),
             load: Load::default(),
             unwritten: Unwritten::default(),
+            has_begun: false,
             touched: Vec::new(),
             give_up_at: None,
             #[cfg(test)]
@@ -198,13 +205,14 @@ impl State {
         Some(decided)
     }
 
-    /// The webhook's slot, made where there is none; an undeclared one sends nothing. What the ledger held of it when
-    /// this process took over has yet to be counted; without any, memory keeps the order from the first.
+    /// The webhook's slot, made where there is none; an undeclared one sends nothing. What the ledger holds of it has yet to
+    /// be counted; where it held nothing when this process took over, memory keeps the order from the first.
     pub(super) fn slot(&mut self, webhook: &Arc<str>) -> Option<&mut Slot> {
         if self.slots.get_mut(webhook).is_none() {
             let target = self.catalog.snapshot.by_name(webhook).cloned();
             let rules = rules_of(target.as_deref());
-            let mode = if self.with.open_at_start.contains(webhook) { Mode::Ledger } else { Mode::Memory };
+            let counts = self.has_begun || self.with.open_at_start.contains(webhook);
+            let mode = if counts { Mode::Ledger } else { Mode::Memory };
             let known = self.with.health.remove(webhook);
             let mut slot = Slot::new(webhook, target, (rules, mode), known.as_ref(), Instant::now());
             let is_open = slot.pace.is_open();

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::pace::Pace;
+use super::pace::{Pace, Terms};
 use super::queue::{Batching, Mode, Queue, Rules, Sending};
 use super::share::{May, Share};
 use super::tell::Told;
 use super::turn::Load;
 use crate::catalog::Compiled;
-use crate::domain::{Flow, Ordering};
+use crate::domain::{Flow, Ordering, RetryPolicy};
 use crate::ledger::health::Health;
 
 /// The longest wait between two counts of a webhook's lanes.
@@ -36,6 +36,8 @@ pub(super) struct Slot {
     pub target: Option<Arc<Compiled>>,
     /// Whether the catalog said that it is suspended, when it last spoke.
     pub catalog_suspended: bool,
+    /// Of one that was disabled from here: the catalog's version since when that is written, where it is.
+    pub disabled_at: Option<i64>,
     /// What has been told of it.
     pub told: Told,
     /// When the ledger has something due, as far as known.
@@ -48,6 +50,8 @@ pub(super) struct Slot {
     pub standing: bool,
     /// Whether it is among those that are looked through now and then.
     pub watched: bool,
+    /// Whether it stands among those that found no room in memory.
+    pub crowded: bool,
     /// When to count its lanes next, and how long after that.
     recount: Option<(Instant, Duration)>,
 }
@@ -106,9 +110,13 @@ pub(super) fn rules_of(target: Option<&Compiled>) -> Rules {
     }
 }
 
-/// The flow of a webhook; of one that is not declared, the usual one.
-pub(super) fn flow_of(target: Option<&Compiled>) -> Flow {
-    target.map(|compiled| compiled.webhook.flow).unwrap_or_default()
+/// What is set of a webhook's pace; of one that is not declared, what is usual, and nothing may go.
+pub(super) fn terms_of(target: Option<&Compiled>) -> Terms {
+    let (flow, longest) = match target {
+        Some(compiled) => (compiled.webhook.flow, compiled.webhook.retry.retry_after_max),
+        None => (Flow::default(), RetryPolicy::default().retry_after_max),
+    };
+    Terms { flow, concurrency: rules_of(target).concurrency, retry_after_max: longest }
 }
 
 impl Slot {
@@ -120,20 +128,27 @@ impl Slot {
         at: Instant,
     ) -> Self {
         let queue = Queue::new(Arc::clone(name), rules, mode);
-        let pace = Pace::new(flow_of(target.as_deref()), rules.concurrency, known, at);
+        let pace = Pace::new(terms_of(target.as_deref()), known, at);
         Self {
             queue,
             pace,
             target,
             catalog_suspended: false,
+            disabled_at: None,
             told: Told::default(),
             due: None,
             more_due: false,
             touched: false,
             standing: false,
             watched: false,
+            crowded: false,
             recount: None,
         }
+    }
+
+    /// Whether nothing is left of it here: it is not declared any more, and what it was owed is in the ledger alone.
+    pub fn is_over(&self) -> bool {
+        self.target.is_none() && self.queue.is_at_rest() && !self.standing
     }
 
     /// Whether it must be looked at soon.
@@ -254,6 +269,17 @@ impl Slots {
 
     pub fn names(&self) -> Vec<Arc<str>> {
         self.by_name.keys().cloned().collect()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Slot)> {
+        self.by_name.iter()
+    }
+
+    /// Forgets what is known of one.
+    pub fn remove(&mut self, name: &Arc<str>) {
+        if let Some(Slot { due: Some(due), .. }) = self.by_name.remove(name) {
+            self.due.remove(&(due, Arc::clone(name)));
+        }
     }
 
     /// The ledger has something for a webhook at this time, perhaps earlier than known.

@@ -5,7 +5,6 @@
 //! again what has long arrived. So nothing more is claimed while too much is unwritten, or the oldest of it too old.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -46,13 +45,11 @@ impl Unwritten {
 
     /// Whether the ledger is too far behind to be asked for more.
     pub fn is_behind(&self, at: Instant) -> bool {
-        let is_old = |(since, _): &(Instant, usize)| at.saturating_duration_since(*since) >= WAITED;
+        let is_old =
+            |(since, _): &(Instant, usize)| at.saturating_duration_since(*since) >= limits::UNWRITTEN_FOR;
         self.count >= limits::UNWRITTEN || self.told.front().is_some_and(is_old)
     }
 }
-
-/// Well below what a lease lasts beyond its attempt.
-const WAITED: Duration = Duration::from_secs(limits::LEASE_MARGIN.as_secs() / 3);
 
 #[cfg(test)]
 mod tests {
@@ -64,17 +61,17 @@ mod tests {
         let mut unwritten = Unwritten::default();
         unwritten.told(2, start);
         unwritten.told(0, start);
-        unwritten.told(limits::UNWRITTEN - 3, start + WAITED);
-        assert!(!unwritten.is_behind(start + WAITED / 2));
-        assert!(unwritten.is_behind(start + WAITED), "the first two are old");
+        unwritten.told(limits::UNWRITTEN - 3, start + limits::UNWRITTEN_FOR);
+        assert!(!unwritten.is_behind(start + limits::UNWRITTEN_FOR / 2));
+        assert!(unwritten.is_behind(start + limits::UNWRITTEN_FOR), "the first two are old");
         unwritten.written(2);
-        assert!(!unwritten.is_behind(start + WAITED), "they are written");
-        unwritten.told(3, start + WAITED);
-        assert!(unwritten.is_behind(start + WAITED), "these are many");
+        assert!(!unwritten.is_behind(start + limits::UNWRITTEN_FOR), "they are written");
+        unwritten.told(3, start + limits::UNWRITTEN_FOR);
+        assert!(unwritten.is_behind(start + limits::UNWRITTEN_FOR), "these are many");
         unwritten.written(limits::UNWRITTEN);
-        assert!(!unwritten.is_behind(start + WAITED * 9));
+        assert!(!unwritten.is_behind(start + limits::UNWRITTEN_FOR * 9));
         unwritten.written(1);
         unwritten.told(1, start);
-        assert!(unwritten.is_behind(start + WAITED));
+        assert!(unwritten.is_behind(start + limits::UNWRITTEN_FOR));
     }
 }

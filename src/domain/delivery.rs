@@ -139,6 +139,8 @@ pub enum RefusedBy {
     PlainHttp,
     /// The address is private, loopback or otherwise special: this one.
     Address(IpAddr),
+    /// A tenant's name gave no address that may be dialled; which of the reasons it was is not told.
+    Name,
     /// The delivery cannot be made into a request.
     Request,
 }

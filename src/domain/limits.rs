@@ -25,6 +25,8 @@ pub const VALUE_DEPTH: usize = 64;
 
 /// The largest body that is sent; a larger one makes its delivery `failed`.
 pub const BODY_BYTES: usize = 1024 * 1024;
+/// The largest event, as a standard body, that is kept where it could not be rendered.
+pub const UNRENDERED_BYTES: usize = 4 * 1024 * 1024;
 /// The longest template.
 pub const TEMPLATE_BYTES: usize = 16 * 1024;
 /// Versions of templates that the database keeps: what is beyond is not used.
@@ -37,6 +39,12 @@ pub const TEMPLATE_ELSE_CHAIN: usize = 64;
 pub const TEMPLATE_TURNS: usize = 100_000;
 /// The largest value that a template helper makes.
 pub const TEMPLATE_VALUE_BYTES: usize = 1024 * 1024;
+/// Bytes that the helpers and loops of one rendering read and make together, beside [`TEMPLATE_WORK_TIMES_ROW`].
+pub const TEMPLATE_WORK_BYTES: usize = 16 * 1024 * 1024;
+/// How many times the bytes of its row a rendering may work through, besides.
+pub const TEMPLATE_WORK_TIMES_ROW: usize = 8;
+/// The longest format of a date in a template.
+pub const TEMPLATE_DATE_BYTES: usize = 1024;
 /// The longest condition.
 pub const CONDITION_BYTES: usize = 2 * 1024;
 /// How deep a condition nests; a chain of `+` is a level each, one of `&&` is not. The interpreter takes up to 40 KiB of
@@ -104,6 +112,8 @@ pub const CONCURRENCY_AUTO: u32 = 128;
 pub const LEDGER_BATCH: usize = 500;
 /// Outcomes of claimed deliveries that wait for the ledger's writer, beyond which nothing more is claimed.
 pub const UNWRITTEN: usize = 8 * LEDGER_BATCH;
+/// How long the oldest of them may wait: well below what a lease lasts beyond its attempt.
+pub const UNWRITTEN_FOR: Duration = Duration::from_secs(LEASE_MARGIN.as_secs() / 3);
 /// Deliveries claimed from the ledger at once.
 pub const CLAIM_BATCH: usize = 256;
 /// How many times its concurrency a webhook has claimed at once, so that one claim keeps it busy for a while.
@@ -126,12 +136,24 @@ pub const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(8 * 60);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// The longest gap between two status messages to Postgres.
 pub const FEEDBACK_EVERY: Duration = Duration::from_secs(10);
+/// How long a server may be silent on the replication link before its connection counts as dead, at most.
+pub const SILENCE_MAX: Duration = Duration::from_secs(3600);
 /// The longest captured response.
 pub const CAPTURE_BYTES: usize = 64 * 1024;
 /// How much of a response is read, captured or not, so that its connection can be used again.
 pub const RESPONSE_BYTES: usize = 256 * 1024;
 /// How long a name may take to resolve.
 pub const DNS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lookups of names that run at once, over all webhooks: fewer than the runtime's threads for work that blocks.
+pub const DNS_LOOKUPS: usize = 128;
+/// The same for names whose last lookup took longer than [`DNS_TIMEOUT`].
+pub const DNS_LOOKUPS_SILENT: usize = 32;
+/// How long a name counts as one of those.
+pub const DNS_SILENT_FOR: Duration = Duration::from_secs(60);
+/// How many of those are remembered; the oldest makes room.
+pub const DNS_SILENT_KNOWN: usize = 4096;
+/// How long a connection may take to be made, TLS included, whoever waits for it.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer of a token endpoint that is read.
 pub const TOKEN_ANSWER_BYTES: usize = 64 * 1024;
 /// How long a token endpoint may take, within its attempt's timeout.
@@ -201,6 +223,12 @@ pub const API_RATED: usize = 10_000;
 pub const API_PROBE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a browser remembers what it may ask.
 pub const CORS_FOR: Duration = Duration::from_secs(600);
+/// How long after it was made a test is still sent: who made it waits no longer, and the clocks may differ.
+pub const TEST_FOR: Duration = Duration::from_secs(300);
+/// How long nobody sends again what somebody has sent again, unless they say that they know of it.
+pub const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Reasons that are told why deliveries cannot be sent again; the commonest.
+pub const REASONS_TOLD: i64 = 10;
 /// Retries of one webhook that are not over.
 pub const RETRIES_OPEN: i64 = 100;
 /// Keys that are not revoked.

@@ -42,7 +42,7 @@ pub use reach::{
     Jwt, JwtAlgorithm, OAuth2, Proxy, ProxyKind, Reach, SignatureScheme, SignedPart, TlsVersion,
     Verification,
 };
-pub use retry::{FailReason, RetryPolicy, SCHEDULES, Verdict, exponential, judge};
+pub use retry::{Backoff, FailReason, RetryPolicy, SCHEDULES, Verdict, judge, judge_test};
 pub use row::{Cell, Change, Column, OldRow, Relation, ReplicaIdentity, Tuple, ValueKind};
 pub use rules::{JsonWriter, Seen, TableRules, Treatment};
 pub use secret::{EncryptionKey, KeyId, SigningSecret};

@@ -13,6 +13,8 @@ use super::Outcome;
 pub struct RetryPolicy {
     /// The wait after the first failed attempt, the second, …
     pub schedule: Vec<Duration>,
+    /// What made the schedule, where exponential backoff did.
+    pub backoff: Option<Backoff>,
     /// The share by which a wait is lengthened or shortened at most, 0 to 1.
     pub jitter: f64,
     /// Statuses that end the delivery at once.
@@ -35,17 +37,34 @@ pub const SCHEDULES: [(&str, &[u64]); 3] = [
     ("1m-5m-30m-2h", &[60, 300, 1800, 7200]),
 ];
 
-/// The waits of exponential backoff: `initial`, each further one `factor` times as long, up to `max`; one fewer than
-/// `attempts`.
-pub fn exponential(initial: Duration, factor: f64, max: Duration, attempts: u32) -> Vec<Duration> {
-    let longest = max.as_secs_f64();
-    let wait = |n: i32| Duration::from_secs_f64((initial.as_secs_f64() * factor.powi(n)).min(longest));
-    (0..i32::try_from(attempts.saturating_sub(1)).unwrap_or(0)).map(wait).collect()
+/// Exponential backoff: `initial`, each further wait `factor` times as long, up to `max`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backoff {
+    /// The first wait.
+    pub initial: Duration,
+    /// How many times as long each further one is; at least 1.
+    pub factor: f64,
+    /// The longest.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// The waits between so many attempts: one fewer.
+    pub fn waits(&self, attempts: u32) -> Vec<Duration> {
+        let (first, longest) = (self.initial.as_secs_f64(), self.max.as_secs_f64());
+        let wait = |n: i32| Duration::from_secs_f64((first * self.factor.powi(n)).min(longest));
+        (0..i32::try_from(attempts.saturating_sub(1)).unwrap_or(0)).map(wait).collect()
+    }
 }
 
 impl RetryPolicy {
-    /// With a schedule of this many attempts: a longer one is cut, a shorter one goes on with its last wait.
+    /// With a schedule of this many attempts: a longer one is cut; a shorter one goes on with its last wait, or as the
+    /// backoff does that made it.
     pub fn limit_attempts(&mut self, attempts: u32) {
+        if let Some(backoff) = &self.backoff {
+            self.schedule = backoff.waits(attempts);
+            return;
+        }
         let waits = usize::try_from(attempts.saturating_sub(1)).unwrap_or(0);
         let last = self.schedule.last().copied().unwrap_or_default();
         self.schedule.resize(waits, last);
@@ -57,6 +76,7 @@ impl Default for RetryPolicy {
         let seconds = [5, 60, 5 * 60, 30 * 60, 2 * 3600];
         Self {
             schedule: seconds.map(Duration::from_secs).to_vec(),
+            backoff: None,
             jitter: 0.1,
             give_up_on: Vec::new(),
             retry_after_max: Duration::from_secs(24 * 3600),
@@ -81,6 +101,10 @@ pub enum FailReason {
     NotRendered(String),
     /// The row or its body is over the limit.
     TooLarge(String),
+    /// It was a test, which is tried once and whatever is answered says nothing of the webhook.
+    Test,
+    /// It was a test, and could not be sent while anybody waited for it.
+    TestTooLate,
 }
 
 /// What follows from an attempt.
@@ -103,8 +127,17 @@ impl FailReason {
             Self::Gone => "the receiver answered 410 Gone; the webhook is disabled".to_owned(),
             Self::TooOld => "it is older than retry.max_age allows".to_owned(),
             Self::NotRendered(why) | Self::TooLarge(why) => why.clone(),
+            Self::Test => "it was a test, which is tried once".to_owned(),
+            Self::TestTooLate => {
+                "it was a test, and could not be sent while anybody waited for it".to_owned()
+            }
         }
     }
+}
+
+/// Judges the one attempt of a test.
+pub fn judge_test(outcome: &Outcome) -> Verdict {
+    if outcome.is_success() { Verdict::Delivered } else { Verdict::Failed(FailReason::Test) }
 }
 
 /// Judges attempt `number` (from 1) by how it ended, when the delivery was of this `age`. `dice` is uniform in `0.0..1.0`.
@@ -183,14 +216,17 @@ mod tests {
     #[test]
     fn backoff_grows_up_to_its_longest_wait() {
         let seconds = Duration::from_secs;
-        let waits = exponential(seconds(1), 3.0, seconds(20), 6);
-        assert_eq!(waits, [1, 3, 9, 20, 20].map(seconds));
-        assert!(exponential(seconds(1), 3.0, seconds(20), 1).is_empty());
+        let backoff = Backoff { initial: seconds(1), factor: 3.0, max: seconds(20) };
+        assert_eq!(backoff.waits(6), [1, 3, 9, 20, 20].map(seconds));
+        assert!(backoff.waits(1).is_empty());
         let mut policy = RetryPolicy { schedule: vec![seconds(1), seconds(2)], ..RetryPolicy::default() };
         policy.limit_attempts(5);
         assert_eq!(policy.schedule, [1, 2, 2, 2].map(seconds));
         policy.limit_attempts(1);
         assert!(policy.schedule.is_empty());
+        policy.backoff = Some(backoff);
+        policy.limit_attempts(5);
+        assert_eq!(policy.schedule, [1, 3, 9, 20].map(seconds), "it grows beyond what was there");
     }
 
     #[test]
@@ -217,7 +253,7 @@ mod tests {
 
         #[test]
         fn waits_stay_within_jitter_and_retry_after_only_lengthens(
-            number in 1_u32..6, dice in 0.0..1.0, after in proptest::option::of(0_u64..200_000), jitter in 0.0..1.0,
+            number in 1_u32..6, dice in 0.0..1.0, after in proptest::option::of(any::<u64>()), jitter in 0.0..1.0,
         ) {
             let policy = RetryPolicy { jitter, ..RetryPolicy::default() };
             let base = policy.schedule[number as usize - 1];
@@ -228,6 +264,33 @@ mod tests {
             prop_assert!(wait >= asked);
             prop_assert!(wait >= base.mul_f64(1.0 - jitter - 1e-9));
             prop_assert!(wait <= base.mul_f64(1.0 + jitter + 1e-9).max(asked));
+        }
+
+        #[test]
+        fn whatever_is_set_a_status_ends_waits_or_is_too_late_as_the_policy_says(
+            status in 300_u16..600, number in 1_u32..9, dice in 0.0..1.0, after in proptest::option::of(any::<u64>()),
+            age in 0_u64..10_000, give_up_on in proptest::collection::vec(300_u16..600, 0..40),
+            wait_on in proptest::collection::vec((300_u16..600, 0_u64..5000), 0..40),
+            max_age in proptest::option::of(1_u64..10_000),
+        ) {
+            let seconds = Duration::from_secs;
+            let wait_on: Vec<_> = wait_on.into_iter().map(|(status, wait)| (status, seconds(wait))).collect();
+            let policy =
+                RetryPolicy { give_up_on, wait_on, max_age: max_age.map(seconds), jitter: 0.0, ..RetryPolicy::default() };
+            let verdict = judge(&responded(status, after), number, &policy, seconds(age), dice);
+            let asked = seconds(after.unwrap_or(0)).min(policy.retry_after_max);
+            let own = policy.wait_on.iter().find(|(on, _)| *on == status).map(|(_, wait)| *wait);
+            let expected = match policy.schedule.get(number as usize - 1) {
+                _ if status == 410 => Verdict::Failed(FailReason::Gone),
+                _ if policy.give_up_on.contains(&status) => Verdict::Failed(FailReason::GaveUpOn(status)),
+                None => Verdict::Failed(FailReason::AttemptsExhausted),
+                Some(wait) => {
+                    let wait = own.unwrap_or(*wait).max(asked);
+                    let too_old = policy.max_age.is_some_and(|most| seconds(age) + wait > most);
+                    if too_old { Verdict::Failed(FailReason::TooOld) } else { Verdict::Retry(wait) }
+                }
+            };
+            prop_assert_eq!(verdict, expected);
         }
     }
 }

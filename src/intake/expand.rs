@@ -11,14 +11,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::keys::{Key, Keys};
 use super::messages;
-use crate::catalog::{Compiled, Snapshot};
+use crate::catalog::{Compiled, Snapshot, anew};
 use crate::domain::{
     Cell, Change, Delivery, DeliveryId, Event, FailReason, Lineage, OldRow, Operation, Ordering, Place,
-    Relation, Transaction, Treatment, ValueKind, lane_of, limits,
+    Relation, Transaction, Treatment, ValueKind, Webhook, lane_of, limits,
 };
 use crate::matcher::{ConditionFailure, Interest, MessageInterest, Owed, TenantOwing};
 use crate::pgoutput::{self, Written};
-use crate::render::{RenderError, Rendered, write_data, write_message_data};
+use crate::render::{Rendered, write_data, write_message_data};
 use crate::source::{LogicalMessage, RawChange};
 use naming::{Naming, event_of};
 
@@ -351,10 +351,12 @@ impl Payload {
             return Err(fault.clone());
         }
         let rendered = compiled.renderer.render(event, &self.data, &compiled.webhook.name, self.max_body);
-        rendered.map_err(|error| match error {
-            RenderError::TooLarge { .. } => FailReason::TooLarge(format!("{error} (delivery.max_body)")),
-            other => FailReason::NotRendered(other.to_string()),
-        })
+        rendered.map_err(|error| anew::reason(&error))
+    }
+
+    /// What is kept in the place of a body that cannot be rendered.
+    fn kept(&self, event: &Event, webhook: &Webhook) -> Bytes {
+        if self.fault.is_some() { Bytes::new() } else { anew::keep(event, &self.data, &webhook.name) }
     }
 }
 
@@ -428,7 +430,7 @@ impl Subject {
         };
         let (Rendered { body, headers }, dead) = match written.body(compiled, event) {
             Ok(rendered) => (rendered, None),
-            Err(reason) => (Rendered { body: Bytes::new(), headers: None }, Some(reason)),
+            Err(reason) => (Rendered { body: written.kept(event, webhook), headers: None }, Some(reason)),
         };
         let key: Vec<&[u8]> = self.key.iter().map(AsRef::as_ref).collect();
         let delivery = Delivery {

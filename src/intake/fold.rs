@@ -9,7 +9,7 @@
 //! is a pure function of the log and the setting (invariant I2), and at most one delete waits at a time (I11), until
 //! the next change of its transaction or the end.
 
-use super::{Halt, Running};
+use super::{Halt, Running, unless_stopped};
 use crate::domain::{Cell, Operation, Transaction};
 use crate::source::RawChange;
 
@@ -45,18 +45,20 @@ impl Running {
     /// Takes a row's change, folded with the delete before it where the two are one move.
     pub(super) async fn row(&mut self, transaction: Transaction, raw: &RawChange) -> Result<(), Halt> {
         if let Some(held) = &self.held {
-            let key = self.expander.fold_moves(&self.snapshot, raw).await;
+            let folding = self.expander.fold_moves(&self.snapshot, raw);
+            let key = unless_stopped(&self.stop, folding).await?;
             if let Some(moved) = held.fold(transaction, raw, &key) {
                 self.held = None;
                 return self.change(transaction, &moved).await;
             }
             self.let_go().await?;
         }
-        if raw.operation == Operation::Delete
-            && !self.expander.fold_moves(&self.snapshot, raw).await.is_empty()
-        {
-            self.held = Some(Held { transaction, delete: raw.clone() });
-            return Ok(());
+        if raw.operation == Operation::Delete {
+            let folding = self.expander.fold_moves(&self.snapshot, raw);
+            if !unless_stopped(&self.stop, folding).await?.is_empty() {
+                self.held = Some(Held { transaction, delete: raw.clone() });
+                return Ok(());
+            }
         }
         self.change(transaction, raw).await
     }

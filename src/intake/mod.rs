@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backfill::Pages;
 use crate::catalog::{Published, Snapshot};
+use crate::chores::lag::Reading;
 use crate::clock::{Clock, since};
 use crate::dispatcher::{Offer, Young};
 use crate::domain::{EndLsn, Lineage, MARK_PREFIX, Transaction, limits};
@@ -80,6 +81,10 @@ pub struct Intake {
     pub shapes: Shapes,
     /// Who listens to what is taken in.
     pub live: Live,
+    /// How old it is.
+    pub reading: Reading,
+    /// What keeps it from being taken in, if anything does.
+    pub trouble: watch::Sender<Option<String>>,
     /// The time.
     pub clock: Clock,
 }
@@ -124,7 +129,7 @@ impl Intake {
     pub async fn run(mut self, stop: CancellationToken, end: CancellationToken) -> Result<(), LedgerError> {
         let snapshot = self.catalog.borrow_and_update().snapshot.clone();
         let expander = Expander::new(
-            Keys::new(self.server.clone()),
+            Keys::new(self.server.clone(), self.trouble.clone()),
             self.lineage.clone(),
             Arc::clone(&self.database),
             self.max_body,
@@ -187,6 +192,15 @@ fn news_of(transaction: Transaction, raw: &RawChange) -> News {
     })
 }
 
+/// What comes of work that may have to wait for the database.
+async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Halt> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = stop.cancelled() => Err(Halt::Stopped),
+    }
+}
+
 impl Running {
     async fn take(&mut self, chunk: &Chunk) -> Result<(), Halt> {
         let mut changes = 0;
@@ -233,7 +247,7 @@ impl Running {
         let ended = chunk.pieces().filter(|(piece, _)| piece.end.is_some()).count();
         metrics::counter!("walhook_source_transactions_total").increment(u64::try_from(ended).unwrap_or(0));
         let lag = since(self.with.clock.now(), last.transaction.committed_at);
-        metrics::gauge!("walhook_source_lag_seconds").set(lag.as_secs_f64());
+        self.with.reading.note(lag);
     }
 
     async fn entry(&mut self, piece: &Piece, entry: &Entry) -> Result<(), Halt> {
@@ -249,7 +263,8 @@ impl Running {
                     self.shape(piece.transaction, raw).await?;
                 }
                 if self.window.watches(raw.relation.id) {
-                    let touched = self.expander.touched(&self.snapshot, raw).await;
+                    let touching = self.expander.touched(&self.snapshot, raw);
+                    let touched = unless_stopped(&self.stop, touching).await?;
                     self.window.touch(touched);
                 }
                 return self.row(piece.transaction, raw).await;
@@ -269,12 +284,7 @@ impl Running {
 
     async fn change(&mut self, transaction: Transaction, raw: &RawChange) -> Result<(), Halt> {
         let expanding = self.expander.expand(&self.snapshot, transaction, raw);
-        let expansion = tokio::select! {
-            biased;
-            expansion = expanding => expansion,
-            () = self.stop.cancelled() => return Err(Halt::Stopped),
-        };
-        match expansion {
+        match unless_stopped(&self.stop, expanding).await? {
             Some(expansion) => self.owe(expansion, Manner::Young).await,
             None => Ok(()),
         }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use super::{Halt, Manner, Running};
+use super::{Halt, Manner, Running, unless_stopped};
 use crate::domain::{EndLsn, Place, Relation, TableShape, Transaction, limits};
 use crate::ledger::own::Ownership;
 use crate::ledger::{Ledger, LedgerError, shapes, within};
@@ -117,9 +117,11 @@ impl Shapes {
 impl Running {
     /// Owes the event of a table's new shape, if this row is the first to show one.
     pub(super) async fn shape(&mut self, transaction: Transaction, raw: &RawChange) -> Result<(), Halt> {
-        if !self.with.shapes.is_new(&raw.relation)
-            || !self.expander.wants_shape(&self.snapshot, &raw.relation).await
-        {
+        if !self.with.shapes.is_new(&raw.relation) {
+            return Ok(());
+        }
+        let wanting = self.expander.wants_shape(&self.snapshot, &raw.relation);
+        if !unless_stopped(&self.stop, wanting).await? {
             return Ok(());
         }
         let place = self.expander.place(transaction, raw.sequence);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::window::Changes;
-use super::{Halt, Manner, Running};
+use super::{Halt, Manner, Running, unless_stopped};
 use crate::backfill::{Mark, Outcome, Page};
 use crate::domain::{Change, Operation};
 use crate::source::{LogicalMessage, Piece};
@@ -51,7 +51,8 @@ impl Running {
                 old: None,
                 sequence,
             };
-            let Some(key) = self.expander.key_of(&snapshot, &change).await else {
+            let looking = self.expander.key_of(&snapshot, &change);
+            let Some(key) = unless_stopped(&self.stop, looking).await? else {
                 return Ok(Outcome::Spoiled);
             };
             if touched.contains(&key) {

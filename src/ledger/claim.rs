@@ -54,13 +54,14 @@ pub struct Claims {
 /// set, and by another clock.
 const FLOOR_MARGIN: Duration = Duration::from_secs(5);
 
-/// `$4` is the lease's token; `$5` bounds the sum of the bodies. The ids go into an array so that each is looked up in
-/// the index, and by nothing else: the planner cannot know how few they are, and would read the whole table, or all of
-/// the webhook's index.
+/// `$4` is the lease's token, whose upper half is the epoch: who has been succeeded claims nothing. `$5`
+/// bounds the sum of the bodies. The ids go into an array so that each is looked up in the index, and by nothing else: the
+/// planner cannot know how few they are, and would read the whole table, or all of the webhook's index.
 const CLAIM: &str = "
 with room as (
     select * from unnest($1::text[], $2::integer[], $3::double precision[], $6::timestamptz[])
-        as r(webhook, count, lease, floor)),
+        as r(webhook, count, lease, floor)
+    where exists (select from sources where epoch = $4::bigint >> 32)),
 due as (
     select d.id, d.bytes
     from room r cross join lateral (

@@ -19,10 +19,10 @@ pub(super) const COPY: &str = "
 copy deliveries (
     id, event_id, event_type, webhook, lane, status, attempts, committed_at, schema_name, table_name, row_key,
     operation, content_type, headers, body, finished_at, fail_reason, last_attempt_at, last_took_ms, last_outcome,
-    last_http_status, last_error, last_response)
+    last_http_status, last_error, last_response, unrendered)
 from stdin (format binary)";
 
-const TYPES: [Type; 23] = [
+const TYPES: [Type; 24] = [
     Type::TEXT,
     Type::TEXT,
     Type::TEXT,
@@ -45,6 +45,7 @@ const TYPES: [Type; 23] = [
     Type::TEXT,
     Type::INT4,
     Type::TEXT,
+    Type::BYTEA,
     Type::BYTEA,
 ];
 
@@ -70,8 +71,8 @@ pub(super) async fn ended(
     for row in rows {
         let (delivery, attempt) = (&row.delivery, row.attempt.as_ref());
         let outcome = attempt.map(|attempt| &attempt.outcome);
-        let body = row.state.keeps_body(store).then_some(&delivery.body[..]);
-        let values: [&(dyn ToSql + Sync); 23] = [
+        let (body, unrendered) = row.kept(store);
+        let values: [&(dyn ToSql + Sync); 24] = [
             &delivery.id.as_str(),
             &delivery.event_id.as_str(),
             &&*delivery.event_type,
@@ -95,6 +96,7 @@ pub(super) async fn ended(
             &outcome.and_then(Outcome::status).map(i32::from),
             &outcome.filter(|outcome| !outcome.is_success()).map(Outcome::describe),
             &outcome.and_then(captured),
+            &unrendered,
         ];
         encode(&values, &mut piece);
         if piece.len() >= PIECE_BYTES {
@@ -107,8 +109,8 @@ pub(super) async fn ended(
 }
 
 /// A tuple: the number of fields, and each with its length in front, -1 for null.
-fn encode(values: &[&(dyn ToSql + Sync); 23], out: &mut BytesMut) {
-    out.put_i16(23);
+fn encode(values: &[&(dyn ToSql + Sync); 24], out: &mut BytesMut) {
+    out.put_i16(24);
     for (value, kind) in values.iter().zip(&TYPES) {
         let at = out.len();
         out.put_i32(-1);

@@ -108,6 +108,8 @@ pub struct Whole {
     pub headers: Option<String>,
     /// The body, where it was kept.
     pub body: Option<Vec<u8>>,
+    /// When it was last sent again by hand.
+    pub sent_again_at: Option<Timestamp>,
     /// Its attempts that are still known, oldest first.
     pub attempts: Vec<Try>,
 }
@@ -338,7 +340,7 @@ pub async fn webhook_of(client: &impl Ask, id: &str) -> Result<Option<String>, L
 /// One delivery of a webhook.
 pub async fn whole(client: &impl Ask, webhook: &str, id: &str) -> Result<Option<Whole>, LedgerError> {
     let sql = format!(
-        "select {COLUMNS}, d.content_type, d.headers, d.body, d.last_response
+        "select {COLUMNS}, d.content_type, d.headers, d.body, d.last_response, d.sent_again_at
         from deliveries d where d.id = $1 and d.webhook = $2"
     );
     let row = client.query_opt(&sql, &[&id, &webhook]).await.map_err(doing("reading a delivery"))?;
@@ -358,7 +360,14 @@ pub async fn whole(client: &impl Ask, webhook: &str, id: &str) -> Result<Option<
         })
         .collect();
     attempts.extend(listed.last.clone().map(|last| Try { response: row.get(23), ..last }));
-    Ok(Some(Whole { listed, content_type: row.get(20), headers: row.get(21), body: row.get(22), attempts }))
+    Ok(Some(Whole {
+        listed,
+        content_type: row.get(20),
+        headers: row.get(21),
+        body: row.get(22),
+        sent_again_at: row.get::<_, Option<_>>(24).map(time_of),
+        attempts,
+    }))
 }
 
 /// Ends an open delivery without an attempt; what stood behind it in its lane becomes due. Returns whether it was open

@@ -16,6 +16,7 @@ pub mod claim;
 mod condense;
 mod copy;
 pub mod deliveries;
+pub mod gaps;
 pub mod health;
 pub mod idempotency;
 pub mod keys;
@@ -24,7 +25,9 @@ pub mod notices;
 pub mod numbers;
 pub mod overview;
 pub mod own;
+pub mod pokes;
 pub mod pool;
+pub mod positions;
 pub mod prune;
 pub mod query;
 pub mod record;
@@ -40,12 +43,14 @@ pub mod shapes;
 pub mod states;
 pub mod templates;
 pub mod trigger;
+pub mod unrendered;
 pub mod webhooks;
 pub mod writer;
 
 use std::time::Duration;
 
 use crate::postgres::{ConnectError, Nature, Server, Session};
+use crate::telemetry::server_words;
 
 /// Where the ledger lives: a database and a schema in it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -85,6 +90,14 @@ pub enum LedgerError {
         /// For how long.
         seconds: u64,
     },
+    /// There is no schema, or nothing in it, and the role may not make it.
+    #[error("the role may not create what it needs in schema {schema}")]
+    MayNotCreate {
+        /// The schema's name.
+        schema: String,
+        /// Whether it is there.
+        exists: bool,
+    },
     /// The migrations failed.
     #[error("the ledger's schema cannot be brought up to date")]
     Migrate(#[source] Box<refinery::Error>),
@@ -111,7 +124,7 @@ impl LedgerError {
             }
             Self::Withheld { code, .. } => is_passing(code),
             Self::Silent { .. } => true,
-            Self::Migrate(_) | Self::FencedOff | Self::Foreign { .. } => false,
+            Self::MayNotCreate { .. } | Self::Migrate(_) | Self::FencedOff | Self::Foreign { .. } => false,
         }
     }
 
@@ -124,6 +137,16 @@ impl LedgerError {
             }),
             Self::Withheld { code, .. } => hint_of(code).map(str::to_owned),
             Self::Silent { .. } => Some("the connection is given up and made anew".to_owned()),
+            Self::MayNotCreate { schema, exists } => {
+                let quoted = quote(schema);
+                Some(if *exists {
+                    format!("GRANT CREATE, USAGE ON SCHEMA {quoted} TO <role>;")
+                } else {
+                    format!(
+                        "GRANT CREATE ON DATABASE <database> TO <role>; or CREATE SCHEMA {quoted} AUTHORIZATION <role>;"
+                    )
+                })
+            }
             Self::Migrate(_) => Some("the role needs CREATE on the schema (GRANT CREATE ON SCHEMA …)".to_owned()),
             Self::FencedOff => Some("this process ends; the other one goes on where it stood".to_owned()),
             Self::Foreign { .. } => Some(
@@ -162,7 +185,7 @@ fn withheld(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> LedgerErro
         Some(db) => LedgerError::Withheld {
             doing,
             code: db.code().code().to_owned(),
-            message: db.message().to_owned(),
+            message: server_words(db.code().code(), db.message()).to_owned(),
         },
         None => LedgerError::Statement { doing, source },
     }

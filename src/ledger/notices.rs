@@ -116,10 +116,10 @@ const OURS: &str = "select 1 from sources where slot = $1 and epoch = $2";
 const OWE: &str = "
 insert into deliveries (
     id, event_id, event_type, webhook, lane, status, finished_at, fail_reason, committed_at, schema_name, table_name,
-    row_key, operation, content_type, headers, body)
+    row_key, operation, content_type, headers, body, unrendered)
 select $1, $2, $3, $4, $5, case when $6::text is null then 'pending' else 'failed' end,
     case when $6::text is not null then now() end, $6, $7, '', '', $8, 'notice', $9, $10,
-    case when $6::text is null then $11::bytea end
+    case when $6::text is null then $11::bytea end, case when $6::text is not null then nullif($11::bytea, '') end
 where not exists (select from deliveries d where d.id = $1)";
 
 const TELL: &str = "

@@ -25,8 +25,8 @@ pub struct Identity {
     pub system: u64,
     /// The timeline.
     pub timeline: i32,
-    /// Whether the slot has just been made: its positions begin anew.
-    pub slot_is_new: bool,
+    /// What the slot has confirmed at least.
+    pub confirmed: Lsn,
     /// Where its log has forked since the ledger was last taken over.
     pub fork: Option<Fork>,
 }
@@ -52,19 +52,21 @@ pub struct Known {
 }
 
 const TAKE_OVER: &str = "
-insert into sources as s (slot, system_identifier, timeline, generation, epoch, holder)
-values ($1, $2, $3, 1, 1, $5)
+insert into sources as s (slot, system_identifier, timeline, generation, epoch, holder, confirmed_lsn, confirmed_at)
+values ($1, $2, $3, 1, 1, $4, $7::text::pg_lsn, now())
 on conflict (slot) do update
     set epoch = s.epoch + 1,
         generation = s.generation
-            + case when $4 or ($6::text is not null and s.generation = $7) then 1 else 0 end,
+            + case when $5::text is not null and s.generation = $6 then 1 else 0 end,
         timeline = excluded.timeline,
         holder = excluded.holder,
-        held_since = now()
+        held_since = now(),
+        confirmed_lsn = case
+            when $5::text is not null and s.generation = $6 then excluded.confirmed_lsn
+            else greatest(s.confirmed_lsn, excluded.confirmed_lsn) end
     where s.system_identifier = excluded.system_identifier
 returning generation, epoch";
 
-const FORGET_FORKS: &str = "delete from forks where slot = $1";
 const ADD_FORK: &str =
     "insert into forks (slot, generation, from_lsn, timeline) values ($1, $2, $3::text::pg_lsn, $4)";
 const FORKS: &str = "select from_lsn::text, generation from forks where slot = $1 order by generation";
@@ -92,9 +94,9 @@ impl Ledger {
         let met = identity.system.to_string();
         let from = identity.fork.map(|fork| fork.from.to_string());
         let found_in = identity.fork.map(|fork| fork.found_in);
-        let (timeline, is_new) = (&identity.timeline, &identity.slot_is_new);
+        let (timeline, confirmed) = (&identity.timeline, identity.confirmed.to_string());
         let row = transaction
-            .query_opt(TAKE_OVER, &[&slot, &met, timeline, is_new, &holder, &from, &found_in])
+            .query_opt(TAKE_OVER, &[&slot, &met, timeline, &holder, &from, &found_in, &confirmed])
             .await
             .map_err(&taking)?;
         let Some(row) = row else {
@@ -103,9 +105,7 @@ impl Ledger {
             return Err(LedgerError::Foreign { known, met });
         };
         let (generation, epoch): (i32, i64) = (row.get(0), row.get(1));
-        if identity.slot_is_new {
-            transaction.execute(FORGET_FORKS, &[&slot]).await.map_err(&taking)?;
-        } else if found_in.is_some_and(|old| old.saturating_add(1) == generation) {
+        if found_in.is_some_and(|old| old.saturating_add(1) == generation) {
             transaction.execute(ADD_FORK, &[&slot, &generation, &from, timeline]).await.map_err(&taking)?;
         }
         let rows = transaction.query(FORKS, &[&slot]).await.map_err(&taking)?;
@@ -150,20 +150,5 @@ impl Ledger {
         let session = self.session("walhook takeover").await?;
         let row = session.client.query_opt("select 1 from sources where slot = $1", &[&slot]).await;
         Ok(row.map_err(doing("looking for the slot's owner"))?.is_some())
-    }
-
-    /// Records that log was lost between two positions.
-    pub async fn record_gap(
-        &self,
-        slot: &str,
-        from: Option<&str>,
-        to: &str,
-        reason: &str,
-    ) -> Result<(), LedgerError> {
-        const GAP: &str = "insert into gaps (slot, from_lsn, to_lsn, reason)
-            values ($1, $2::text::pg_lsn, $3::text::pg_lsn, $4)";
-        let session = self.session("walhook takeover").await?;
-        session.client.execute(GAP, &[&slot, &from, &to, &reason]).await.map_err(doing("recording a gap"))?;
-        Ok(())
     }
 }

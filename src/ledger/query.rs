@@ -21,7 +21,7 @@ pub struct Backlog {
     pub held: i64,
     /// Whether there are more than were counted.
     pub more: bool,
-    /// The failed ones that are still kept.
+    /// The failed ones that are still kept, without tests.
     pub failed: i64,
     /// The last error of an open or failed delivery.
     pub last_error: Option<String>,
@@ -50,7 +50,7 @@ select
     w.webhook,
     coalesce(o.pending, 0), coalesce(o.retrying, 0), coalesce(o.held, 0),
     (select count(*) from (
-        select 1 from deliveries_failed f where f.webhook = w.webhook and f.status = 'failed' limit $2) x),
+        select 1 from deliveries_failed f where f.webhook = w.webhook and f.status = 'failed' and f.operation <> 'test' limit $2) x),
     e.last_error, e.last_attempt_at
 from unnest($1::text[]) as w(webhook)
 left join lateral (
@@ -61,10 +61,10 @@ left join lateral (
 left join lateral (
     select last_error, last_attempt_at from (
         (select d.last_error, d.last_attempt_at from deliveries_open d
-         where d.webhook = w.webhook and d.last_error is not null order by d.lane, d.id limit 100)
+         where d.webhook = w.webhook and d.last_error is not null and d.operation <> 'test' order by d.lane, d.id limit 100)
         union all
         (select coalesce(f.last_error, f.fail_reason), coalesce(f.last_attempt_at, f.finished_at)
-         from deliveries_failed f where f.webhook = w.webhook order by f.finished_at desc limit 1)) errors
+         from deliveries_failed f where f.webhook = w.webhook and f.operation <> 'test' order by f.finished_at desc limit 1)) errors
     order by last_attempt_at desc nulls last limit 1) e on true
 order by w.webhook";
 

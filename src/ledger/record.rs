@@ -31,6 +31,11 @@ impl Lease {
     pub fn with_token(token: i64) -> Self {
         Self { token }
     }
+
+    /// What tells it from every other.
+    pub fn token(&self) -> i64 {
+        self.token
+    }
 }
 
 /// What a delivery is recorded as.
@@ -61,7 +66,8 @@ pub enum State {
 /// A young delivery's row.
 #[derive(Debug)]
 pub struct NewRow {
-    /// The delivery.
+    /// The delivery. Where it has failed without an attempt, it could not be rendered, and in the place of its body is what
+    /// is kept of its event ([`unrendered`](super::unrendered)).
     pub delivery: Delivery,
     /// What it is recorded as.
     pub state: State,
@@ -97,6 +103,18 @@ pub(super) struct Written {
     pub is_test: bool,
     /// When its change committed, where its time counts from there.
     pub measured_from: Option<Timestamp>,
+}
+
+impl NewRow {
+    /// What is kept of its bytes: the body, or what there is of an event that could not be rendered. What failed before any
+    /// attempt has no body.
+    pub(super) fn kept(&self, store: StoreBodies) -> (Option<&[u8]>, Option<&[u8]>) {
+        let bytes = Some(&self.delivery.body[..]).filter(|_| self.state.keeps_body(store));
+        match (&self.state, &self.attempt) {
+            (State::Failed(_), None) => (None, bytes.filter(|bytes| !bytes.is_empty())),
+            _ => (bytes, None),
+        }
+    }
 }
 
 impl State {
@@ -222,7 +240,8 @@ where d.id = h.id and d.status in ('pending', 'retrying')
 returning d.id, h.lease, d.operation,
     case when d.operation <> 'snapshot' and d.sent_again_at is null then d.committed_at end";
 
-/// The earliest open delivery of each of these lanes becomes due, where it was waiting for an earlier one.
+/// The earliest open delivery of each of these lanes becomes due, where it was waiting for an earlier one. Asked once
+/// more of the row itself: who is holding it is waited for, and then only that is looked at again.
 const PROMOTE: &str = "
 update deliveries_open o set due_at = now()
 from (select distinct l.webhook, l.lane from unnest($1::text[], $2::bigint[]) as l(webhook, lane)) l,
@@ -230,7 +249,7 @@ from (select distinct l.webhook, l.lane from unnest($1::text[], $2::bigint[]) as
         select n.id, n.due_at, n.status from deliveries_open n
         where n.webhook = l.webhook and n.lane = l.lane
         order by n.webhook, n.lane, n.id limit 1) head
-where o.id = head.id and head.due_at is null and head.status <> 'held'";
+where o.id = head.id and head.due_at is null and head.status <> 'held' and o.due_at is null and o.status <> 'held'";
 
 /// Does the fence still stand? Until the transaction ends it does; and what time it is there.
 const FENCE: &str = "select now() from sources where slot = $1 and epoch = $2 for share";
@@ -319,7 +338,7 @@ impl Statements {
             columns.push_attempt(row.attempt.as_ref());
             columns.attempts.push(i32::from(row.attempt.is_some()));
             columns.behind.push(behind);
-            columns.body.push(row.state.keeps_body(store).then_some(&row.delivery.body[..]));
+            columns.body.push(row.kept(store).0);
         }
         let c = &columns;
         let parameters: [&(dyn ToSql + Sync); 26] = [

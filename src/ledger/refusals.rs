@@ -60,7 +60,7 @@ struct Seen {
 
 /// What was not written since the entry before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unwritten {
+pub struct LeftOut {
     /// Refusals that were the same.
     pub again: u64,
     /// Others of the same action, which were too many.
@@ -69,7 +69,7 @@ pub struct Unwritten {
 
 impl Refusals {
     /// Whether this one is to be written now; then what was not written before it.
-    pub fn admit(&self, refusal: &Refusal) -> Option<Unwritten> {
+    pub fn admit(&self, refusal: &Refusal) -> Option<LeftOut> {
         let Refusal { actor, action, same, .. } = refusal;
         let key = format!("{action} {} {same}", actor.name());
         self.table.lock().unwrap_or_else(PoisonError::into_inner).admit(action, key, Instant::now())
@@ -77,7 +77,7 @@ impl Refusals {
 }
 
 impl Table {
-    fn admit(&mut self, action: &'static str, key: String, now: Instant) -> Option<Unwritten> {
+    fn admit(&mut self, action: &'static str, key: String, now: Instant) -> Option<LeftOut> {
         let is_recent = |since: Instant| now.duration_since(since) < limits::REFUSALS_WITHIN;
         if let Some(seen) = self.known.get_mut(&key).filter(|seen| is_recent(seen.since)) {
             seen.again += 1;
@@ -99,15 +99,15 @@ impl Table {
         }
         let before = self.known.insert(key, Seen { since: now, again: 0 });
         let again = before.map_or(0, |seen| seen.again);
-        Some(Unwritten { again, others })
+        Some(LeftOut { again, others })
     }
 }
 
 /// Writes one that was admitted.
-pub async fn write(client: &impl Ask, refusal: Refusal, unwritten: Unwritten) -> Result<(), LedgerError> {
+pub async fn write(client: &impl Ask, refusal: Refusal, left_out: LeftOut) -> Result<(), LedgerError> {
     let Refusal { actor, action, object, mut detail, .. } = refusal;
     if let Value::Object(detail) = &mut detail {
-        for (name, count) in [("again", unwritten.again), ("others_unwritten", unwritten.others)] {
+        for (name, count) in [("again", left_out.again), ("others_unwritten", left_out.others)] {
             if count > 0 {
                 detail.insert(name.to_owned(), json!(count));
             }
@@ -129,7 +129,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_the_same_is_written_once_an_hour_with_how_often_it_came() {
         let refusals = Refusals::default();
-        let new = Some(Unwritten { again: 0, others: 0 });
+        let new = Some(LeftOut { again: 0, others: 0 });
         assert_eq!(refusals.admit(&refusal("10.0.0.1", "unknown")), new);
         for _ in 0..5 {
             assert_eq!(refusals.admit(&refusal("10.0.0.1", "unknown")), None);
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(refusals.admit(&refusal("10.0.0.1", "revoked")), new);
         assert_eq!(refusals.admit(&refusal("10.0.0.2", "unknown")), new);
         tokio::time::advance(limits::REFUSALS_WITHIN).await;
-        let told = Some(Unwritten { again: 5, others: 0 });
+        let told = Some(LeftOut { again: 5, others: 0 });
         assert_eq!(refusals.admit(&refusal("10.0.0.1", "unknown")), told);
         assert_eq!(refusals.admit(&refusal("10.0.0.1", "unknown")), None);
     }
@@ -155,7 +155,7 @@ mod tests {
         assert!(refusals.admit(&other).is_some(), "a flood of one hides no other");
         tokio::time::advance(limits::REFUSALS_WITHIN).await;
         let told = refusals.admit(&refusal("192.0.2.1", "")).unwrap();
-        assert_eq!(told, Unwritten { again: 0, others: 7 });
+        assert_eq!(told, LeftOut { again: 0, others: 7 });
         for _ in 0..10 {
             tokio::time::advance(limits::REFUSALS_WITHIN).await;
             admitted(limits::REFUSALS_WRITTEN);

@@ -1,13 +1,18 @@
 //! Sending again by hand: ended deliveries become open, with the same id and the same bytes.
+//!
+//! One that could not be rendered has no bytes yet; it is rendered first, as its webhook is now ([`unrendered`]). One whose
+//! body is not kept, and of whose event nothing is, is never among them, nor is a test.
 
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, GenericClient, Transaction};
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
 use super::ask::Ask;
 use super::row::{pg_time, time_of};
 use super::states::KEEP_WRITER_OUT;
-use super::{LedgerError, doing};
+use super::unrendered::{self, Render, Rendered};
+use super::{LedgerError, doing, pokes};
+use crate::domain::limits;
 
 /// Deliveries opened again in one transaction, at most.
 pub const STEP: u32 = 1000;
@@ -90,7 +95,7 @@ impl Cause {
     }
 }
 
-/// Which ended deliveries: those for which everything holds that is set. One without its body is never among them.
+/// Which ended deliveries: those for which everything holds that is set. Tests are never among them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Which {
     /// Only this one.
@@ -107,6 +112,10 @@ pub struct Which {
     pub until: Option<Timestamp>,
     /// Whose last attempt went like this.
     pub cause: Option<Cause>,
+    /// Of which so many attempts were made.
+    pub attempts: Option<u32>,
+    /// Which nobody has sent again then or later.
+    pub spares: Option<Timestamp>,
 }
 
 /// How many there were, and when.
@@ -118,40 +127,115 @@ pub struct Census {
     pub at: Timestamp,
 }
 
+/// Deliveries that would be meant and cannot be sent again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeftOut {
+    /// How many.
+    pub count: u64,
+    /// The commonest reasons, each with how many it is of: [`limits::REASONS_TOLD`] at most.
+    pub reasons: Vec<(String, u64)>,
+}
+
 /// How far a replay has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reached {
-    /// The last id that was opened again; the next step begins after it.
+    /// The last id that was looked at; the next step begins after it.
     pub(super) last: String,
 }
 
-/// What [`Which`] chooses; the parameters are those of [`Parameters`].
-const CHOSEN: &str = "
-    d.status = any($1::text[]) and d.body is not null
+/// The next deliveries of a replay.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The last id; empty where there is none.
+    last: String,
+    /// How many.
+    pub count: u64,
+    /// Those that have to be rendered first.
+    unrendered: Vec<String>,
+}
+
+impl Page {
+    /// Whether some of them have to be rendered first.
+    pub fn is_to_render(&self) -> bool {
+        !self.unrendered.is_empty()
+    }
+
+    /// Renders them, as far as that is possible by now.
+    pub async fn render(
+        &self,
+        client: &impl GenericClient,
+        render: Render<'_>,
+    ) -> Result<Rendered, LedgerError> {
+        unrendered::render(client, &self.unrendered, render).await
+    }
+}
+
+/// What [`Which`] means; the parameters are those of [`Parameters`].
+const MEANT: &str = "
+    d.status = any($1::text[]) and d.operation <> 'test'
     and ($2::text is null or d.id = $2) and ($3::text is null or d.webhook = $3)
     and ($4::text is null or d.event_type like $4)
     and ($5::timestamptz is null or d.committed_at >= $5) and ($6::timestamptz is null or d.committed_at < $6)
     and ($7::text is null or d.last_outcome = $7)
-    and ($8::integer is null or d.last_http_status between $8 and $9::integer)";
+    and ($8::integer is null or d.last_http_status between $8 and $9::integer)
+    and ($10::integer is null or d.attempts = $10)";
 
-/// In steps, oldest first. Attempts go on counting; the retry schedule begins anew from here. What ended after the
-/// census is not taken along. A row that two people replay at once moves once: [`KEEP_WRITER_OUT`] keeps each of them
-/// out while the other is at it. None is due yet: that is for [`WAKE`].
+/// Of these, what is left to those who sent it again.
+const SPARED: &str = "coalesce(d.sent_again_at >= $11::timestamptz, false)";
+
+/// Of these, what has a body, or an event to make one of.
+const HAS_BODY: &str = "(d.body is not null or d.unrendered is not null)";
+
+/// What [`Which`] chooses.
+fn chosen() -> String {
+    format!("{MEANT} and not {SPARED} and {HAS_BODY}")
+}
+
+/// In the order of ids, oldest first.
+fn page_sql() -> String {
+    format!(
+        "select d.id, d.unrendered is not null from deliveries d
+where {} and d.finished_at <= $12::timestamptz and d.id > $13::text
+order by d.id limit $14::bigint",
+        chosen()
+    )
+}
+
+/// Attempts go on counting; the retry schedule begins anew from here. What ended after the census is not taken along, and
+/// what has no body still is not either. A row that two people replay at once moves once: [`KEEP_WRITER_OUT`] keeps each of
+/// them out while the other is at it. None is due yet: that is for [`WAKE`].
 fn replay_sql() -> String {
     format!(
         "
 with chosen as (
     select d.id from deliveries d
-    where {CHOSEN} and d.finished_at <= $10::timestamptz and d.id > $11::text
-    order by d.id limit $12::bigint for update),
+    where {} and d.body is not null and d.finished_at <= $12::timestamptz and d.id > $13::text and d.id <= $14::text
+    for update),
 moved as (
     update deliveries d set
         status = case when d.attempts > 0 then 'retrying' else 'pending' end,
         finished_at = null, fail_reason = null, due_at = null, retried_from = d.attempts,
-        sent_again_at = now()
+        sent_again_at = now(), unrendered = null
     where d.status = any($1::text[]) and d.id = any(array(select id from chosen))
-    returning d.webhook, d.lane, d.id)
-select webhook, lane, count(*), max(id) from moved group by webhook, lane"
+    returning d.webhook, d.lane)
+select webhook, lane, count(*) from moved group by webhook, lane",
+        chosen()
+    )
+}
+
+/// What is meant and not chosen, by reason, the commonest first.
+fn left_out_sql() -> String {
+    format!(
+        "
+select reason, count(*), (sum(count(*)) over ())::bigint
+from (
+    select case
+        when {SPARED} then 'it was sent again a moment ago, or by a retry that was not over'
+        when d.status = 'failed' and d.attempts = 0 then d.fail_reason
+        else 'its body was not kept (ledger.store_bodies)'
+    end as reason
+    from deliveries d where {MEANT} and ({SPARED} or not {HAS_BODY})) left_out
+group by reason order by count(*) desc, reason limit $12"
     )
 }
 
@@ -178,6 +262,8 @@ struct Parameters<'a> {
     until: Option<std::time::SystemTime>,
     outcome: Option<&'static str>,
     statuses: (Option<i32>, Option<i32>),
+    attempts: Option<i32>,
+    spares: Option<std::time::SystemTime>,
 }
 
 impl<'a> Parameters<'a> {
@@ -192,10 +278,12 @@ impl<'a> Parameters<'a> {
             until: which.until.map(pg_time),
             outcome: which.cause.map(Cause::outcome),
             statuses,
+            attempts: which.attempts.map(|attempts| i32::try_from(attempts).unwrap_or(i32::MAX)),
+            spares: which.spares.map(pg_time),
         }
     }
 
-    fn all(&self) -> [&(dyn ToSql + Sync); 9] {
+    fn all(&self) -> [&(dyn ToSql + Sync); 11] {
         [
             &self.ended,
             &self.id,
@@ -206,6 +294,8 @@ impl<'a> Parameters<'a> {
             &self.outcome,
             &self.statuses.0,
             &self.statuses.1,
+            &self.attempts,
+            &self.spares,
         ]
     }
 }
@@ -223,7 +313,16 @@ pub(super) fn like(pattern: &str) -> String {
     like
 }
 
-/// How many could be sent again.
+/// Waits for whoever else sends deliveries again, and for the writer, and keeps them out until the transaction ends. Returns
+/// the time, by the database's clock.
+pub async fn alone(transaction: &Transaction<'_>) -> Result<Timestamp, LedgerError> {
+    let doing_it = || doing("sending deliveries again");
+    transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
+    let row = transaction.query_one("select clock_timestamp()", &[]).await.map_err(doing_it())?;
+    Ok(time_of(row.get(0)))
+}
+
+/// How many could be sent again, as far as that can be told: what has to be rendered first may fail at that again.
 pub async fn count(client: &impl GenericClient, which: &Which) -> Result<Census, LedgerError> {
     count_until(client, which, None).await
 }
@@ -236,7 +335,8 @@ pub(super) async fn count_until(
 ) -> Result<Census, LedgerError> {
     let sql = format!(
         "select count(*), now() from deliveries d
-         where {CHOSEN} and ($10::timestamptz is null or d.finished_at <= $10)"
+         where {} and ($12::timestamptz is null or d.finished_at <= $12)",
+        chosen()
     );
     let (parameters, until) = (Parameters::of(which), until.map(pg_time));
     let mut all = parameters.all().to_vec();
@@ -245,8 +345,42 @@ pub(super) async fn count_until(
     Ok(Census { count: u64::try_from(row.get::<_, i64>(0)).unwrap_or(0), at: time_of(row.get(1)) })
 }
 
-/// Opens some of them again, at most `step` and [`STEP`], that had ended when they were counted. Returns how many; call
-/// until zero, with an [`announce`] after each.
+/// How many are meant that cannot be sent again, and why.
+pub async fn left_out(client: &impl GenericClient, which: &Which) -> Result<LeftOut, LedgerError> {
+    let parameters = Parameters::of(which);
+    let mut all = parameters.all().to_vec();
+    all.push(&limits::REASONS_TOLD);
+    let rows = client.query(&left_out_sql(), &all).await.map_err(doing("counting deliveries"))?;
+    let number = |row: &Row, column: usize| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+    Ok(LeftOut {
+        count: rows.first().map_or(0, |row| number(row, 2)),
+        reasons: rows.iter().map(|row| (row.get(0), number(row, 1))).collect(),
+    })
+}
+
+/// The next of them, at most `step` and [`STEP`], that had ended when they were counted.
+pub async fn page(
+    client: &impl GenericClient,
+    which: &Which,
+    census: &Census,
+    reached: &Reached,
+    step: u32,
+) -> Result<Page, LedgerError> {
+    let (parameters, at, step) = (Parameters::of(which), pg_time(census.at), i64::from(step.min(STEP)));
+    let mut all = parameters.all().to_vec();
+    all.extend([&at as &(dyn ToSql + Sync), &reached.last, &step]);
+    let rows =
+        client.query(&page_sql(), &all).await.map_err(doing("looking for deliveries to send again"))?;
+    let to_render = rows.iter().filter(|row| row.get(1));
+    Ok(Page {
+        last: rows.last().map_or_else(|| reached.last.clone(), |row| row.get(0)),
+        count: u64::try_from(rows.len()).unwrap_or(u64::MAX),
+        unrendered: to_render.map(|row| row.get(0)).collect(),
+    })
+}
+
+/// Opens some of them again, at most `step` and [`STEP`], that had ended when they were counted and have a body. Returns how
+/// many; call until zero, with an [`announce`] after each.
 pub async fn replay(
     client: &mut Client,
     which: &Which,
@@ -256,38 +390,49 @@ pub async fn replay(
 ) -> Result<u64, LedgerError> {
     let doing_it = || doing("sending deliveries again");
     let transaction = client.transaction().await.map_err(doing_it())?;
-    let count = replay_in(&transaction, which, census, reached, step).await?;
+    alone(&transaction).await?;
+    let page = page(&transaction, which, census, reached, step).await?;
+    let count = replay_in(&transaction, which, census, reached, &page).await?;
     transaction.commit().await.map_err(doing_it())?;
     Ok(count)
 }
 
-/// The same as a part of a transaction, which ends soon: it keeps the ledger's writer out.
+/// Opens a page of them again as a part of a transaction, which ends soon: it keeps the ledger's writer out.
 pub async fn replay_in(
     transaction: &Transaction<'_>,
     which: &Which,
     census: &Census,
     reached: &mut Reached,
-    step: u32,
+    page: &Page,
 ) -> Result<u64, LedgerError> {
     let doing_it = || doing("sending deliveries again");
-    let (parameters, at, step) = (Parameters::of(which), pg_time(census.at), i64::from(step.min(STEP)));
+    let (parameters, at) = (Parameters::of(which), pg_time(census.at));
     let mut all = parameters.all().to_vec();
-    all.extend([&at as &(dyn ToSql + Sync), &reached.last, &step]);
+    all.extend([&at as &(dyn ToSql + Sync), &reached.last, &page.last]);
     transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
     let moved = transaction.query(&replay_sql(), &all).await.map_err(doing_it())?;
     let count: i64 = moved.iter().map(|row| row.get::<_, i64>(2)).sum();
-    let last = moved.iter().map(|row| row.get::<_, String>(3)).max();
     let webhooks: Vec<&str> = moved.iter().map(|row| row.get(0)).collect();
     let lanes: Vec<i64> = moved.iter().map(|row| row.get(1)).collect();
     transaction.execute(WAKE, &[&webhooks, &lanes]).await.map_err(doing_it())?;
-    reached.last = last.unwrap_or_default().max(std::mem::take(&mut reached.last));
+    reached.last.clone_from(&page.last);
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Tells the running instance that the ledger has work that it did not put there: in a transaction, when that is over.
-pub async fn announce(client: &impl Ask) -> Result<(), LedgerError> {
-    let notify = "select pg_notify(current_schema(), 'ledger')";
-    client.execute(notify, &[]).await.map_err(doing("telling the running instance"))?;
+/// What there is for the running instance to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// Open deliveries of this webhook, which it did not put there or which went without it.
+    Deliveries(&'a str),
+    /// A backfill or a retry that was asked for, or steered.
+    Jobs,
+}
+
+/// Tells the running instance what somebody else has written: in a transaction, when that is over.
+pub async fn announce(client: &impl Ask, told: Told<'_>) -> Result<(), LedgerError> {
+    let notify = "select pg_notify(current_schema(), $1)";
+    let payload = pokes::payload(told);
+    client.execute(notify, &[&payload]).await.map_err(doing("telling the running instance"))?;
     Ok(())
 }
 

@@ -50,6 +50,16 @@ impl Ledger {
         Ok(Look { exists: row.get(0), ready: row.get(1), may_create: row.get(2) })
     }
 
+    /// Whether the ledger is there; refuses where it is not and could not be made. Changes nothing.
+    pub async fn insist(&self) -> Result<bool, LedgerError> {
+        let session = self.session("walhook start").await?;
+        let look = self.look(&session.client).await?;
+        if !look.ready && !look.may_create {
+            return Err(LedgerError::MayNotCreate { schema: self.schema.clone(), exists: look.exists });
+        }
+        Ok(look.ready)
+    }
+
     /// Drops the schema with everything in it, if it is there.
     pub async fn drop_schema(&self, client: &Client) -> Result<(), LedgerError> {
         let drop = format!("drop schema if exists {} cascade", quote(&self.schema));

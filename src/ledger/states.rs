@@ -90,6 +90,8 @@ with old as (
     select id from deliveries_open
     where webhook = $1 and status = any($2) and lease is null
         and committed_at <= now() - make_interval(secs => $3)
+        and (not $9 or greatest(sent_again_at, (select since from webhook_states where webhook = $1))
+            <= now() - make_interval(secs => $3))
     order by id limit $4 for update skip locked),
 ended as (
     update deliveries d set status = $5, due_at = null, finished_at = now(), fail_reason = $6,
@@ -107,7 +109,7 @@ update deliveries_open o set due_at = now()
 from unnest($2::bigint[]) as l(lane), lateral (
     select n.id, n.due_at, n.status from deliveries_open n
     where n.webhook = $1 and n.lane = l.lane order by n.webhook, n.lane, n.id limit 1) head
-where o.id = head.id and head.due_at is null and head.status <> 'held'";
+where o.id = head.id and head.due_at is null and head.status <> 'held' and o.due_at is null and o.status <> 'held'";
 
 impl Suspension {
     /// The word in the ledger.
@@ -187,7 +189,8 @@ pub async fn release(client: &mut Client, webhook: &str) -> Result<usize, Ledger
 pub enum End<'a> {
     /// Every one of at least this age, counted from its commit, fails for a reason.
     TooOld(Duration, &'a str),
-    /// Those that are held fail, of at least this age.
+    /// Those that are held fail, for at least so long: since their webhook was suspended, or since they came, or were sent
+    /// again, whichever was last.
     HeldTooLong(Duration, &'a str),
     /// Those that are held are cancelled.
     CancelHeld,
@@ -216,6 +219,7 @@ pub async fn end_in(
     store: StoreBodies,
 ) -> Result<u64, LedgerError> {
     let all: &[&str] = &["pending", "retrying", "held"];
+    let from_hold = matches!(end, End::HeldTooLong(..));
     let (of, age, status, reason) = match end {
         End::TooOld(age, reason) => (all, *age, "failed", Some(*reason)),
         End::HeldTooLong(age, reason) => (&["held"][..], *age, "failed", Some(*reason)),
@@ -225,8 +229,8 @@ pub async fn end_in(
     let doing_it = || doing("ending deliveries");
     transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
     let logs = DeliveryId::FIRST_OF_LOGS;
-    let parameters: [&(dyn ToSql + Sync); 8] =
-        [&webhook, &of, &seconds, &STEP, &status, &reason, &keep, &logs];
+    let parameters: [&(dyn ToSql + Sync); 9] =
+        [&webhook, &of, &seconds, &STEP, &status, &reason, &keep, &logs, &from_hold];
     let ended = transaction.query(END, &parameters).await;
     let ended = ended.map_err(doing_it())?;
     let lanes: Vec<i64> = ended.iter().map(|row| row.get(0)).collect();

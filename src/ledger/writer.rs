@@ -5,6 +5,8 @@
 //! memory, their bytes stay accounted for, and intake stops when those are used up. A commit whose answer was lost
 //! is looked up, never repeated blindly. Losing the slot ends the task, and with it the process.
 
+mod control;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +84,13 @@ pub enum Ack {
         /// Whether the lease had been lost, so that nothing was written.
         lease_lost: bool,
     },
+    /// That a webhook is disabled is written.
+    Disabled {
+        /// The webhook.
+        webhook: Arc<str>,
+        /// The catalog's version from then on: whoever reads one of at least this finds it disabled, or already enabled again.
+        version: i64,
+    },
     /// The open deliveries of a webhook by lane; `None` where there are too many.
     Lanes {
         /// The webhook.
@@ -91,14 +100,6 @@ pub enum Ack {
     },
 }
 
-const DISABLE: &str = "
-with disabled as (
-    insert into webhook_states (webhook, status, reason) values ($1, 'disabled', $2::text)
-    on conflict (webhook) do nothing returning webhook)
-insert into audit (actor_kind, actor, action, object, detail)
-select 'walhook', 'walhook', 'webhook.disable', webhook,
-    jsonb_build_object('after', jsonb_build_object('reason', $2::text)) from disabled";
-
 /// From the beginning of one batch to that of the next, at least; what comes after a quiet moment is written at once. Only
 /// a kill makes a difference: what was delivered within this time is delivered again.
 const GATHER: Duration = Duration::from_millis(25);
@@ -107,11 +108,6 @@ const GATHER_CLAIMED: Duration = Duration::from_millis(10);
 
 /// A transaction of ours that the network has cut off must not hold the fence for ever.
 const IDLE: &str = "set idle_in_transaction_session_timeout = '30s'";
-
-const LANES: &str = "
-select lane, count(*)::integer
-from (select lane from deliveries_open where webhook = $1 limit $2) open
-group by lane";
 
 /// The writer, before it runs.
 pub struct Writer {
@@ -363,54 +359,6 @@ impl Writer {
         transaction.commit().await.map_err(doing("committing to the ledger"))?;
         // After a lost answer this may name some that were written; the dispatcher then only looks again.
         Ok((lost, kept))
-    }
-
-    /// Answers what is no delivery.
-    async fn control(
-        &self,
-        open: &mut Option<Open>,
-        command: Command,
-        answers: &mut Vec<Ack>,
-    ) -> Result<(), LedgerError> {
-        let mut patience = Patience::default();
-        loop {
-            let tried = async {
-                let client = &self.open(open).await?.session.client;
-                match &command {
-                    Command::Disable { webhook, reason } => {
-                        let written = client.execute(DISABLE, &[&&**webhook, reason]).await;
-                        written.map_err(doing("disabling a webhook"))?;
-                        Ok(None)
-                    }
-                    Command::Health { webhook, health } => {
-                        let noted = super::health::note(client, webhook, health.as_ref()).await;
-                        noted.map_err(doing("noting a webhook's health"))?;
-                        self.news.send_modify(|n| *n += 1);
-                        Ok(None)
-                    }
-                    Command::Lanes { webhook, most } => {
-                        let limit = i64::try_from(*most).unwrap_or(i64::MAX).saturating_add(1);
-                        let rows = client.query(LANES, &[&&**webhook, &limit]).await;
-                        let rows = rows.map_err(doing("counting a webhook's lanes"))?;
-                        let count =
-                            |row: &tokio_postgres::Row| u32::try_from(row.get::<_, i32>(1)).unwrap_or(0);
-                        let lanes: Vec<_> = rows.iter().map(|row| (Lane(row.get(0)), count(row))).collect();
-                        let total: usize = lanes.iter().map(|(_, n)| usize::try_from(*n).unwrap_or(0)).sum();
-                        let lanes = (total <= *most).then_some(lanes);
-                        Ok(Some(Ack::Lanes { webhook: Arc::clone(webhook), lanes }))
-                    }
-                    Command::Insert(..) | Command::Finish(_) => Ok(None),
-                }
-            };
-            match super::within(patience.answer(), tried).await {
-                Ok(answer) => {
-                    self.is_well();
-                    answers.extend(answer);
-                    return Ok(());
-                }
-                Err(error) => self.wait_out(open, error, &mut patience).await?,
-            }
-        }
     }
 
     async fn open<'a>(&self, open: &'a mut Option<Open>) -> Result<&'a mut Open, LedgerError> {

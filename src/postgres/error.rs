@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tokio_postgres::error::DbError;
 
-use crate::telemetry::chain;
+use crate::telemetry::{chain, may_quote_rows, name_of};
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl ServerError {
     }
 }
 
-/// An error as the server reported it.
+/// An error as the server reported it, without what it says about values of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// SQLSTATE, five characters.
@@ -78,14 +78,27 @@ impl fmt::Display for Fault {
 
 impl Error for Fault {}
 
+impl Fault {
+    /// Without what the server says about values of rows.
+    #[must_use]
+    pub fn without_rows(mut self) -> Self {
+        if may_quote_rows(&self.code) {
+            name_of(&self.code).clone_into(&mut self.message);
+            (self.detail, self.hint) = (None, None);
+        }
+        self
+    }
+}
+
 impl From<&DbError> for Fault {
     fn from(error: &DbError) -> Self {
-        Self {
+        let fault = Self {
             code: error.code().code().to_owned(),
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),
             hint: error.hint().map(str::to_owned),
-        }
+        };
+        fault.without_rows()
     }
 }
 
@@ -290,8 +303,8 @@ impl ConnectError {
                 "Check sslmode, sslrootcert, sslcert and sslkey of the connection string."
             }
             Self::Credentials { .. } => {
-                "Check user and password of the connection string, and that pg_hba.conf has a line for this role, \
-                 database and address."
+                "Check user and password of the connection string, that the role may log in (ALTER ROLE … LOGIN;), and that \
+                 pg_hba.conf has a line for this role, database and address."
             }
             Self::Authentication { .. } => {
                 "Give a password in the connection string, and use a method walhook speaks: SCRAM-SHA-256, md5, \
@@ -305,6 +318,10 @@ impl ConnectError {
             Self::Standby { .. } => {
                 "Name the primary in the connection string, or every server of the cluster (host1:5432,host2:5432): the one \
                  that takes writes is found."
+            }
+            Self::Refused { source, .. } if source.code == "42501" => {
+                "Give the role the right that it lacks: ALTER ROLE … REPLICATION; to read the log (on Amazon RDS: GRANT \
+                 rds_replication TO …;), GRANT CONNECT ON DATABASE … TO …; to come in."
             }
             Self::Refused { source, .. } => return source.hint.clone(),
             Self::Protocol { .. } => "Check that the port is Postgres's own.",

@@ -131,11 +131,12 @@ pub(super) async fn drive(
                     }
                 }
                 Ok(AsyncMessage::Notice(notice)) => {
-                    tracing::debug!(code = notice.code().code(), "{}", notice.message());
+                    // Not its text: a function of the application's can raise what it likes.
+                    tracing::debug!(code = notice.code().code(), "the server gave a notice");
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "a session ended");
+                    tracing::debug!(error = crate::telemetry::chain(&error), "a session ended");
                     return;
                 }
             }

@@ -15,6 +15,7 @@
 //!
 //! Errors name helpers and fields, never values. `log` is taken away: rows do not belong in logs.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use base64::Engine;
@@ -29,39 +30,45 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde_json::Value as Json;
 
+use super::budget;
 use super::escape::{Escape, xml};
+use super::print::{Made, json_of, printed};
 use crate::domain::limits;
 
 /// Prints a value where a template names a field alone.
 pub(super) const PRINT: &str = "walhook-print";
 /// Counts a turn of a loop.
 pub(super) const TURN: &str = "walhook-turn";
+/// Counts what the engine copies to call a helper of its own.
+pub(super) const COPIED: &str = "walhook-copied";
+/// Counts what the engine compares.
+pub(super) const COMPARED: &str = "walhook-compared";
+/// Lets a value through that a block may look its fields up in.
+pub(super) const FITS: &str = "walhook-fits";
 
-const OWN: [(&str, Run); 12] = [
+const OWN: [(&str, Run); 13] = [
     ("default", default),
-    ("upper", |call| Ok(call.text(0)?.to_uppercase().into())),
-    ("lower", |call| Ok(call.text(0)?.to_lowercase().into())),
-    ("trim", |call| Ok(call.text(0)?.trim().into())),
+    ("lookup", lookup),
+    ("upper", |call| call.made(call.short(0)?.to_uppercase().into())),
+    ("lower", |call| call.made(call.short(0)?.to_lowercase().into())),
+    ("trim", |call| call.made(call.text(0)?.trim().into())),
     ("replace", replace),
     ("concat", concat),
     ("truncate", truncate),
     ("date", date),
-    ("urlencode", |call| {
-        let encoded: String = url::form_urlencoded::byte_serialize(call.text(0)?.as_bytes()).collect();
-        Ok(encoded.replace('+', "%20").into())
-    }),
-    ("base64", |call| Ok(STANDARD.encode(call.text(0)?).into())),
-    ("html", |call| Ok(xml(&call.text(0)?).into())),
+    ("urlencode", urlencode),
+    ("base64", |call| call.made(STANDARD.encode(&*call.short(0)?).into())),
+    ("html", |call| by_pieces(call, xml)),
     ("slack", |call| {
-        let text = call.text(0)?.replace('&', "&amp;");
-        Ok(text.replace('<', "&lt;").replace('>', "&gt;").into())
+        by_pieces(call, |text| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"))
     }),
 ];
 
-const BUILT_IN: [&str; 17] = [
-    "if", "unless", "each", "with", "lookup", "raw", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or",
-    "not", "len", "json",
-];
+/// As a value it is made like the others; printed it goes straight into the body.
+const JSON: &str = "json";
+
+const BUILT_IN: [&str; 15] =
+    ["if", "unless", "each", "with", "raw", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not", "len"];
 
 thread_local! {
     static TURNS_LEFT: Cell<usize> = const { Cell::new(0) };
@@ -73,12 +80,22 @@ pub(super) fn start_counting() {
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
-    OWN.iter().map(|(name, _)| *name).chain(BUILT_IN)
+    OWN.iter().map(|(name, _)| *name).chain([JSON]).chain(BUILT_IN)
 }
 
 /// Whether a template may call it.
 pub(super) fn is_known(name: &str) -> bool {
-    names().any(|known| known == name)
+    known(name).is_some()
+}
+
+/// A name that a template may call.
+pub(super) fn known(name: &str) -> Option<&'static str> {
+    names().find(|known| *known == name)
+}
+
+/// Whether a helper is one of these, and not the engine's.
+pub(super) fn is_ours(name: &str) -> bool {
+    name == JSON || OWN.iter().any(|(own, _)| *own == name)
 }
 
 /// The helper with the nearest name, if one is near.
@@ -90,12 +107,15 @@ pub(super) fn nearest(name: &str) -> Option<&'static str> {
 /// Puts the helpers into a registry.
 pub(super) fn register(registry: &mut Handlebars<'static>, escape: Escape) {
     registry.unregister_helper("log");
-    registry.register_helper(PRINT, Box::new(Function { run: |call| Ok(call.value(0)?.clone()), escape }));
     for (name, run) in OWN {
         registry.register_helper(name, Box::new(Function { run, escape }));
     }
-    registry.register_helper("json", Box::new(JsonHelper));
+    registry.register_helper(PRINT, Box::new(Print { escape, is_json: false }));
+    registry.register_helper(JSON, Box::new(Print { escape, is_json: true }));
     registry.register_helper(TURN, Box::new(turn));
+    registry.register_helper(COPIED, Box::new(Counter(|call| budget::charge_copies(call.0))));
+    registry.register_helper(COMPARED, Box::new(Counter(compared)));
+    registry.register_helper(FITS, Box::new(Fits));
 }
 
 type Run = fn(&Call<'_, '_>) -> Result<Json, RenderError>;
@@ -107,8 +127,12 @@ fn refuse<T>(message: String) -> Result<T, RenderError> {
     Err(RenderErrorReason::Other(message).into())
 }
 
-impl Call<'_, '_> {
-    fn value(&self, index: usize) -> Result<&Json, RenderError> {
+impl<'h> Call<'h, '_> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn value(&self, index: usize) -> Result<&'h Json, RenderError> {
         match self.0.param(index) {
             Some(value) if value.is_value_missing() => Err(RenderError::strict_error(value.relative_path())),
             Some(value) => Ok(value.value()),
@@ -116,57 +140,111 @@ impl Call<'_, '_> {
         }
     }
 
-    fn text(&self, index: usize) -> Result<String, RenderError> {
-        self.value(index).map(text_of)
+    /// An argument as text, of any length where it is one of the row's.
+    fn text(&self, index: usize) -> Result<Cow<'h, str>, RenderError> {
+        let text: Cow<'h, str> = match self.value(index)? {
+            Json::Null => "".into(),
+            Json::String(text) => text.as_str().into(),
+            other => json_of(other, self.name())?.into(),
+        };
+        budget::charge(text.len())?;
+        Ok(text)
+    }
+
+    /// An argument as text that is no longer than what a helper may make.
+    fn short(&self, index: usize) -> Result<Cow<'h, str>, RenderError> {
+        let text = self.text(index)?;
+        if text.len() <= limits::TEMPLATE_VALUE_BYTES {
+            return Ok(text);
+        }
+        refuse(format!("what {} is given is over {} bytes", self.name(), limits::TEMPLATE_VALUE_BYTES))
     }
 
     fn named(&self, name: &str) -> Option<&str> {
         self.0.hash_get(name)?.value().as_str()
     }
 
+    /// What it makes of its arguments, if that is not too much.
+    fn made(&self, value: Json) -> Result<Json, RenderError> {
+        self.charge_made(&value)?;
+        Ok(value)
+    }
+
+    fn charge_made(&self, value: &Json) -> Result<(), RenderError> {
+        let weight = budget::charge_value(value)?;
+        self.bounded(value.as_str().map_or(weight, str::len))
+    }
+
     fn bounded(&self, bytes: usize) -> Result<(), RenderError> {
         if bytes <= limits::TEMPLATE_VALUE_BYTES {
             return Ok(());
         }
-        refuse(format!("what {} makes is over {} bytes", self.0.name(), limits::TEMPLATE_VALUE_BYTES))
-    }
-}
-
-/// A value as text: strings as they are, null as nothing, objects and lists as JSON.
-fn text_of(value: &Json) -> String {
-    match value {
-        Json::Null => String::new(),
-        Json::String(text) => text.clone(),
-        other => other.to_string(),
+        refuse(format!("what {} makes is over {} bytes", self.name(), limits::TEMPLATE_VALUE_BYTES))
     }
 }
 
 fn default(call: &Call<'_, '_>) -> Result<Json, RenderError> {
     let given = call.0.params().iter().map(handlebars::PathAndJson::value);
-    given
-        .into_iter()
-        .find(|value| !value.is_null())
-        .cloned()
-        .map_or_else(|| refuse("default has nothing to fall back on".to_owned()), Ok)
+    match given.into_iter().find(|value| !value.is_null()) {
+        Some(value) => copied(call, value),
+        None => refuse("default has nothing to fall back on".to_owned()),
+    }
+}
+
+/// As the engine's own, but for the bound.
+fn lookup(call: &Call<'_, '_>) -> Result<Json, RenderError> {
+    let missing = |index| RenderErrorReason::ParamNotFoundForIndex("lookup", index);
+    let whole = call.0.param(0).ok_or_else(|| missing(0))?.value();
+    let index = call.0.param(1).ok_or_else(|| missing(1))?.value();
+    let found = match whole {
+        Json::Array(list) => {
+            index.as_u64().and_then(|index| usize::try_from(index).ok()).and_then(|index| list.get(index))
+        }
+        Json::Object(fields) => index.as_str().and_then(|name| fields.get(name)),
+        _ => None,
+    };
+    match found {
+        Some(value) => copied(call, value),
+        None => Err(RenderError::strict_error(None)),
+    }
+}
+
+fn copied(call: &Call<'_, '_>, value: &Json) -> Result<Json, RenderError> {
+    call.charge_made(value)?;
+    Ok(value.clone())
+}
+
+fn urlencode(call: &Call<'_, '_>) -> Result<Json, RenderError> {
+    let text = call.text(0)?;
+    let mut made = Made::of(call.name());
+    for part in url::form_urlencoded::byte_serialize(text.as_bytes()) {
+        made.push(if part == "+" { "%20" } else { part })?;
+    }
+    call.made(made.into())
+}
+
+fn by_pieces(call: &Call<'_, '_>, escape: fn(&str) -> String) -> Result<Json, RenderError> {
+    let text = call.text(0)?;
+    let mut made = Made::of(call.name());
+    for piece in super::print::pieces(&text) {
+        made.push(&escape(piece))?;
+    }
+    call.made(made.into())
 }
 
 fn replace(call: &Call<'_, '_>) -> Result<Json, RenderError> {
     let (text, from, to) = (call.text(0)?, call.text(1)?, call.text(2)?);
-    if from.is_empty() {
-        return Ok(text.into());
-    }
-    let times = text.matches(&from).count();
+    let times = if from.is_empty() { 0 } else { text.matches(&*from).count() };
     call.bounded(text.len().saturating_add(times.saturating_mul(to.len())))?;
-    Ok(text.replace(&from, &to).into())
+    call.made(if times == 0 { text.into() } else { text.replace(&*from, &to).into() })
 }
 
 fn concat(call: &Call<'_, '_>) -> Result<Json, RenderError> {
-    let mut whole = String::new();
+    let mut whole = Made::of(call.name());
     for index in 0..call.0.params().len() {
-        whole.push_str(&call.text(index)?);
-        call.bounded(whole.len())?;
+        whole.push(&call.text(index)?)?;
     }
-    Ok(whole.into())
+    call.made(whole.into())
 }
 
 fn truncate(call: &Call<'_, '_>) -> Result<Json, RenderError> {
@@ -175,11 +253,17 @@ fn truncate(call: &Call<'_, '_>) -> Result<Json, RenderError> {
         return refuse("the second argument of truncate is how many characters to keep".to_owned());
     };
     if text.chars().count() <= most {
-        return Ok(text.into());
+        call.bounded(text.len())?;
+        return call.made(text.into());
     }
     let end: String = call.named("end").unwrap_or("…").chars().take(most).collect();
-    let kept: String = text.chars().take(most.saturating_sub(end.chars().count())).collect();
-    Ok((kept + &end).into())
+    budget::charge(end.len())?;
+    let mut kept = Made::of(call.name());
+    let kept_chars = most.saturating_sub(end.chars().count());
+    let cut = text.char_indices().nth(kept_chars).map_or(text.len(), |(at, _)| at);
+    kept.push(text.get(..cut).unwrap_or_default())?;
+    kept.push(&end)?;
+    call.made(kept.into())
 }
 
 fn date(call: &Call<'_, '_>) -> Result<Json, RenderError> {
@@ -196,9 +280,13 @@ fn date(call: &Call<'_, '_>) -> Result<Json, RenderError> {
     let Ok(zone) = zone else { return refuse("date does not know the time zone in tz".to_owned()) };
     let zoned: Zoned = timestamp.to_zoned(zone);
     let format = call.text(1)?;
-    strtime::format(&format, &zoned)
-        .map(Json::from)
-        .or_else(|_| refuse("the second argument of date is no format that strftime knows".to_owned()))
+    if format.len() > limits::TEMPLATE_DATE_BYTES {
+        return refuse(format!("the format given to date is over {} bytes", limits::TEMPLATE_DATE_BYTES));
+    }
+    match strtime::format(&*format, &zoned) {
+        Ok(text) => call.made(text.into()),
+        Err(_) => refuse("the second argument of date is no format that strftime knows".to_owned()),
+    }
 }
 
 /// With a zone, or without one and then in UTC.
@@ -215,6 +303,13 @@ struct Function {
     escape: Escape,
 }
 
+impl Function {
+    fn made(&self, helper: &Helper<'_>) -> Result<Json, RenderError> {
+        budget::charge_copies(helper)?;
+        (self.run)(&Call(helper))
+    }
+}
+
 impl HelperDef for Function {
     fn call_inner<'reg: 'rc, 'rc>(
         &self,
@@ -223,7 +318,7 @@ impl HelperDef for Function {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        (self.run)(&Call(helper)).map(ScopedJson::Derived)
+        self.made(helper).map(ScopedJson::Derived)
     }
 
     fn call<'reg: 'rc, 'rc>(
@@ -234,19 +329,18 @@ impl HelperDef for Function {
         rc: &mut RenderContext<'reg, 'rc>,
         out: &mut dyn Output,
     ) -> HelperResult {
-        let value = (self.run)(&Call(helper))?;
-        let text = text_of(&value);
-        // Objects and lists are JSON already: inside a JSON template they stand as they are.
-        let stands = rc.is_disable_escape()
-            || (self.escape == Escape::Json && matches!(value, Json::Object(_) | Json::Array(_)));
-        out.write(&if stands { text } else { self.escape.apply(&text) })?;
-        Ok(())
+        let value = self.made(helper)?;
+        printed(&value, self.escape, rc.is_disable_escape(), out)
     }
 }
 
-struct JsonHelper;
+/// Prints a value, as what the template's content type wants or as JSON.
+struct Print {
+    escape: Escape,
+    is_json: bool,
+}
 
-impl HelperDef for JsonHelper {
+impl HelperDef for Print {
     fn call_inner<'reg: 'rc, 'rc>(
         &self,
         helper: &Helper<'rc>,
@@ -254,7 +348,9 @@ impl HelperDef for JsonHelper {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        Ok(ScopedJson::Derived(Call(helper).value(0)?.to_string().into()))
+        budget::charge_copies(helper)?;
+        let call = Call(helper);
+        call.made(json_of(call.value(0)?, call.name())?.into()).map(ScopedJson::Derived)
     }
 
     fn call<'reg: 'rc, 'rc>(
@@ -262,26 +358,70 @@ impl HelperDef for JsonHelper {
         helper: &Helper<'rc>,
         _: &'reg Handlebars<'reg>,
         _: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
+        rc: &mut RenderContext<'reg, 'rc>,
         out: &mut dyn Output,
     ) -> HelperResult {
-        out.write(&Call(helper).value(0)?.to_string())?;
-        Ok(())
+        budget::charge_copies(helper)?;
+        let value = Call(helper).value(0)?;
+        if self.is_json {
+            return super::print::write_json(value, out);
+        }
+        printed(value, self.escape, rc.is_disable_escape(), out)
+    }
+}
+
+/// A helper that only counts.
+struct Counter(fn(&Call<'_, '_>) -> Result<(), RenderError>);
+
+impl HelperDef for Counter {
+    fn call_inner<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+    ) -> Result<ScopedJson<'rc>, RenderError> {
+        (self.0)(&Call(helper)).map(|()| ScopedJson::Derived(Json::Null))
+    }
+}
+
+fn compared(call: &Call<'_, '_>) -> Result<(), RenderError> {
+    budget::charge_copies(call.0)?;
+    match call.0.params().as_slice() {
+        [one, other, ..] => budget::charge_comparison(one.value(), other.value()),
+        _ => Ok(()),
+    }
+}
+
+struct Fits;
+
+impl HelperDef for Fits {
+    fn call_inner<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+    ) -> Result<ScopedJson<'rc>, RenderError> {
+        let value = Call(helper).value(0)?;
+        budget::charge_copies(helper)?;
+        budget::fits(value)?;
+        Ok(ScopedJson::Derived(value.clone()))
     }
 }
 
 fn turn(
-    _: &Helper<'_>,
+    helper: &Helper<'_>,
     _: &Handlebars<'_>,
     _: &Context,
     _: &mut RenderContext<'_, '_>,
     _: &mut dyn Output,
 ) -> HelperResult {
-    match TURNS_LEFT.get().checked_sub(1) {
-        Some(left) => {
-            TURNS_LEFT.set(left);
-            Ok(())
-        }
-        None => refuse(format!("its loops make more than {} turns", limits::TEMPLATE_TURNS)),
-    }
+    let Some(left) = TURNS_LEFT.get().checked_sub(1) else {
+        return refuse(format!("its loops make more than {} turns", limits::TEMPLATE_TURNS));
+    };
+    TURNS_LEFT.set(left);
+    let elements = helper.param(0).and_then(|elements| elements.value().as_u64()).unwrap_or(1);
+    let key = helper.param(1).filter(|key| !key.is_value_missing()).map(handlebars::PathAndJson::value);
+    budget::charge_turn(usize::try_from(elements).unwrap_or(usize::MAX), key)
 }

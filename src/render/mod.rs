@@ -13,6 +13,9 @@
 //! A body, and the headers that its format has beside it, are rendered once and its bytes never change (invariant I4). A template that fails on a row makes that delivery
 //! `failed` with the reason and nothing else (I8); reasons name templates, places and fields, never values.
 
+#[cfg(test)]
+mod bound_tests;
+mod budget;
 mod data;
 mod escape;
 mod fields;
@@ -21,6 +24,8 @@ mod formats;
 #[cfg(test)]
 mod golden;
 mod helpers;
+mod prepare;
+mod print;
 mod scan;
 mod template;
 #[cfg(test)]
@@ -167,7 +172,7 @@ impl Renderer {
             }
             Kind::Template(template) => {
                 let fields = fields::fields(event, data, webhook).map_err(RenderError::Data)?;
-                (template.render(fields, max_bytes)?, None)
+                (template.render(fields, data.len(), max_bytes)?, None)
             }
         };
         if body.len() > max_bytes {

@@ -1,23 +1,21 @@
 //! Templates: handlebars, strict, compiled once.
 //!
-//! After parsing, the tree is walked once: unknown helpers are refused at load instead of at the first row; a printed
-//! value goes through [`helpers::PRINT`], which knows objects and lists; and every loop body counts its turns, so that
-//! nested loops over a large row end.
+//! After parsing, the tree is walked once, by [`prepare`]: what cannot work is refused at load instead of at the first row.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
-use handlebars::template::{HelperTemplate, Parameter, Subexpression, TemplateElement};
 use handlebars::{Context, Handlebars, RenderErrorReason, Template as Tree};
 use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 
 use super::RenderError;
 use super::escape::Escape;
-use super::helpers;
+use super::prepare::prepare;
 use super::scan::scan;
+use super::{budget, helpers};
 use crate::domain::TemplateSource;
 
 /// The name of the only template in a registry.
@@ -59,6 +57,8 @@ pub(super) struct Template {
     pub(super) content_type: Arc<str>,
     escape: Escape,
     registry: Handlebars<'static>,
+    /// The most fields that one of its tags names.
+    named_at_once: usize,
 }
 
 /// Whether a text is a template that can be used.
@@ -66,7 +66,7 @@ pub fn check_template(source: &str) -> Result<(), TemplateError> {
     parse(source).map(|_| ())
 }
 
-fn parse(source: &str) -> Result<Tree, TemplateError> {
+fn parse(source: &str) -> Result<(Tree, usize), TemplateError> {
     scan(source)?;
     thread::scope(|scope| {
         let parser = thread::Builder::new().name("template".to_owned()).stack_size(PARSER_STACK_BYTES);
@@ -77,88 +77,15 @@ fn parse(source: &str) -> Result<Tree, TemplateError> {
     })
 }
 
-fn compile(source: &str) -> Result<Tree, TemplateError> {
+/// The tree, and the most fields that one tag names.
+fn compile(source: &str) -> Result<(Tree, usize), TemplateError> {
     let mut tree = Tree::compile(source).map_err(|error| {
         let message = error.reason().to_string();
         let first_line = message.lines().next().unwrap_or_default().to_owned();
         TemplateError { message: first_line, position: error.pos() }
     })?;
-    prepare(&mut tree)?;
-    Ok(tree)
-}
-
-/// Checks names and puts our own helpers in place, throughout the tree.
-fn prepare(tree: &mut Tree) -> Result<(), TemplateError> {
-    for (index, element) in tree.elements.iter_mut().enumerate() {
-        element_prepared(element).map_err(|mut error| {
-            let here = tree.mapping.get(index).map(|place| (place.0, place.1));
-            error.position = error.position.or(here);
-            error
-        })?;
-    }
-    Ok(())
-}
-
-fn element_prepared(element: &mut TemplateElement) -> Result<(), TemplateError> {
-    match element {
-        TemplateElement::Expression(expression) | TemplateElement::HtmlExpression(expression) => {
-            let bare = expression.params.is_empty() && expression.hash.is_empty();
-            if bare && !expression.name.as_name().is_some_and(helpers::is_known) {
-                let printed =
-                    std::mem::replace(&mut expression.name, Parameter::Name(helpers::PRINT.to_owned()));
-                parameter_checked(&printed)?;
-                expression.params.push(printed);
-                return Ok(());
-            }
-            called(expression)
-        }
-        TemplateElement::HelperBlock(block) => {
-            called(block)?;
-            let is_loop = block.name.as_name() == Some("each");
-            for (branch, looped) in [(&mut block.template, is_loop), (&mut block.inverse, false)] {
-                if let Some(branch) = branch {
-                    prepare(branch)?;
-                    if looped {
-                        count_turns(branch);
-                    }
-                }
-            }
-            Ok(())
-        }
-        TemplateElement::RawString(_) | TemplateElement::Comment(_) => Ok(()),
-        _ => Err(TemplateError::plain("partials and decorators are not available".to_owned())),
-    }
-}
-
-fn count_turns(body: &mut Tree) {
-    let count = Parameter::Literal(Json::Bool(true));
-    let turn = Subexpression::new(Parameter::Name(helpers::TURN.to_owned()), vec![count], [].into());
-    if let Some(place) = body.mapping.first().cloned() {
-        body.mapping.insert(0, place);
-    }
-    body.elements.insert(0, *turn.element);
-}
-
-fn called(helper: &HelperTemplate) -> Result<(), TemplateError> {
-    known(helper.name.as_name())?;
-    helper.params.iter().chain(helper.hash.values()).try_for_each(parameter_checked)
-}
-
-fn parameter_checked(parameter: &Parameter) -> Result<(), TemplateError> {
-    let Parameter::Subexpression(inner) = parameter else { return Ok(()) };
-    match inner.as_element() {
-        TemplateElement::Expression(helper) => called(helper),
-        _ => Ok(()),
-    }
-}
-
-fn known(name: Option<&str>) -> Result<(), TemplateError> {
-    let name = name.unwrap_or_default();
-    if helpers::is_known(name) {
-        return Ok(());
-    }
-    let hint = helpers::nearest(name).map_or_else(String::new, |near| format!("; did you mean {near}?"));
-    Err(TemplateError::plain(format!("there is no helper {name:?}{hint}")))
+    let named_at_once = prepare(&mut tree)?;
+    Ok((tree, named_at_once))
 }
 
 impl Template {
@@ -168,16 +95,23 @@ impl Template {
         registry.set_strict_mode(true);
         registry.register_escape_fn(move |text| escape.apply(text));
         helpers::register(&mut registry, escape);
-        registry.register_template(ONLY, parse(&source.body)?);
+        let (tree, named_at_once) = parse(&source.body)?;
+        registry.register_template(ONLY, tree);
         let (name, content_type) = (source.name.clone(), source.content_type.clone());
-        Ok(Self { name, content_type, escape, registry })
+        Ok(Self { name, content_type, escape, registry, named_at_once })
     }
 
-    /// Renders into at most `max_bytes`.
-    pub(super) fn render(&self, fields: Json, max_bytes: usize) -> Result<Vec<u8>, RenderError> {
+    /// Renders the fields of a row, of so many bytes, into at most `max_bytes`.
+    pub(super) fn render(
+        &self,
+        fields: Json,
+        row_bytes: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, RenderError> {
         let mut out = Capped { bytes: Vec::new(), max_bytes, over: false };
         let context = Context::from(fields);
         helpers::start_counting();
+        budget::start(row_bytes, self.named_at_once);
         // A bug in the engine must cost this delivery, not the stream its reader (invariant I8).
         let rendered = catch_unwind(AssertUnwindSafe(|| {
             self.registry.render_with_context_to_write(ONLY, &context, &mut out)

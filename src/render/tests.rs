@@ -211,7 +211,7 @@ fn the_sequin_body_has_sequins_names() {
     );
 }
 
-fn templated(content_type: &str, source: &str, change: &Change) -> Result<String, RenderError> {
+pub(super) fn templated(content_type: &str, source: &str, change: &Change) -> Result<String, RenderError> {
     let source =
         TemplateSource { name: "t".into(), content_type: content_type.into(), body: source.to_owned() };
     let templates = Templates::compile_all(&[source]).unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -23,6 +23,8 @@ mod compatible_tests;
 mod jwt;
 mod key;
 mod make;
+#[cfg(test)]
+mod vector_tests;
 mod verify;
 
 use std::fmt;

@@ -80,8 +80,18 @@ impl Assembler {
     }
 
     /// Takes the payload of one `XLogData`; `cut` is its full size where only its head is here.
+    ///
+    /// Only bytes that stay are counted: what makes no entry must never fill a chunk that has nothing to send.
     pub(super) fn take(&mut self, payload: Bytes, cut: Option<usize>) -> Result<(), SourceError> {
-        self.chunk.count_bytes(payload.len());
+        let (bytes, before) = (payload.len(), self.chunk.entries());
+        self.read(payload, cut)?;
+        if self.chunk.entries() > before {
+            self.chunk.count_bytes(bytes);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, payload: Bytes, cut: Option<usize>) -> Result<(), SourceError> {
         if let Some(bytes) = cut {
             return self.take_head(payload, bytes);
         }
@@ -128,7 +138,7 @@ impl Assembler {
         let whose = if *relation.schema == *self.own_schema { Whose::Ours } else { Whose::Theirs };
         let id = relation.id;
         if self.relations.len() >= limits::RELATIONS && !self.relations.contains_key(&id) {
-            return Err(SourceError::out_of_order("more tables than one connection may describe"));
+            return Err(SourceError::TooManyTables { most: limits::RELATIONS });
         }
         self.relations.insert(id, Known { relation: Arc::new(relation), whose });
         Ok(())

@@ -21,7 +21,9 @@ pub struct ColumnInfo {
     pub type_modifier: i32,
     /// The first label, where the type is an enum.
     pub label: Option<String>,
-    /// Whether it is part of the key that identifies rows (primary key, or the index of the replica identity).
+    /// Whether it is part of the key that identifies rows (primary key, or the index of the replica identity). Columns
+    /// that the index only carries along (`INCLUDE`) are not; a key that may be violated for a while (`DEFERRABLE`) is
+    /// one only beside a full identity, for Postgres takes none such as the identity itself.
     pub in_key: bool,
     /// Whether it is generated and the stream never carries it: stored ones are sent from Postgres 18 on, virtual
     /// ones by no version.
@@ -44,8 +46,12 @@ select w.attrelid, w.attname::text, w.typid, w.typname::text, w.typmod, w.unsent
     (select e.enumlabel::text from pg_catalog.pg_enum e where e.enumtypid = w.typid order by e.enumsortorder limit 1),
     exists (
         select from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indrelid
-        where i.indrelid = w.attrelid and w.attnum = any(i.indkey)
-            and (i.indisreplident or (i.indisprimary and c.relreplident <> 'i')))
+        cross join lateral pg_catalog.unnest(i.indkey::int2[]) with ordinality k(attnum, place)
+        where i.indrelid = w.attrelid and k.attnum = w.attnum and k.place <= i.indnkeyatts and i.indisvalid
+            and case c.relreplident
+                when 'i' then i.indisreplident
+                when 'd' then i.indisprimary and i.indimmediate
+                else i.indisprimary end)
 from walk w where w.typtype <> 'd'
 order by w.attrelid, w.attnum";
 

@@ -5,6 +5,7 @@ use std::io;
 
 use tokio_postgres::error::SqlState;
 
+use super::Unowned;
 use super::frame::FrameError;
 use crate::pgoutput::DecodeError;
 use crate::postgres::{ConnectError, Fault, Nature, fault_nature};
@@ -126,6 +127,18 @@ pub enum SourceError {
     /// The server closed the connection.
     #[error("Postgres closed the replication connection")]
     HungUp,
+    /// More tables came than are remembered.
+    #[error("the replication stream describes more than {most} tables")]
+    TooManyTables {
+        /// As many are.
+        most: usize,
+    },
+    /// The server shuts down, and waits for us.
+    #[error("Postgres is shutting down")]
+    Closing,
+    /// Text was read as it is for long enough: the server is to make UTF-8 of it again.
+    #[error("the replication connection is made anew")]
+    Recoded,
     /// Nothing came for too long although an answer was asked for.
     #[error("Postgres has been silent on the replication connection")]
     Silent {
@@ -159,6 +172,16 @@ impl SourceError {
         Self::Protocol { problem: what.to_owned() }
     }
 
+    /// Whether the server met text that it cannot convert: `character_not_in_repertoire`, `untranslatable_character`.
+    pub(super) fn is_of_a_character(&self) -> bool {
+        match self {
+            Self::Refused { source, .. } | Self::Ended { source } => {
+                matches!(source.code.as_str(), "22021" | "22P05")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether trying again can help. A malformed stream counts as transient: a new connection starts with clean bytes.
     pub fn nature(&self) -> Nature {
         match self {
@@ -168,6 +191,7 @@ impl SourceError {
             | Self::SlotLost { .. }
             | Self::PublicationGone { .. }
             | Self::SlotForeign { .. }
+            | Self::TooManyTables { .. }
             | Self::OtherSystem { .. }
             | Self::OtherTimeline { .. }
             | Self::Forked { .. }
@@ -233,6 +257,12 @@ impl SourceError {
             Self::Connect(error) => return error.hint(),
             Self::Refused { source, .. } | Self::Ended { source } => match source.code.as_str() {
                 "42501" => "The role needs the REPLICATION attribute.",
+                // `program_limit_exceeded`: a row that the server's own messages cannot hold.
+                code if code.starts_with("54") => {
+                    "A row is larger than the server can send, so this slot can never pass its place. To go on from now and \
+                     record the gap, drop the slot (SELECT pg_drop_replication_slot('SLOT');) and set \
+                     database.on_slot_lost = \"recreate\"; keep such tables out of webhooks to avoid it."
+                }
                 _ => return source.hint.clone(),
             },
             Self::SlotTaken { .. } => {
@@ -262,6 +292,10 @@ impl SourceError {
                  on from now and record the gap, set database.on_slot_lost = \"recreate\"."
             }
             Self::SlotForeign { .. } => "Choose another name in database.slot.",
+            Self::TooManyTables { .. } => {
+                "Name fewer tables in the webhooks' events, or publish partitions by their root \
+                 (publish_via_partition_root = true) where the publication is not walhook's own."
+            }
             Self::OtherSystem { .. } => {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \
                  or use another schema and slot."
@@ -275,6 +309,12 @@ impl SourceError {
         };
         Some(text.to_owned())
     }
+}
+
+/// What gives tables (by quoted name) a replica identity: all of them, as SQL to paste.
+pub fn identity_remedy(tables: &[String]) -> String {
+    let remedies: Vec<_> = tables.iter().map(|t| format!("ALTER TABLE {t} REPLICA IDENTITY FULL;")).collect();
+    format!("Add a primary key (one that is not deferrable), or run: {}", remedies.join(" "))
 }
 
 /// Why the database cannot be used as a source as it is.
@@ -338,6 +378,8 @@ pub enum SetupError {
         publication: String,
         /// What to run.
         sql: Vec<String>,
+        /// Tables among them that only their owners may publish.
+        unowned: Vec<Unowned>,
     },
     /// The slot cannot be used.
     #[error(transparent)]
@@ -347,6 +389,14 @@ pub enum SetupError {
 impl SetupError {
     pub(super) fn query(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Self {
         move |source| Self::Query { doing, source: Box::new(source) }
+    }
+
+    /// Whether a statement met a slot that somebody streams from.
+    pub(super) fn is_of_a_slot_in_use(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => source.code() == Some(&SqlState::OBJECT_IN_USE),
+            _ => false,
+        }
     }
 
     /// Whether a statement named a table that is not there.
@@ -380,8 +430,8 @@ impl SetupError {
             Self::NoFailover { found } => Some(format!("This is Postgres {found}, which does not copy logical slots to standbys.")),
             Self::Setting { needed, .. } => Some(needed.clone()),
             Self::NoIdentity { .. } => Some(
-                "Without a primary key or replica identity, publishing them would make the application's own UPDATE and \
-                 DELETE fail."
+                "Without a primary key (a deferrable one does not count) or replica identity, publishing them would make \
+                 the application's own UPDATE and DELETE fail."
                     .to_owned(),
             ),
             Self::VirtualIdentity { .. } => Some(
@@ -390,6 +440,10 @@ impl SetupError {
                     .to_owned(),
             ),
             Self::Slot(error) => error.detail(),
+            Self::NeedsOwner { unowned, .. } if !unowned.is_empty() => {
+                let tables: Vec<_> = unowned.iter().map(|unowned| &*unowned.table).collect();
+                Some(format!("Only a table's owner may publish it, and the role does not own {}.", tables.join(", ")))
+            }
             Self::Privilege { .. } | Self::NeedsOwner { .. } => None,
         }
     }
@@ -409,12 +463,7 @@ impl SetupError {
                 super::publication::quoted(role)
             )),
             Self::NoIdentity { tables } => {
-                let remedies: Vec<_> =
-                    tables.iter().map(|t| format!("ALTER TABLE {t} REPLICA IDENTITY FULL;")).collect();
-                Some(format!(
-                    "Add a primary key, or run: {} Or subscribe to inserts only.",
-                    remedies.join(" ")
-                ))
+                Some(format!("{} Or subscribe to inserts only.", identity_remedy(tables)))
             }
             Self::VirtualIdentity { tables } => {
                 let remedies: Vec<_> =
@@ -424,7 +473,16 @@ impl SetupError {
                     remedies.join(" ")
                 ))
             }
-            Self::NeedsOwner { sql, .. } => Some(format!("Have the owner run: {}", sql.join(" "))),
+            Self::NeedsOwner { sql, unowned, .. } => {
+                let grants: std::collections::BTreeSet<_> = unowned.iter().map(|unowned| &*unowned.grant).collect();
+                let grants: Vec<_> = grants.into_iter().collect();
+                let or = if grants.is_empty() {
+                    String::new()
+                } else {
+                    format!(" Or let the role act for the tables' owners: {}", grants.join(" "))
+                };
+                Some(format!("Have the owner run: {}{or}", sql.join(" ")))
+            }
             Self::Slot(error) => error.hint(),
         }
     }

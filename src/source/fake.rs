@@ -222,3 +222,14 @@ pub(super) fn insert(relation: u32, text: &str) -> Backend {
     data.put_slice(text.as_bytes());
     wal(&data)
 }
+
+/// A logical message.
+pub(super) fn message(transactional: bool, prefix: &str, content: &str) -> Backend {
+    let mut data = BytesMut::from("M");
+    data.put_u8(u8::from(transactional));
+    data.put_u64(0x200);
+    data.put_slice(format!("{prefix}\0").as_bytes());
+    data.put_u32(u32::try_from(content.len()).unwrap());
+    data.put_slice(content.as_bytes());
+    wal(&data)
+}

@@ -192,7 +192,7 @@ pub(super) fn fault(body: &[u8]) -> Fault {
             _ => {}
         }
     }
-    fault
+    fault.without_rows()
 }
 
 fn data_row(mut body: Bytes) -> Result<TextRow, SourceError> {

@@ -5,6 +5,7 @@
 //! that publishes inserts and truncates only. Both publish partitions as their root.
 
 use super::SetupError;
+use crate::domain::Operation;
 use crate::postgres::Session;
 
 /// The two publications.
@@ -23,10 +24,17 @@ pub struct TableWanted {
     pub schema: String,
     /// Its name.
     pub table: String,
-    /// Whether updates or deletes are wanted of it.
-    pub updates_or_deletes: bool,
+    /// Which of its inserts, updates, deletes and truncates are wanted.
+    pub operations: Vec<Operation>,
     /// Whether it is named (or only matched by a pattern): then what cannot be had is an error.
     pub explicit: bool,
+}
+
+impl TableWanted {
+    /// Whether updates or deletes are wanted of it.
+    pub fn updates_or_deletes(&self) -> bool {
+        self.operations.iter().any(|operation| matches!(operation, Operation::Update | Operation::Delete))
+    }
 }
 
 /// A table of the database; partitions are represented by their root.
@@ -43,8 +51,10 @@ pub struct TableInfo {
     /// What identifies its rows: the partitions decide what is sent of an old row, and a partitioned table itself as
     /// what it is announced, so that all of it is there only where both say so.
     pub identity: RowIdentity,
-    /// Whether our role owns it, and so may publish it.
+    /// Whether our role owns it (or has its owner's rights), and so may publish it.
     pub owned: bool,
+    /// The role that owns it.
+    pub owner: String,
     /// Whether stored generated columns belong to the identity (which is full): a publication must then publish them.
     pub stored_in_identity: bool,
 }
@@ -87,11 +97,12 @@ pub async fn tables(session: &Session, own_schema: &str) -> Result<Vec<TableInfo
             where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence = 'p'
         ), judged as (
             select leaf.root,
-                bool_and(elsewhere or l.relkind = 'p' or case l.relreplident
-                    when 'f' then true
-                    when 'd' then exists (select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisprimary)
-                    when 'i' then exists (select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisreplident)
-                    else false end) as usable,
+                bool_and(elsewhere or l.relkind = 'p' or l.relreplident = 'f' or exists (
+                    select from pg_catalog.pg_index i
+                    where i.indrelid = l.oid and i.indimmediate and i.indisvalid and case l.relreplident
+                        when 'd' then i.indisprimary
+                        when 'i' then i.indisreplident
+                        else false end)) as usable,
                 bool_and(elsewhere or l.relreplident = 'f') as full_row,
                 bool_or(l.relreplident = 'f' and exists (
                     select from pg_catalog.pg_attribute a where a.attrelid = l.oid and a.attgenerated = 'v')) as virtual,
@@ -103,7 +114,8 @@ pub async fn tables(session: &Session, own_schema: &str) -> Result<Vec<TableInfo
             group by leaf.root
         )
         select n.nspname::text, c.relname::text, c.oid, c.relkind = 'p', judged.usable,
-            judged.full_row and c.relreplident = 'f', pg_catalog.pg_has_role(c.relowner, 'USAGE'), judged.virtual, judged.stored
+            judged.full_row and c.relreplident = 'f', pg_catalog.pg_has_role(c.relowner, 'USAGE'), judged.virtual, judged.stored,
+            pg_catalog.pg_get_userbyid(c.relowner)::text
         from judged
         join pg_catalog.pg_class c on c.oid = judged.root
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -126,6 +138,7 @@ pub async fn tables(session: &Session, own_schema: &str) -> Result<Vec<TableInfo
                 },
                 owned: row.try_get(6)?,
                 stored_in_identity: row.try_get(8)?,
+                owner: row.try_get(9)?,
             })
         })
         .collect::<Result<_, tokio_postgres::Error>>()

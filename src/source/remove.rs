@@ -18,17 +18,3 @@ pub async fn drop_publication(session: &Session, name: &str) -> Result<(), Setup
     let sql = format!("drop publication if exists {}", quoted(name));
     session.client.batch_execute(&sql).await.map_err(SetupError::query("drop the publication"))
 }
-
-/// Whether our role may change the publications: make those that are missing, and alter those that are there.
-pub async fn may_publish(session: &Session, names: &PublicationNames) -> Result<bool, SetupError> {
-    let sql = "
-        select (pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
-                or (select count(*) = 2 from pg_catalog.pg_publication p where p.pubname = any($1)))
-            and not exists (
-                select from pg_catalog.pg_publication p
-                where p.pubname = any($1) and not pg_catalog.pg_has_role(p.pubowner, 'USAGE'))";
-    let both = [&*names.all, &*names.inserts];
-    let failed = SetupError::query("read the rights on the publications");
-    let row = session.client.query_one(sql, &[&&both[..]]).await.map_err(&failed)?;
-    row.try_get(0).map_err(&failed)
-}

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Item, SourceError, SourceOptions, Stopped, stream};
+use super::{Carried, Item, SourceError, SourceOptions, Stopped, stream};
 use crate::domain::{EndLsn, limits};
 use crate::postgres::{Nature, told};
 
@@ -56,6 +56,7 @@ pub async fn run(
 ) -> Result<Stopped, SourceError> {
     let mut wait = WAIT_MIN;
     let mut standby_since = None;
+    let mut carried = Carried::default();
     loop {
         let mut began = None;
         let started = |identity: &super::Identity| {
@@ -72,11 +73,19 @@ pub async fn run(
         if standby_since.is_none() {
             states.send_replace(SourceState::Connecting);
         }
-        let error = match stream(&options, &items, &mut confirmed, &stop, started).await {
+        let error = match stream(&options, &items, &mut confirmed, &stop, &mut carried, started).await {
             Ok(stopped) => return Ok(stopped),
+            Err(SourceError::Recoded) => {
+                tracing::info!("text is made UTF-8 by the server again");
+                continue;
+            }
+            Err(error) if carried.to_recode => error,
             Err(error) if error.nature() == Nature::Definite => return Err(error),
             Err(error) => error,
         };
+        if began.is_some() {
+            standby_since = None;
+        }
         // A connection that held is no reason to wait longer after the next loss.
         if began.is_some_and(|at: Instant| at.elapsed() > limits::RECONNECT_MAX) {
             wait = WAIT_MIN;

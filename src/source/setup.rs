@@ -1,9 +1,10 @@
 //! Making the database a source: everything is checked first, then the publications, then the slot.
 
-use super::publication::tables;
-use super::reconcile::{Report, reconcile};
+use super::publication::{qualified, tables};
+use super::reconcile::{Report, Unowned, planned, reconcile};
+use super::remove::drop_publication;
 use super::slot::{self, SlotState, slot_state};
-use super::{PublicationNames, SetupError, SourceError, TableWanted};
+use super::{PublicationNames, SetupError, SourceError, TableInfo, TableWanted};
 use crate::postgres::Session;
 
 /// The oldest server whose `pgoutput` does what we need.
@@ -44,6 +45,8 @@ pub struct Preparation {
     pub manage: Manage,
     /// The tables that webhooks need.
     pub wanted: Vec<TableWanted>,
+    /// Those of them without which nothing begins.
+    pub insisted: Vec<TableWanted>,
     /// The schema of our own tables.
     pub own_schema: String,
 }
@@ -152,6 +155,30 @@ fn used_up(setting: &'static str, used: i32, most: i32) -> SetupError {
     }
 }
 
+/// Whether the publications are as they should be, or can be made so by our role; changes nothing. What is wanted and
+/// cannot be had is an error where it is insisted on, with the SQL for who can change it. Where it is not, upkeep tells
+/// it, and what there is to stream from is the answer: nothing is to be changed then.
+async fn judge(
+    session: &Session,
+    wish: &Preparation,
+    known: &[TableInfo],
+) -> Result<Option<Report>, SetupError> {
+    let best = planned(session, &wish.names, &wish.wanted, known, wish.manage).await?;
+    let is_meant = |unowned: &&Unowned| {
+        wish.insisted.iter().any(|t| t.explicit && qualified(&t.schema, &t.table) == unowned.table)
+    };
+    let meant: Vec<Unowned> = best.report.unowned.iter().filter(is_meant).cloned().collect();
+    let Some(refused) = best.refused else {
+        if meant.is_empty() {
+            return Ok(None);
+        }
+        let sql = meant.iter().map(|unowned| unowned.sql.clone()).collect();
+        return Err(SetupError::NeedsOwner { publication: wish.names.all.clone(), sql, unowned: meant });
+    };
+    let least = planned(session, &wish.names, &wish.insisted, known, Manage::Look).await?;
+    if meant.is_empty() && least.refused.is_none() { Ok(Some(least.report)) } else { Err(refused) }
+}
+
 /// Checks everything, brings the publications to what is wanted, and makes the slot where there never was one. The
 /// first problem is the error, and nothing is changed then.
 pub async fn prepare(session: &mut Session, wish: &Preparation) -> Result<Prepared, SetupError> {
@@ -165,14 +192,45 @@ pub async fn prepare(session: &mut Session, wish: &Preparation) -> Result<Prepar
         return Err(Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }).into());
     }
     let known = tables(session, &wish.own_schema).await?;
-    let report = reconcile(session, &wish.names, &wish.wanted, &known, wish.manage).await?;
+    let report = match judge(session, wish, &known).await? {
+        Some(report) => report,
+        None => reconcile(session, &wish.names, &wish.wanted, &known, wish.manage).await?,
+    };
     let slot_created = before.is_none();
-    let slot = if let Some(state) = before {
-        state
-    } else {
-        slot::create(session, &wish.slot, wish.failover).await?;
-        let made = slot_state(session, &wish.slot).await?;
-        made.ok_or_else(|| Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }))?
+    let slot = match before {
+        Some(state) => state,
+        None => match make_slot(session, wish).await {
+            Ok(state) => state,
+            Err(error) => {
+                undo(session, &wish.slot, &report).await;
+                return Err(error);
+            }
+        },
     };
     Ok(Prepared { facts, report, slot, slot_created })
+}
+
+async fn make_slot(session: &Session, wish: &Preparation) -> Result<SlotState, SetupError> {
+    fail::fail_point!("before_slot_is_made");
+    let begins = slot::create(session, &wish.slot, wish.failover).await?;
+    let made = slot_state(session, &wish.slot).await?;
+    let made = made.ok_or_else(|| Box::new(SourceError::SlotMissing { slot: wish.slot.clone() }))?;
+    // Somebody may stream from it already.
+    Ok(SlotState { confirmed: begins.unwrap_or(made.confirmed), ..made })
+}
+
+/// Takes back what was made for a slot that begins: the slot, unless somebody streams from it already, and then the
+/// publications that were made with it. What cannot be taken back is said, and stays.
+pub async fn undo(session: &Session, slot: &str, report: &Report) {
+    let taking_back = async {
+        slot::drop_slot(session, slot).await?;
+        for publication in &report.made {
+            drop_publication(session, publication).await?;
+        }
+        Ok::<_, SetupError>(())
+    };
+    if let Err(error) = taking_back.await {
+        let detail = error.detail();
+        tracing::warn!(slot, publications = ?report.made, %error, detail, "what was made could not be taken back");
+    }
 }

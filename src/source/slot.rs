@@ -1,12 +1,20 @@
 //! The replication slot: the server's memory of what we have confirmed.
 
+use std::time::Duration;
+
 use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
 
 use super::link::{Link, TextRow};
 use super::publication::literal;
 use super::{SetupError, SourceError};
-use crate::domain::{EndLsn, Lsn};
+use crate::domain::{EndLsn, Lsn, limits};
 use crate::postgres::Session;
+
+/// The first number of the advisory lock on making and dropping a slot; the second is made of its name.
+const MAKING: i32 = 0x7768_6D6B;
+/// How often a lock that somebody else has is asked for.
+const LOCK_EVERY: Duration = Duration::from_millis(200);
 
 /// Whether the log that the slot needs is there (`pg_replication_slots.wal_status`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,16 +153,43 @@ pub(super) async fn state_on(link: &mut Link, slot: &str) -> Result<Option<SlotS
     Ok(rows.first().map(|row| SlotState::read(row)))
 }
 
-/// Makes a slot. The server first waits for the transactions that are running.
-pub(super) async fn create(session: &Session, slot: &str, failover: bool) -> Result<(), SetupError> {
+/// Waits until nobody else makes or drops the slots of this name by walhook's hand; until the session ends.
+pub async fn lock_slot(session: &Session, slot: &str) -> Result<(), SetupError> {
+    // Asked again and again: a statement that waits would keep the other's new slot from beginning.
+    let sql = "select pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2))";
+    let mut told = false;
+    loop {
+        let row = session.client.query_one(sql, &[&MAKING, &slot]).await;
+        if row.map_err(SetupError::query("wait for another walhook that prepares the slot"))?.get(0) {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!(slot, "another walhook prepares the slot; waiting for it");
+        }
+        tokio::time::sleep(LOCK_EVERY).await;
+    }
+}
+
+/// Makes a slot, and says where it begins; leaves one that somebody else has made at the same moment. The server first waits
+/// for the transactions that are running.
+pub(super) async fn create(
+    session: &Session,
+    slot: &str,
+    failover: bool,
+) -> Result<Option<EndLsn>, SetupError> {
     // The parameter is there from Postgres 17 on.
     let sql = if failover {
         "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', failover => true)"
     } else {
         "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')"
     };
-    let made = session.client.query(sql, &[&slot]).await;
-    made.map(drop).map_err(SetupError::query("create the replication slot"))
+    match session.client.query_one(sql, &[&slot]).await {
+        Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => Ok(None),
+        made => {
+            let made = made.map_err(SetupError::query("create the replication slot"))?;
+            Ok(made.get::<_, &str>(0).parse().ok().map(EndLsn))
+        }
+    }
 }
 
 /// Has the slot copied to standbys, or no longer; nobody may stream from it.
@@ -164,6 +199,19 @@ pub(super) async fn alter(link: &mut Link, slot: &str, failover: bool) -> Result
     link.query("ALTER_REPLICATION_SLOT", &sql).await?;
     tracing::info!(slot, failover, "altered the slot");
     Ok(())
+}
+
+/// Drops a slot that cannot be read any more, once whoever still tries to has heard so.
+pub async fn drop_lost_slot(session: &Session, slot: &str) -> Result<(), SetupError> {
+    let deadline = tokio::time::Instant::now() + limits::ANSWER_WITHIN;
+    loop {
+        match drop_slot(session, slot).await {
+            Err(error) if error.is_of_a_slot_in_use() && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_EVERY).await;
+            }
+            dropped => return dropped.map(drop),
+        }
+    }
 }
 
 /// Drops a slot, if it is there and nobody streams from it. Returns whether it was there.

@@ -19,12 +19,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::Assembler;
+use super::closing::Closing;
 use super::feedback::{Answer, Feedback};
 use super::frame::Frame;
 use super::gate::Gate;
 use super::identity::{self, Identity};
 use super::link::{Link, fault, unexpected};
+use super::patience::Patience;
 use super::publication::literal;
+use super::recode::{LEAVE_AFTER, Recoder};
 use super::{Item, SourceError, slot};
 use crate::clock::Clock;
 use crate::domain::{EndLsn, Lsn, limits};
@@ -40,8 +43,6 @@ const HOLD: Duration = Duration::from_millis(1);
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the server may take to end the stream when asked to.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// So many feedback intervals without a byte, and the connection is dead.
-const SILENT_INTERVALS: u32 = 4;
 /// Asks for the server's patience, in milliseconds. A database without an encoding holds bytes that are no text in any:
 /// made into UTF-8 they would be an error that ends the stream, so they are taken as they are.
 const TIMEOUT_AND_ENCODING: &str = "
@@ -81,23 +82,38 @@ pub enum Stopped {
     Abandoned,
 }
 
+/// What one connection leaves to the next.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// Makes UTF-8, where the server could not.
+    pub(super) recoder: Option<Recoder>,
+    /// The last connection ended over a character that the server could not make UTF-8 of.
+    pub(super) to_recode: bool,
+    pub(super) patience: Patience,
+}
+
+/// A connection on which the server is about to stream.
+struct Begun {
+    link: Link,
+    identity: Identity,
+    floor: EndLsn,
+    every: Duration,
+}
+
 /// Streams over one connection until it ends. `started` is called once the server has begun.
 pub async fn stream(
     options: &SourceOptions,
     items: &mpsc::Sender<Item>,
     confirmed: &mut watch::Receiver<EndLsn>,
     stop: &CancellationToken,
+    carried: &mut Carried,
     started: impl FnOnce(&Identity),
 ) -> Result<Stopped, SourceError> {
-    let opening = async {
-        let mut link = Link::open(&options.server, "walhook").await?;
-        let (identity, floor, every) = begin(&mut link, options).await?;
-        Ok::<_, SourceError>((link, identity, floor, every))
-    };
-    let (link, identity, floor, every) = tokio::select! {
+    let opened = tokio::select! {
         () = stop.cancelled() => return Ok(Stopped::Asked),
-        opened = opening => opened?,
+        opened = open(options, carried) => opened?,
     };
+    let Begun { link, identity, floor, every } = opened;
     started(&identity);
     let now = Instant::now();
     let reader = Reader {
@@ -105,7 +121,11 @@ pub async fn stream(
         assembler: Assembler::new(&options.own_schema),
         feedback: Feedback::new(floor, every, now),
         gate: Gate::new(now),
+        closing: Closing::default(),
         every,
+        patience: carried.patience.of_now(),
+        recoder: carried.recoder.clone(),
+        leave_at: carried.recoder.as_ref().filter(|it| !it.is_exact()).map(|_| now + LEAVE_AFTER),
         read_after: now,
         heard: now,
         restarted: Some(Item::Restarted),
@@ -115,14 +135,20 @@ pub async fn stream(
         clock: options.clock.clone(),
         publications: options.publications.clone(),
     };
-    reader.run(items, confirmed, stop).await.map_err(|error| error.about(&options.publications))
+    let ended = reader.run(items, confirmed, stop).await.map_err(|error| error.about(&options.publications));
+    match &ended {
+        Err(SourceError::Silent { .. }) => carried.patience.was_in_vain(),
+        Err(error) if error.is_of_a_character() => carried.to_recode = carried.recoder.is_none(),
+        Err(SourceError::Recoded) => carried.recoder = None,
+        _ => {}
+    }
+    ended
 }
 
 /// Checks that this is the right cluster and a usable slot, and starts.
-async fn begin(
-    link: &mut Link,
-    options: &SourceOptions,
-) -> Result<(Identity, EndLsn, Duration), SourceError> {
+async fn open(options: &SourceOptions, carried: &mut Carried) -> Result<Begun, SourceError> {
+    let mut opened = Link::open(&options.server, "walhook").await?;
+    let link = &mut opened;
     let identity = identity::ask(link).await?;
     if let Some(expected) = options.system.filter(|expected| *expected != identity.system) {
         return Err(SourceError::OtherSystem { expected, found: identity.system });
@@ -138,7 +164,21 @@ async fn begin(
     }
     let rows = link.query("the question for wal_sender_timeout", TIMEOUT_AND_ENCODING).await?;
     let timeout_ms = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
-    let every = feedback_every(options.feedback_every, Duration::from_millis(timeout_ms));
+    let of_server = Duration::from_millis(timeout_ms);
+    let every = feedback_every(options.feedback_every, of_server);
+    carried.patience.begin(state.confirmed, every, of_server);
+    if std::mem::take(&mut carried.to_recode) {
+        let recoder = Recoder::learn(link).await?;
+        tracing::warn!(
+            encoding = recoder.encoding,
+            only_ascii_for_a_while = !recoder.is_exact(),
+            "a character of the database's encoding has no place in UTF-8; its text is read as it is"
+        );
+        carried.recoder = Some(recoder);
+    }
+    if carried.recoder.is_some() {
+        Recoder::begin(link).await?;
+    }
     let names: Vec<_> =
         options.publications.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
     let sql = format!(
@@ -151,7 +191,7 @@ async fn begin(
         Err(SourceError::Refused { source, .. }) if source.code == "55006" => {
             Err(SourceError::SlotTaken { slot: options.slot.clone(), pid: None })
         }
-        started => started.map(|()| (identity, state.confirmed, every)),
+        started => started.map(|()| Begun { link: opened, identity, floor: state.confirmed, every }),
     }
 }
 
@@ -166,7 +206,13 @@ struct Reader {
     assembler: Assembler,
     feedback: Feedback,
     gate: Gate,
+    closing: Closing,
     every: Duration,
+    /// How long nothing may come.
+    patience: Duration,
+    recoder: Option<Recoder>,
+    /// When the server is to make UTF-8 again.
+    leave_at: Option<Instant>,
     /// Not to be read before, so that bytes can gather.
     read_after: Instant,
     /// When the last bytes came.
@@ -187,7 +233,12 @@ impl Reader {
         stop: &CancellationToken,
     ) -> Result<Stopped, SourceError> {
         loop {
-            self.take_frames()?;
+            if let Err(error) = self.take_frames() {
+                if error.is_of_a_character() {
+                    self.hand_over(items, stop).await;
+                }
+                return Err(error);
+            }
             let newest = *confirmed.borrow_and_update();
             let reading = !self.assembler.is_full();
             let (item_ready, item_at) = self.next_item_at();
@@ -208,6 +259,16 @@ impl Reader {
                     Err(_) => return Ok(Stopped::Abandoned),
                 },
                 bytes = read(&mut self.link, self.read_after), if reading => self.took(bytes?)?,
+            }
+        }
+    }
+
+    /// Hands over what came before the end: what follows is read otherwise, and this need not be.
+    async fn hand_over(&mut self, items: &mpsc::Sender<Item>, stop: &CancellationToken) {
+        while let Some(item) = self.next_item() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                sent = items.send(item) => if sent.is_err() { return },
             }
         }
     }
@@ -259,6 +320,10 @@ impl Reader {
         match body.first() {
             Some(b'w') if body.len() > WAL_HEAD => {
                 body.advance(WAL_HEAD);
+                self.closing.is_told();
+                if let Some(recoder) = self.recoder.as_ref().filter(|_| cut.is_none()) {
+                    body = recoder.message(body);
+                }
                 self.assembler.take(body, cut.map(|full| full.saturating_sub(WAL_HEAD)))?;
                 if self.assembler.in_transaction() {
                     self.idle = None;
@@ -271,6 +336,9 @@ impl Reader {
                 body.advance(8);
                 if body.get_u8() == 1 {
                     self.feedback.ask();
+                    if self.closing.is_asked(Instant::now()) {
+                        return Err(SourceError::Closing);
+                    }
                 }
                 if !self.assembler.in_transaction() && end > self.idle_sent {
                     self.idle = Some(end);
@@ -321,8 +389,12 @@ impl Reader {
             self.heard = now;
         }
         let silence = now.duration_since(self.heard);
-        if silence > self.every * SILENT_INTERVALS {
+        if silence > self.patience {
             return Err(SourceError::Silent { seconds: silence.as_secs() });
+        }
+        let between = !self.assembler.in_transaction() && !self.assembler.has_chunk();
+        if self.leave_at.is_some_and(|at| between && at <= now) {
+            return Err(SourceError::Recoded);
         }
         let answer = if silence >= self.every { Answer::Wanted } else { Answer::NotWanted };
         self.write_status(confirmed, answer).await

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::fake::{
-    FLOOR, SYSTEM, Status, Walsender, begin, commit, insert, keepalive, listen, relation, wal,
+    FLOOR, SYSTEM, Status, Walsender, begin, commit, insert, keepalive, listen, message, relation, wal,
 };
-use super::{Entry, Item, Piece, Positions, SourceError, Stopped, stream};
+use super::{Carried, Entry, Item, Piece, Positions, SourceError, Stopped, stream};
 use crate::domain::{Cell, EndLsn, Lsn, limits};
 
 /// Both ends of a stream that has begun.
@@ -32,8 +32,8 @@ async fn scene(room: usize, wal_sender_timeout: Duration) -> Scene {
     let mut source = JoinSet::new();
     let token = stop.clone();
     source.spawn(async move {
-        stream(&options, &sender, &mut confirmed, &token, |identity| assert_eq!(identity.system, SYSTEM))
-            .await
+        let started = |identity: &super::Identity| assert_eq!(identity.system, SYSTEM);
+        stream(&options, &sender, &mut confirmed, &token, &mut Carried::default(), started).await
     });
     let server = Walsender::accept(&listener, wal_sender_timeout).await;
     Scene { server, items, positions, stop, source }
@@ -188,6 +188,34 @@ async fn i10_our_own_schema_is_counted_and_dropped() {
 }
 
 #[tokio::test]
+async fn bytes_of_what_makes_no_event_never_fill_a_chunk() {
+    let content = "x".repeat(limits::CHUNK_BYTES + 1);
+    for prefix in ["other", "walhook:order.packed"] {
+        // Outside a transaction, many small ones and one that alone is more than a chunk.
+        let mut scene = scene(1, MINUTE).await;
+        scene.server.send(&[message(false, prefix, &content), message(false, prefix, &content)]).await;
+        let small_content = "x".repeat(1000);
+        let small: Vec<_> = (0..600).map(|_| message(false, prefix, &small_content)).collect();
+        scene.server.send(&small).await;
+        assert!(matches!(scene.item().await, Item::Restarted));
+        scene.server.send(&one_transaction()).await;
+        assert_eq!(scene.transaction().await.1, lsn(0x230), "{prefix}");
+    }
+    // In a transaction of which a part has gone already: a foreign message, and rows of our own schema.
+    for nothing in [vec![message(true, "other", &content)], vec![insert(2, &content), insert(2, &content)]] {
+        let mut scene = scene(1, MINUTE).await;
+        assert!(matches!(scene.item().await, Item::Restarted));
+        let tables = [relation(1, "public", "orders"), relation(2, "walhook", "deliveries")];
+        scene.server.send(&[begin(0x200)]).await;
+        scene.server.send(&tables).await;
+        assert!(matches!(scene.item().await, Item::Chunk(chunk) if chunk.entries() == 0));
+        scene.server.send(&nothing).await;
+        scene.server.send(&[insert(1, "a"), commit(0x200, 0x230)]).await;
+        assert_eq!(scene.transaction().await.1, lsn(0x230));
+    }
+}
+
+#[tokio::test]
 async fn a_row_over_the_limit_keeps_its_place_and_its_head() {
     let mut scene = scene(8, MINUTE).await;
     let huge = "x".repeat(limits::FRAME_BYTES);
@@ -281,4 +309,55 @@ async fn a_silent_server_is_asked_and_then_given_up() {
     };
     assert!(asked);
     assert!(matches!(error, SourceError::Silent { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_is_left_though_something_is_not_confirmed() {
+    let mut scene = scene(8, MINUTE).await;
+    scene.server.send(&one_transaction()).await;
+    scene.transaction().await;
+    // As a walsender does that waits for the last confirmation: it asks as soon as it has its answer.
+    let mut asked = 0;
+    let error = loop {
+        scene.server.send(&[keepalive(0x230, 1)]).await;
+        asked += 1;
+        tokio::select! {
+            biased;
+            outcome = scene.source.join_next() => break outcome.unwrap().unwrap().unwrap_err(),
+            _ = scene.server.status() => {}
+        }
+    };
+    assert!(matches!(error, SourceError::Closing), "{error:?}");
+    assert_eq!(error.nature(), crate::postgres::Nature::Transient);
+    assert!(asked >= 20, "{asked}");
+}
+
+#[tokio::test]
+async fn a_server_that_was_silent_at_a_place_is_waited_for_longer_there() {
+    let (listener, options) = listen().await;
+    let (sender, _items) = mpsc::channel(8);
+    let (_positions, mut confirmed) = Positions::new(EndLsn::default());
+    let mut carried = Carried::default();
+    let mut waited = Vec::new();
+    for _ in 0..3 {
+        let began = tokio::time::Instant::now();
+        let stop = CancellationToken::new();
+        let streaming = stream(&options, &sender, &mut confirmed, &stop, &mut carried, |_| {});
+        let (ended, mut server) = tokio::join!(
+            async {
+                let ended = streaming.await;
+                (ended, began.elapsed())
+            },
+            // Its feedback is taken by the system's buffers: it says nothing.
+            Walsender::accept(&listener, Duration::from_millis(900)),
+        );
+        let (ended, took) = ended;
+        assert!(matches!(ended, Err(SourceError::Silent { .. })), "{ended:?}");
+        assert_eq!(server.status().await.flushed, FLOOR);
+        waited.push(took);
+    }
+    // Four status messages, of which three fit into the server's patience; then twice, then four times as long.
+    for (waited, least) in waited.iter().zip([1200, 2400, 4800]) {
+        assert!(*waited >= Duration::from_millis(least), "{waited:?}");
+    }
 }

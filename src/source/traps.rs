@@ -56,10 +56,10 @@ pub struct Shape {
 /// What an identity gives, as SQL over a row `c` of `pg_class`: `n`, `k` or `r`.
 const GIVES: &str = "
     case when c.relreplident = 'f' then 'r'
-        when c.relreplident = 'd' and exists (
-            select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary) then 'k'
-        when c.relreplident = 'i' and exists (
-            select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisreplident) then 'k'
+        when exists (
+            select from pg_catalog.pg_index i
+            where i.indrelid = c.oid and i.indimmediate and i.indisvalid
+                and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end) then 'k'
         else 'n' end";
 
 fn gives(letter: &str) -> Gives {
@@ -130,7 +130,10 @@ const TOASTABLE: &str = "
     where a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attlen = -1 and a.attstorage in ('x', 'e')
         and not (a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod between 1 and 500)
         and not exists (
-            select from pg_catalog.pg_index i where i.indrelid = c.oid and a.attnum = any(i.indkey)
+            select from pg_catalog.pg_index i
+            cross join lateral pg_catalog.unnest(i.indkey::int2[]) with ordinality k(attnum, place)
+            where i.indrelid = c.oid and k.attnum = a.attnum and k.place <= i.indnkeyatts
+                and i.indimmediate and i.indisvalid
                 and (i.indisreplident or (i.indisprimary and c.relreplident <> 'i')))
     group by held.root";
 

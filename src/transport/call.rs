@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::door::{SendError, direct};
+use super::lookups::Lookups;
 use super::progress::{Progress, noting};
 use super::resolve::Resolver;
 use super::{TransportError, failure, tls};
@@ -47,7 +48,9 @@ impl Calls {
     /// Loads the system's root certificates; opens no connection.
     pub fn new() -> Result<Self, TransportError> {
         let tls = tls::Verifiers::new(Vec::new())?.client_config(&Connection::default())?;
-        Ok(Self { client: direct(&tls, &Resolver::new(None))? })
+        Ok(Self {
+            client: direct(&tls, &Resolver::new(None, Lookups::of_the_system()), limits::CONNECT_TIMEOUT)?,
+        })
     }
 
     /// Sends a request with an absolute URI, and reads the whole answer.

@@ -11,11 +11,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Layer as _;
 use url::Url;
 
+use super::lookups::Lookups;
 use super::progress::{NoteConnects, Noted};
-use super::proxy::ProxyConnector;
+use super::proxy::{ConnectTimedOut, ProxyConnector};
 use super::resolve::Resolver;
 use super::tls::Verifiers;
-use super::{Policy, TransportError};
+use super::{Policy, TransportError, failure};
 use crate::domain::{Connection, limits};
 
 /// How long an idle connection is kept: less than the five seconds after which common servers close theirs, so
@@ -60,6 +61,14 @@ impl SendError {
         matches!(self, Self::Direct(error) if error.is_builder())
     }
 
+    /// Whether no connection stood within the time that one may take.
+    pub(super) fn is_connect_timeout(&self) -> bool {
+        match self {
+            Self::Direct(error) => error.is_connect() && error.is_timeout(),
+            Self::Proxied(error) => failure::find::<ConnectTimedOut>(error).is_some(),
+        }
+    }
+
     pub(super) fn is_connect(&self) -> bool {
         match self {
             Self::Direct(error) => error.is_connect(),
@@ -74,13 +83,16 @@ impl Door {
         verifiers: &Verifiers,
         connection: &Connection,
         policy: Option<Arc<Policy>>,
+        (lookups, connect_within): (&Lookups, Duration),
     ) -> Result<Self, TransportError> {
         let tls = Arc::new(verifiers.client_config(connection)?);
-        let resolver = Resolver::new(policy);
+        let resolver = Resolver::new(policy, lookups.clone());
         let client = match &connection.proxy {
-            None => Client::Direct(direct(&tls, &resolver)?),
+            None => Client::Direct(direct(&tls, &resolver, connect_within)?),
             Some(proxy) => {
-                let connector = ProxyConnector::new(proxy.clone(), resolver.clone(), Arc::clone(&tls));
+                let bounds = (lookups, connect_within);
+                let connector =
+                    ProxyConnector::new(proxy.clone(), resolver.clone(), bounds, Arc::clone(&tls));
                 Client::Proxied(Box::new(proxied(connector.clone())), Box::new(connector))
             }
         };
@@ -125,11 +137,15 @@ impl Door {
 pub(super) fn direct(
     tls: &rustls::ClientConfig,
     resolver: &Resolver,
+    connect_within: Duration,
 ) -> Result<reqwest::Client, TransportError> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls.clone())
         .dns_resolver(resolver.clone())
         .connector_layer(NoteConnects)
+        // The client goes on with a connection that it has begun when an older one becomes free first and carries the
+        // request: the attempt's own timeout does not end that one.
+        .connect_timeout(connect_within)
         .user_agent(AGENT)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()

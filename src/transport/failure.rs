@@ -14,7 +14,7 @@ use super::door::SendError;
 use super::progress::Progress;
 use super::proxy::ProxyError;
 use super::resolve::ResolveError;
-use crate::domain::{Outcome, RefusedBy, UnreachableBy};
+use crate::domain::{Outcome, RefusedBy, TimeoutStage, UnreachableBy};
 
 /// Addresses that a reason lists.
 const ADDRESSES_NAMED: usize = 4;
@@ -32,6 +32,9 @@ pub(super) fn outcome(error: &SendError, url: &Url, progress: &Progress) -> Outc
     if let Some(resolve) = find::<ResolveError>(error.cause()) {
         return unresolved(resolve);
     }
+    if error.is_connect_timeout() {
+        return Outcome::TimedOut { stage: TimeoutStage::Connect };
+    }
     let (by, reason) = told(error.cause(), error.is_connect(), url, &place(url, progress));
     Outcome::Unreachable { by, reason }
 }
@@ -42,6 +45,7 @@ pub(super) fn unresolved(error: &ResolveError) -> Outcome {
         ResolveError::Forbidden { address, .. } => {
             Outcome::Refused { by: RefusedBy::Address(*address), reason: error.to_string() }
         }
+        ResolveError::Untold { .. } => Outcome::Refused { by: RefusedBy::Name, reason: error.to_string() },
         _ => Outcome::Unreachable { by: UnreachableBy::Dns, reason: error.to_string() },
     }
 }
@@ -91,6 +95,17 @@ fn tls_reason(error: &rustls::Error, place: &str) -> String {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             " (setting: tls.ca, for an authority of your own)"
         }
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => " (the receiver must renew it; settings: url, and tls.ca or tls.pinned_ca where they name it)",
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => {
+            " (is this machine's clock right? settings: url, and tls.ca or tls.pinned_ca where they name it)"
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => " (setting: url, whose host must be one of the certificate's names)",
         _ => hint_of_alert(&text),
     };
     format!("TLS with {place} failed: {}{hint}", shortened(&text))
@@ -118,7 +133,7 @@ pub(super) fn place(url: &Url, progress: &Progress) -> String {
 }
 
 /// The first cause of this type in the chain, looking into what `io::Error` wraps.
-fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
+pub(super) fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
     let mut cause = Some(error);
     for _ in 0..CHAIN_LENGTH {
         let here = cause?;

@@ -25,6 +25,7 @@ pub mod call;
 mod door;
 pub mod encoding;
 mod failure;
+mod lookups;
 mod probe;
 mod progress;
 mod proxy;
@@ -49,6 +50,7 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use self::door::Door;
+pub use self::lookups::Lookups;
 use self::progress::Progress;
 pub use self::route::Route;
 use self::route::{Routes, Way};
@@ -81,6 +83,10 @@ pub struct TransportOptions {
     pub clock: Clock,
     /// Certificates trusted beside the system's.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// How names become addresses.
+    pub lookups: Lookups,
+    /// How long a connection may take to be made, whoever waits for it ([`limits::CONNECT_TIMEOUT`]).
+    pub connect_within: Duration,
 }
 
 /// One attempt, ready to go: a `POST` of `body` with `headers`.
@@ -146,9 +152,11 @@ struct Shared {
 impl Transport {
     /// Loads the root certificates and makes both clients; opens no connection.
     pub fn new(options: TransportOptions) -> Result<Self, TransportError> {
-        let TransportOptions { policy, tenants, capture_bytes, clock, extra_roots } = options;
+        let TransportOptions { policy, tenants, capture_bytes, clock, extra_roots, lookups, connect_within } =
+            options;
         let policies = Policies { database: Arc::new(policy), tenants: Arc::new(tenants) };
-        let routes = Routes::new(tls::Verifiers::new(extra_roots)?, policies.clone());
+        let routes =
+            Routes::new(tls::Verifiers::new(extra_roots)?, policies.clone(), lookups, connect_within);
         let ordinary = Connection::default();
         let shared = Shared {
             trusted: routes.door(&ordinary, WebhookSource::Toml)?,
@@ -269,6 +277,16 @@ impl Policy {
     /// The table of the configuration that has them.
     fn table(&self) -> &'static str {
         if self.for_tenants { "security.tenants" } else { "security" }
+    }
+
+    /// Why nothing may be sent to an address that a name leads to.
+    pub fn refusal_of_name(&self, name: &str, address: IpAddr) -> Option<String> {
+        let class = self.forbids(address)?;
+        Some(format!(
+            "{name} is {address}, a special address ({class}): not allowed for this webhook unless \
+             {}.allow_networks has it",
+            self.table()
+        ))
     }
 
     /// Why nothing may be sent to this URL, as far as it can be told from the URL alone. What a name resolves to is seen

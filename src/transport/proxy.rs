@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base64::Engine as _;
 use http::Uri;
@@ -23,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower::Service;
 
-use super::progress;
+use super::lookups::Lookups;
 use super::resolve::Resolver;
 use crate::domain::{Proxy, ProxyKind, limits};
 
@@ -56,7 +57,14 @@ struct Shared {
     /// For the proxy's own name.
     own_resolver: Resolver,
     tls: Arc<rustls::ClientConfig>,
+    /// How long a connection may take.
+    within: Duration,
 }
+
+/// No connection stood within its time.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection within its time")]
+pub(super) struct ConnectTimedOut;
 
 /// What the proxy is asked for.
 enum Target {
@@ -83,9 +91,21 @@ pub(super) struct Tunnel {
 }
 
 impl ProxyConnector {
-    pub(super) fn new(proxy: Proxy, resolver: Resolver, tls: Arc<rustls::ClientConfig>) -> Self {
-        let own_resolver = Resolver::new(None);
-        Self { shared: Arc::new(Shared { proxy, resolver, own_resolver, tls }) }
+    pub(super) fn new(
+        proxy: Proxy,
+        resolver: Resolver,
+        (lookups, within): (&Lookups, Duration),
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Self {
+        let own_resolver = Resolver::new(None, lookups.clone());
+        Self { shared: Arc::new(Shared { proxy, resolver, own_resolver, tls, within }) }
+    }
+
+    /// A connection to the origin of this URI, or none within the time that a connection may take: a client may go on with
+    /// it when the attempt that wanted it is long over.
+    async fn connect_in_time(&self, uri: &Uri) -> Result<Tunnel, BoxError> {
+        let connected = tokio::time::timeout(self.shared.within, self.connect(uri)).await;
+        connected.unwrap_or_else(|_| Err(ConnectTimedOut.into()))
     }
 
     /// A connection to the origin of this URI; for https with the handshake done.
@@ -108,7 +128,7 @@ impl ProxyConnector {
             Ok(address) => vec![Target::Address(address)],
             Err(_) if self.shared.resolver.is_guarded() => {
                 let found = self.shared.resolver.lookup(host).await?;
-                progress::dialling(&found);
+                self.shared.resolver.note_dialling(&found);
                 found.iter().take(limits::PROXY_TRIES).map(|found| Target::Address(found.ip())).collect()
             }
             Err(_) => vec![Target::Name(host.to_owned())],
@@ -117,6 +137,9 @@ impl ProxyConnector {
         for target in &targets {
             match self.open(target, port).await {
                 Ok(stream) => return Ok(stream),
+                Err(ProxyError::Refused { place, why, .. }) if self.shared.resolver.is_for_tenants() => {
+                    last = Some(ProxyError::Refused { place, target: format!("{host}:{port}"), why });
+                }
                 Err(error @ ProxyError::Refused { .. }) => last = Some(error),
                 Err(error) => return Err(error.into()),
             }
@@ -284,7 +307,7 @@ impl Service<Uri> for ProxyConnector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
-        Box::pin(async move { connector.connect(&uri).await })
+        Box::pin(async move { connector.connect_in_time(&uri).await })
     }
 }
 

@@ -4,21 +4,17 @@
 //! connected to: a name that resolves to something else a moment later changes nothing. Addresses written into the
 //! URL never pass through here; [`super::Transport::send`] checks those.
 //!
-//! A lookup blocks a thread for as long as the system's resolver likes, even when nobody waits for it any more. So
-//! the permit that bounds how many run travels into that thread.
+//! [`lookups`](super::lookups) asks the system, within bounds that all clients share.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::sync::Semaphore;
 
 use super::Policy;
+use super::lookups::Lookups;
 use super::progress;
 use crate::domain::limits;
-
-/// Lookups that run at once, over all webhooks.
-const LOOKUPS: usize = 128;
 
 /// Why a name gave no address to dial.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +24,7 @@ pub(super) enum ResolveError {
     NotFound {
         host: String,
         #[source]
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The name is known and has no address.
     #[error("the host {host} has no address")]
@@ -39,12 +35,23 @@ pub(super) enum ResolveError {
     /// All its addresses are special ones.
     #[error("{}", refusal(host, *address, class, *to_tenant))]
     Forbidden { host: String, address: IpAddr, class: &'static str, to_tenant: bool },
+    /// To a tenant: whether the name is not known, or has addresses that are not for it, is not told.
+    #[error("{}", untold(host))]
+    Untold { host: String },
+}
+
+/// What a tenant reads of a name that gave no address to dial, and of an address that is not for it.
+fn untold(host: &str) -> String {
+    format!(
+        "{host} is not on the public internet, as seen from here: not allowed for this webhook unless \
+         security.tenants.allow_networks has it"
+    )
 }
 
 /// What is read when an address is not dialled. A tenant is not told which address a name of ours has.
 pub(super) fn refusal(host: &str, address: IpAddr, class: &str, to_tenant: bool) -> String {
     if to_tenant {
-        return format!("{host} is not on the public internet: not allowed for this webhook");
+        return untold(host);
     }
     let named = address.to_string();
     let what = if host == named { format!("{named} is") } else { format!("{host} is {named},") };
@@ -58,12 +65,12 @@ pub(super) fn refusal(host: &str, address: IpAddr, class: &str, to_tenant: bool)
 pub(super) struct Resolver {
     /// `None`: every address may be dialled.
     policy: Option<Arc<Policy>>,
-    lookups: Arc<Semaphore>,
+    lookups: Lookups,
 }
 
 impl Resolver {
-    pub(super) fn new(policy: Option<Arc<Policy>>) -> Self {
-        Self { policy, lookups: Arc::new(Semaphore::new(LOOKUPS)) }
+    pub(super) fn new(policy: Option<Arc<Policy>>, lookups: Lookups) -> Self {
+        Self { policy, lookups }
     }
 
     /// Whether a policy is applied.
@@ -71,37 +78,40 @@ impl Resolver {
         self.policy.is_some()
     }
 
+    /// Whether who reads of it must not learn what names resolve to.
+    pub(super) fn is_for_tenants(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.for_tenants)
+    }
+
     /// The addresses of `host` that may be dialled, at least one; their port is 0.
     pub(super) async fn lookup(&self, host: &str) -> Result<Vec<SocketAddr>, ResolveError> {
-        let found = tokio::time::timeout(limits::DNS_TIMEOUT, self.ask(host.to_owned())).await;
+        let to_tenant = self.is_for_tenants();
+        let untold = |error| if to_tenant { ResolveError::Untold { host: host.to_owned() } } else { error };
+        let found = self.lookups.addresses(host, limits::DNS_TIMEOUT).await;
         let all = found
-            .map_err(|_| ResolveError::TimedOut { host: host.to_owned() })?
-            .map_err(|source| ResolveError::NotFound { host: host.to_owned(), source })?;
+            .ok_or_else(|| untold(ResolveError::TimedOut { host: host.to_owned() }))?
+            .map_err(|source| untold(ResolveError::NotFound { host: host.to_owned(), source }))?;
         let (mut kept, mut forbidden) = (Vec::with_capacity(all.len()), None);
-        for address in all {
+        for address in all.iter() {
             match self.policy.as_ref().and_then(|policy| policy.forbids(address.ip())) {
-                None => kept.push(address),
+                None => kept.push(*address),
                 Some(class) => forbidden = forbidden.or(Some((address.ip(), class))),
             }
         }
         match (kept.is_empty(), forbidden) {
             (false, _) => Ok(kept),
             (true, Some((address, class))) => {
-                let to_tenant = self.policy.as_ref().is_some_and(|policy| policy.for_tenants);
                 Err(ResolveError::Forbidden { host: host.to_owned(), address, class, to_tenant })
             }
-            (true, None) => Err(ResolveError::Empty { host: host.to_owned() }),
+            (true, None) => Err(untold(ResolveError::Empty { host: host.to_owned() })),
         }
     }
 
-    async fn ask(&self, host: String) -> std::io::Result<Vec<SocketAddr>> {
-        let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(std::io::Error::other)?;
-        let looked_up = tokio::task::spawn_blocking(move || {
-            let found = (host.as_str(), 0).to_socket_addrs().map(Iterator::collect);
-            drop(permit);
-            found
-        });
-        looked_up.await.map_err(std::io::Error::other)?
+    /// Notes for the attempt's texts what is about to be dialled, where those may tell it.
+    pub(super) fn note_dialling(&self, addresses: &[SocketAddr]) {
+        if !self.is_for_tenants() {
+            progress::dialling(addresses);
+        }
     }
 }
 
@@ -110,7 +120,7 @@ impl Resolve for Resolver {
         let resolver = self.clone();
         Box::pin(async move {
             let addresses = resolver.lookup(name.as_str()).await?;
-            progress::dialling(&addresses);
+            resolver.note_dialling(&addresses);
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

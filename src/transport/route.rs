@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::door::Door;
+use super::lookups::Lookups;
 use super::tls::Verifiers;
 use super::token::Tokens;
 use super::{Policies, TransportError};
@@ -66,6 +68,8 @@ type Key = (Fingerprint, WebhookSource);
 pub(super) struct Routes {
     verifiers: Verifiers,
     policies: Policies,
+    lookups: Lookups,
+    connect_within: Duration,
     pool: Mutex<Pool>,
 }
 
@@ -82,8 +86,13 @@ struct Kept<T> {
 }
 
 impl Routes {
-    pub(super) fn new(verifiers: Verifiers, policies: Policies) -> Self {
-        Self { verifiers, policies, pool: Mutex::default() }
+    pub(super) fn new(
+        verifiers: Verifiers,
+        policies: Policies,
+        lookups: Lookups,
+        connect_within: Duration,
+    ) -> Self {
+        Self { verifiers, policies, lookups, connect_within, pool: Mutex::default() }
     }
 
     /// The client of these settings.
@@ -94,7 +103,8 @@ impl Routes {
     ) -> Result<Arc<Door>, TransportError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         shared(&mut pool.doors, (connection.fingerprint(), source), || {
-            Door::new(&self.verifiers, connection, self.policies.of(source).cloned())
+            let bounds = (&self.lookups, self.connect_within);
+            Door::new(&self.verifiers, connection, self.policies.of(source).cloned(), bounds)
         })
     }
 

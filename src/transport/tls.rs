@@ -144,16 +144,22 @@ impl ServerCertVerifier for TrustAll {
 pub fn check_authorities(pem: &str, now: Timestamp) -> Result<(), String> {
     let all = certificates(pem)?;
     let mut roots = RootCertStore::empty();
-    let mut over = None;
+    let mut times = Vec::with_capacity(all.len());
     for certificate in all {
-        let (_, until) = validity(&certificate)?;
+        times.push(validity(&certificate)?);
         roots.add(certificate).map_err(|error| format!("one of the certificates cannot be used: {error}"))?;
-        over = over.max(Some(until));
     }
-    match over {
-        Some(until) if until < now => Err(format!("the certificates have expired; the last at {until}")),
-        _ => Ok(()),
+    if times.iter().any(|(from, until)| (*from..=*until).contains(&now)) {
+        return Ok(());
     }
+    // What becomes good soonest, or went bad last.
+    let next = times.iter().map(|(from, _)| *from).filter(|from| *from > now).min();
+    let last = times.iter().map(|(_, until)| *until).max();
+    Err(match (next, last) {
+        (Some(from), _) => format!("none of the certificates is valid before {from}"),
+        (None, Some(until)) => format!("the certificates have expired; the last at {until}"),
+        (None, None) => NO_CERTIFICATE.to_owned(),
+    })
 }
 
 /// Whether a client certificate and its key belong together, and are good at `now`. Says why not.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use walhook::cluster::{Cluster, Options};
+use walhook::cluster::{Cluster, Mode, Options};
 
 use crate::support::witness;
 use crate::support::{
@@ -70,12 +70,11 @@ async fn a_slot_that_is_dropped_under_it_is_made_again_where_that_was_chosen_and
     drop_slot_in_use(&database).await;
     sidecar.logged("going on with a new one").await;
     eventually("a new slot", PATIENCE, async || {
-        database
-            .number(
-                "select count(*) from pg_replication_slots where slot_name = current_database() and active",
-            )
-            .await
-            == 1
+        // While it is being made it is active too.
+        let streamed =
+            "select count(*) from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
+            where s.slot_name = current_database()";
+        database.number(streamed).await == 1
     })
     .await;
     insert(&database, 2).await;
@@ -127,10 +126,7 @@ async fn a_publication_that_is_dropped_under_it_is_a_loss_that_is_said_and_can_b
 #[tokio::test]
 async fn log_that_was_removed_before_it_was_read_is_a_gap_with_its_bounds() {
     let _turn = beside_others().await;
-    let settings = [("max_slot_wal_keep_size", "16MB"), ("min_wal_size", "32MB"), ("max_wal_size", "48MB")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let cluster =
-        Cluster::create(&Options { settings: settings.to_vec(), ..Options::default() }).expect("a cluster");
+    let cluster = crate::support::cluster_of_little_log();
     let (database, receiver) = (Database::on(&cluster).await, Receiver::start().await);
     database.execute(crate::support::ORDERS).await;
     let mut sidecar = Sidecar::start(&database, run(&receiver)).await;
@@ -301,6 +297,105 @@ async fn rights_that_are_taken_away_while_it_runs_end_it_with_the_reason_and_not
     sidecar.restart().await;
     let ids = |requests: &[crate::support::Request]| requests.iter().any(|request| request.column("id") == 2);
     receiver.wait("/crm", "the second row", PATIENCE, ids).await;
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_server_that_is_restarted_in_order_is_waited_for_and_nothing_is_lost_or_repeated() {
+    let _turn = beside_others().await;
+    let mut cluster = Cluster::create(&Options::default()).expect("a cluster");
+    let (mut database, receiver) = (Database::on(&cluster).await, Receiver::start().await);
+    witness::create_tables(&database, &["orders"]).await;
+    let mut sidecar = Sidecar::start(&database, run(&receiver).expecting("\"level\":\"WARN\"")).await;
+    let mut dice = fastrand::Rng::with_seed(29);
+    for round in 0..3 {
+        for _ in 0..30 {
+            database.execute(&witness::transaction(&mut dice, &["orders"], 8)).await;
+        }
+        let streamed = "\nwalhook_source_connections_total ";
+        let before = sidecar.page("/metrics").await.split_once(streamed).map(|(_, rest)| rest.chars().next());
+        cluster.restart(Mode::Fast).expect("a restart");
+        database.reconnect().await;
+        eventually("another connection", PATIENCE, async || {
+            let now =
+                sidecar.page("/metrics").await.split_once(streamed).map(|(_, rest)| rest.chars().next());
+            now != before && sidecar.page("/readyz").await.starts_with("streaming")
+        })
+        .await;
+        assert!(!sidecar.has_ended(), "round {round}");
+    }
+    let committed = witness::committed(&database).await;
+    let all = |requests: &[crate::support::Request]| witness::accepted(requests) >= committed.len();
+    receiver.wait("/crm", "every change", PATIENCE * 2, all).await;
+    witness::judge(&committed, &receiver.requests("/crm"));
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_slot_of_another_plugin_or_database_is_refused_and_left_alone() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let elsewhere = Database::new().await;
+    let (ours, theirs) = (format!("{}_p", database.name), format!("{}_d", database.name));
+    let make = "select pg_create_logical_replication_slot($1, $2)";
+    let mut foreign = vec![(&elsewhere, &theirs, "pgoutput", elsewhere.name.clone())];
+    // A server without the other plugin's file cannot make such a slot.
+    let tried = crate::support::connect(&database.url).await.expect("a connection");
+    if tried.query(make, &[&ours, &"test_decoding"]).await.is_ok() {
+        foreign.push((&database, &ours, "test_decoding", "test_decoding".to_owned()));
+    }
+    for (where_made, slot, plugin, named) in foreign {
+        if plugin == "pgoutput" {
+            where_made.rows(make, &[slot, &plugin]).await;
+        }
+        let file = format!(
+            "[database]\nurl = \"{}\"\nslot = \"{slot}\"\non_slot_lost = \"recreate\"\n[server]\nlisten = \"127.0.0.1:0\"\n{}",
+            database.url,
+            run(&receiver).toml
+        );
+        let (code, said) = refused(&file).await;
+        assert_eq!(code, Some(1), "{said}");
+        for part in ["is not ours", &named, "database.slot"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let sql =
+            "select count(*) from pg_replication_slots where slot_name = $1 and plugin = $2 and not active";
+        assert_eq!(database.rows(sql, &[slot, &plugin]).await[0].get::<_, i64>(0), 1);
+        where_made.rows("select pg_drop_replication_slot($1)", &[slot]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_looked_up_is_told_and_delays_no_stop() {
+    let _turn = beside_others().await;
+    let (mut database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let role = format!("app_{}", database.name);
+    let grants = format!(
+        "create role {role} login replication password 'w'; grant create on database {0} to {role}; \
+         alter table orders owner to {role}; alter table orders replica identity full",
+        database.name
+    );
+    database.execute(&grants).await;
+    let (_, tail) = database.url.split_once('@').expect("a password");
+    database.url = format!("postgres://{role}:w@{tail}");
+    let mut sidecar = Sidecar::start(&database, run(&receiver).expecting("\"level\":\"WARN\"")).await;
+    database.execute(&format!("alter role {role} connection limit 1")).await;
+    insert(&database, 1).await;
+    let told = "the primary key of orders cannot be looked up";
+    eventually("its page to say so", PATIENCE, async || {
+        let page = sidecar.page("/readyz").await;
+        page.contains(told) && page.contains("too many connections for role")
+    })
+    .await;
+    let began = Instant::now();
+    assert_eq!(sidecar.terminate().await, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+
+    database.execute(&format!("alter role {role} connection limit -1")).await;
+    sidecar.restart().await;
+    receiver.expect("/crm", 1).await;
+    database.execute("create table more (id int8 primary key)").await;
+    assert!(!sidecar.page("/readyz").await.contains("intake"));
     assert_eq!(sidecar.terminate().await, Some(0));
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use walhook::clock::Clock;
 
 use crate::support::{
     Answer, Database, PATIENCE, Receiver, Request, Run, Sidecar, beside_others, eventually, run_once,
@@ -85,6 +86,56 @@ async fn a_failing_webhook_is_probed_one_at_a_time_uses_up_no_attempts_and_drain
     assert_eq!(status["webhooks"][0]["state"], json!("active"), "{status}");
 }
 
+/// Three rows, three attempts each on the schedule, and ever more probes.
+#[tokio::test]
+async fn probes_use_up_no_attempts_however_many_there_are() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    receiver.script("/crm", |_| Answer::Status(500));
+    let keys = KEYS.replace("min_attempts = 5", "min_attempts = 3").replace("600ms", "300ms");
+    let sidecar =
+        Sidecar::start(&database, Run::default().webhook("crm", &receiver.url("/crm"), &keys)).await;
+    orders(&database, 1, 3).await;
+    sidecar.logged("the webhook fails").await;
+    receiver.expect("/crm", 3 + 4 * 3).await;
+    assert_eq!(database.number(&count("failed")).await, 0, "a probe used up an attempt");
+    receiver.script("/crm", |_| Answer::Status(200));
+    eventually("all delivered", PATIENCE, async || database.number(&count("delivered")).await == 3).await;
+}
+
+#[tokio::test]
+async fn whatever_a_receiver_asks_for_it_is_probed_when_the_longest_wait_is_over() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    receiver.script("/crm", |_| Answer::With(503, "retry-after", u64::MAX.to_string()));
+    let keys = KEYS.replace("jitter = 0", "jitter = 0, retry_after_max = \"700ms\"");
+    let sidecar =
+        Sidecar::start(&database, Run::default().webhook("crm", &receiver.url("/crm"), &keys)).await;
+    orders(&database, 1, 30).await;
+    sidecar.logged("the webhook fails").await;
+    let opened = receiver.requests("/crm").len();
+    receiver.expect("/crm", opened + 3).await;
+    receiver.script("/crm", |_| Answer::Status(200));
+    eventually("all delivered", PATIENCE, async || database.number(&count("delivered")).await == 30).await;
+}
+
+#[tokio::test]
+async fn a_status_with_a_wait_of_its_own_does_not_wait_for_the_schedule() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    receiver.answers("/crm", &[Answer::Status(429), Answer::Status(429)]);
+    let keys =
+        "events = [\"orders.*\"]\nretry = { schedule = [\"2h\", \"2h\"], wait_on = { 429 = \"200ms\" } }";
+    let _sidecar =
+        Sidecar::start(&database, Run::default().webhook("crm", &receiver.url("/crm"), keys)).await;
+    orders(&database, 1, 1).await;
+    let came = receiver.expect("/crm", 3).await;
+    assert!(
+        came.windows(2).all(|two| two[1].at - two[0].at >= Duration::from_millis(150)),
+        "sooner than said"
+    );
+}
+
 #[tokio::test]
 async fn a_test_send_goes_out_to_a_failing_webhook_and_counts_for_nothing() {
     let _turn = beside_others().await;
@@ -119,6 +170,11 @@ async fn after_nothing_but_failures_a_webhook_is_disabled_and_what_was_held_is_c
     eventually("all held", PATIENCE, async || database.number(&count("held")).await == 100).await;
     let standing = "select status || ': ' || reason from walhook.webhook_states where webhook = 'crm'";
     assert!(database.text(standing).await.starts_with("disabled: nothing but failures"));
+    let status: Value = serde_json::from_str(&say(&desk, &["status", "--json"]).await).expect("JSON");
+    let since =
+        status["webhooks"][0]["since"].as_str().and_then(|since| since.parse::<jiff::Timestamp>().ok());
+    let ago = Clock::system().now().duration_since(since.expect("a time"));
+    assert!((0..60).contains(&ago.as_secs()), "{status}");
     receiver.script("/crm", |_| Answer::Status(200));
     let said = say(&desk, &["resume", "crm", "--cancel-held"]).await;
     assert!(said.contains("active again; 100 held deliveries were cancelled"), "{said}");
@@ -137,7 +193,7 @@ async fn what_is_held_for_too_long_fails_and_so_does_what_is_older_than_its_age(
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
     receiver.script("/young", |_| Answer::Status(500));
-    let held = "events = [\"orders.*\"]\nheld_for = \"2s\"";
+    let held = "events = [\"orders.*\"]\nheld_for = \"1h\"";
     let young = "events = [\"orders.*\"]\nretry = { schedule = [\"1h\"], jitter = 0, max_age = \"1h2m\" }\nbreaker = false";
     let run = Run::default()
         .webhook("crm", &receiver.url("/crm"), held)
@@ -159,9 +215,31 @@ async fn what_is_held_for_too_long_fails_and_so_does_what_is_older_than_its_age(
     let settled = "select count(*) from walhook.deliveries where status <> 'pending'";
     eventually("all settled", PATIENCE, async || database.number(settled).await == 2 * i64::from(last)).await;
     let held = database.number(&count("held")).await;
-    // Time passes.
+    // Time passes. What was committed long ago, and is held since a moment ago, is held on.
     let older = "update walhook.deliveries set committed_at = committed_at - interval '2 hours'";
     database.execute(older).await;
+    sidecar.restart().await;
+    // Webhooks are looked through by name: the other one is already.
+    eventually("the old ones failed", PATIENCE, async || {
+        database.number(&count("failed")).await == i64::from(last)
+    })
+    .await;
+    assert_eq!(database.number(&count("held")).await, held, "held for a moment");
+    // One that was sent again and then held counts from there.
+    database
+        .execute(
+            "update walhook.webhook_states set since = since - interval '2 hours';
+             update walhook.deliveries set sent_again_at = now()
+             where id = (select min(id) from walhook.deliveries where status = 'held')",
+        )
+        .await;
+    sidecar.restart().await;
+    eventually("the others failed", PATIENCE, async || database.number(&count("held")).await == 1).await;
+    database
+        .execute(
+            "update walhook.deliveries set sent_again_at = now() - interval '2 hours' where status = 'held'",
+        )
+        .await;
     sidecar.restart().await;
     eventually("all failed", PATIENCE, async || {
         database.number(&count("failed")).await == held + i64::from(last)

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::api::{ADMIN, Client, OPEN, key};
 use crate::support::{
-    Database, PATIENCE, Receiver, Run, Sidecar, alone, beside_others, eventually, run_once,
+    Answer, Database, PATIENCE, Receiver, Run, Sidecar, alone, beside_others, eventually, run_once,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -263,4 +263,76 @@ async fn the_instance_that_takes_over_delivers_by_what_was_changed_while_it_stoo
     // And what is changed from now on.
     standby.post("/api/webhooks/two/resume", &json!({})).await.is(200);
     eventually("what was held", PATIENCE, async || pair.has_come("/two", first)).await;
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "failpoints"), ignore = "needs the feature `failpoints`")]
+async fn i2_an_instance_that_made_the_slot_and_takes_over_late_sends_what_is_unconfirmed_under_the_same_ids()
+{
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    receiver.script("/crm", |_| Answer::Hang);
+    let keys = "events = [\"*\"]\ntimeout = \"60s\"";
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), keys).expecting("standby");
+    let mut maker = Sidecar::prepare(&database, run.clone().fail_at("before_streaming=sleep(8000)"));
+    maker.spawn();
+    let made = "select count(*) from pg_replication_slots where slot_name = current_database()";
+    eventually("the slot", PATIENCE, async || database.number(made).await == 1).await;
+    let mut quicker = Sidecar::start(&database, run).await;
+    maker.logged("standby").await;
+    database.execute("insert into orders values (1, 'paid', 1, null)").await;
+    let before = receiver.expect("/crm", 1).await[0].id().to_owned();
+    quicker.kill9().await;
+    receiver.script("/crm", |_| Answer::Status(200));
+    maker.ready().await;
+    let again = receiver.wait("/crm", "it again", PATIENCE, |rs| rs.iter().any(|r| r.accepted)).await;
+    let ids: Vec<&str> = again.iter().map(crate::support::Request::id).collect();
+    assert!(ids.iter().all(|id| *id == before), "{ids:?}");
+    assert_eq!(database.number("select generation::int8 from walhook.sources").await, 1);
+    assert_eq!(maker.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn status_shows_who_stands_by_and_since_when() {
+    let _turn = beside_others().await;
+    let mut pair = Pair::start().await;
+    let file = pair.first.file();
+    let config = ["--config", file.to_str().expect("a plain path")];
+    let status = async || {
+        let json = run_once(&[&["status", "--json"], &config[..]].concat(), &[]).await;
+        let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+        let text = run_once(&[&["status"], &config[..]].concat(), &[]).await;
+        (json, String::from_utf8_lossy(&text.stdout).into_owned())
+    };
+    eventually("the standby", PATIENCE, async || {
+        status().await.0["standbys"].as_array().is_some_and(|all| all.len() == 1)
+    })
+    .await;
+    let (json, text) = status().await;
+    let standby = &json["standbys"][0];
+    let name = standby["instance"].as_str().expect("a name");
+    assert!(name.ends_with(&format!("pid {}", pair.second.pid())), "{json}");
+    let since: jiff::Timestamp = standby["since"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+    let age = walhook::clock::Clock::system().now().duration_since(since);
+    assert!(age.as_secs() >= 0 && age.as_secs() < 120, "{json}");
+    assert!(text.lines().any(|line| line.starts_with("standby   ") && line.contains(name)), "{text}");
+
+    // Who takes over stands by no more, and who is gone is not shown.
+    pair.first.kill9().await;
+    pair.second.ready().await;
+    eventually("nobody to stand by", PATIENCE, async || {
+        status().await.0["standbys"].as_array().is_some_and(Vec::is_empty)
+    })
+    .await;
+    assert!(!status().await.1.contains("standby"));
+    pair.first.spawn();
+    eventually("the other to stand by", PATIENCE, async || {
+        status().await.0["standbys"].as_array().is_some_and(|all| all.len() == 1)
+    })
+    .await;
+    pair.first.kill9().await;
+    eventually("nobody to stand by", PATIENCE, async || {
+        status().await.0["standbys"].as_array().is_some_and(Vec::is_empty)
+    })
+    .await;
 }

@@ -1,6 +1,5 @@
 //! The ledger by its own doors, on a real Postgres: what is written together, who may write, what is due.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,6 @@ use walhook::ledger::{Ledger, LedgerError, recorded, states};
 use walhook::postgres::{Server, Session};
 use walhook::settlement::Settlement;
 
-use crate::numbers::agree;
 use crate::support::{Database, PATIENCE, background, beside_others, connect, eventually};
 
 /// A ledger, its owner, and the owner's writer.
@@ -35,7 +33,7 @@ pub struct Desk {
     health: watch::Receiver<Health>,
     settlement: Settlement,
     pub claims: (Session, Claimer),
-    tokens: i64,
+    pub tokens: i64,
 }
 
 const SCHEMA: &str = "set search_path to walhook";
@@ -54,21 +52,21 @@ pub fn soon() -> State {
 }
 
 async fn take_over(ledger: &Ledger) -> Ownership {
-    let identity = Identity { system: 7, timeline: 1, slot_is_new: false, fork: None };
+    let identity = Identity { system: 7, timeline: 1, confirmed: Lsn(0), fork: None };
     ledger.take_over("slot", &identity, "a test").await.expect("the ledger")
 }
 
-async fn claims_of(ledger: &Ledger) -> (Session, Claimer) {
+pub async fn claims_of(ledger: &Ledger) -> (Session, Claimer) {
     let session = ledger.session("walhook claims").await.expect("a session");
     let claimer = Claimer::prepare(&session.client).await.expect("statements");
     (session, claimer)
 }
 
 /// A claimed delivery's attempt has led to a state.
-fn finish_of(claimed: Claimed, state: State, attempt: Option<Attempt>) -> Command {
+pub fn finish_of(claimed: Claimed, state: State, attempt: Option<Attempt>, off_schedule: bool) -> Command {
     let Claimed { delivery: Delivery { id, webhook, lane, .. }, lease, attempts, .. } = claimed;
     let attempt = attempt.map(|attempt| Attempt { number: attempts + 1, ..attempt });
-    Command::Finish(Box::new(Finish { lease, id, webhook, lane, state, attempt, off_schedule: false }))
+    Command::Finish(Box::new(Finish { lease, id, webhook, lane, state, attempt, off_schedule }))
 }
 
 impl Desk {
@@ -117,7 +115,7 @@ impl Desk {
     }
 
     /// The process ends in the middle of whatever it does, and the next takes over.
-    async fn crash(&mut self) {
+    pub async fn crash(&mut self) {
         self.writer.abort();
         self.own = take_over(&self.ledger).await;
         self.settlement = Settlement::new();
@@ -137,13 +135,14 @@ impl Desk {
     }
 
     /// Another process takes over; whatever the one before still has to say comes too late.
-    async fn lose_to_a_rival(&mut self, number: u64, claimed: Option<Claimed>) {
+    pub async fn lose_to_a_rival(&mut self, number: u64, claimed: Option<Claimed>) {
         let (commands, writer) = self.be_succeeded().await;
         let before = self.all().await;
         let (delivery, tried) = (self.delivery(number, 0), Some(attempt(200)));
         let row = NewRow { delivery, state: State::Delivered, attempt: tried, owed: None };
         let mut too_late = vec![Command::Insert(Box::new(row), None)];
-        too_late.extend(claimed.map(|claimed| finish_of(claimed, State::Delivered, Some(attempt(200)))));
+        too_late
+            .extend(claimed.map(|claimed| finish_of(claimed, State::Delivered, Some(attempt(200)), false)));
         for command in too_late {
             // What it had before it was succeeded may have ended it already.
             drop(commands.send(command));
@@ -181,7 +180,7 @@ impl Desk {
     }
 
     pub fn finish(&self, claimed: Claimed, state: State, attempt: Option<Attempt>) {
-        self.commands.send(finish_of(claimed, state, attempt)).expect("a writer");
+        self.commands.send(finish_of(claimed, state, attempt, false)).expect("a writer");
     }
 
     pub async fn hear(&mut self, count: usize) -> Vec<Ack> {
@@ -221,10 +220,14 @@ impl Desk {
         assert_eq!(self.database.number(query).await, 0, "attempts and states do not agree");
         let query = "select count(*) from (select id from deliveries group by id having count(*) > 1) twice";
         assert_eq!(self.database.number(query).await, 0, "a delivery has two rows");
-        let query = "select count(*) from deliveries_open o where status <> 'held' and (due_at is not null) \
-                     <> not exists (select from deliveries_open e where e.webhook = o.webhook and e.lane = o.lane \
-                     and e.id < o.id)";
-        assert_eq!(self.database.number(query).await, 0, "not exactly the first of each lane is due");
+        // What is under way may have been overtaken by somebody who sends an earlier one again.
+        let query = "select lane || ': ' || string_agg(concat_ws(' ', id, status, 'due ' || due_at, 'lease ' || lease), ', ' order by id) \
+                     from deliveries_open where lane in (\
+                     select lane from deliveries_open o where status <> 'held' and (due_at is not null) \
+                     <> (lease is not null or not exists (select from deliveries_open e where e.webhook = o.webhook \
+                     and e.lane = o.lane and e.id < o.id))) group by lane";
+        let wrong: Vec<String> = self.database.rows(query, &[]).await.iter().map(|row| row.get(0)).collect();
+        assert!(wrong.is_empty(), "not exactly the first of each lane is due: {wrong:?}");
     }
 
     /// The writer stands in the middle of a transaction, having written its rows.
@@ -249,74 +252,6 @@ pub async fn block(desk: &Desk) -> tokio_postgres::Client {
     let client = connect(&desk.database.url).await.expect("a connection");
     client.batch_execute("begin; lock table walhook.past_attempts").await.expect("a lock");
     client
-}
-
-#[tokio::test]
-async fn i5_i6_i7_whatever_happens_attempts_and_states_agree_and_one_of_a_lane_is_due() {
-    let _turn = beside_others().await;
-    let mut desk = Desk::new().await;
-    let mut dice = fastrand::Rng::with_seed(7);
-    let mut leased: Vec<Claimed> = Vec::new();
-    let mut attempts: HashMap<String, i32> = HashMap::new();
-    let (mut number, mut rivals): (u64, u32) = (0, 0);
-    for round in 0..100 {
-        let mut sent = 0;
-        for _ in 0..dice.usize(0..6) {
-            number += 1;
-            // A first attempt is made, and can fail, only where nothing earlier is open.
-            let mut lane = dice.i64(0..4);
-            let (state, tried) = match dice.u32(0..6) {
-                0 => (State::Delivered, Some(attempt(200))),
-                1 => {
-                    lane = 100 + number.cast_signed();
-                    (soon(), Some(attempt(500)))
-                }
-                2 => (State::Failed("no".to_owned()), Some(attempt(400))),
-                _ => (State::Pending, None),
-            };
-            desk.insert(number, lane, state, tried);
-            sent += 1;
-        }
-        for _ in 0..dice.usize(0..=leased.len()) {
-            let claimed = leased.swap_remove(dice.usize(0..leased.len()));
-            match dice.u32(0..5) {
-                0 | 1 => desk.finish(claimed, State::Delivered, Some(attempt(200))),
-                2 => desk.finish(claimed, soon(), Some(attempt(500))),
-                3 => desk.finish(claimed, State::Failed("no".to_owned()), Some(attempt(500))),
-                _ => desk.finish(claimed, State::Pending, None),
-            }
-            sent += 1;
-        }
-        match dice.u32(0..10) {
-            0 => {
-                tokio::time::sleep(Duration::from_micros(dice.u64(0..6000))).await;
-                desk.crash().await;
-            }
-            2 => {
-                number += 1;
-                desk.lose_to_a_rival(number, leased.pop()).await;
-                rivals += 1;
-            }
-            1 => {
-                desk.hear(sent).await;
-                let expire = "update deliveries_open set due_at = now() where lease is not null";
-                desk.database.execute(expire).await;
-            }
-            _ => drop(desk.hear(sent).await),
-        }
-        leased.extend(desk.claim(dice.usize(0..4)).await);
-        desk.check().await;
-        if round % 10 == 9 {
-            agree(&desk.ledger).await;
-        }
-        for row in desk.database.rows("select id, attempts from deliveries", &[]).await {
-            let (id, now): (String, i32) = (row.get(0), row.get(1));
-            let before = attempts.insert(id, now).unwrap_or(0);
-            assert!(now >= before && now <= before + 1, "from {before} to {now} attempts in one step");
-        }
-    }
-    assert!(rivals > 3, "{rivals} are too few to say anything");
-    assert!(attempts.len() > 150, "{} is too little to say anything", attempts.len());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use walhook::domain::CommitLsn;
 use walhook::ledger::claim::open_webhooks;
 use walhook::ledger::prune::Retention;
@@ -10,7 +11,7 @@ use walhook::ledger::replay::{Cause, Ended, Reached, Which, count, replay};
 use walhook::ledger::{recorded, states};
 
 use crate::ledger::{Desk, attempt, soon};
-use crate::support::{PATIENCE, beside_others, eventually};
+use crate::support::{PATIENCE, beside_others, connect, eventually};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -132,6 +133,74 @@ async fn holding_and_releasing_leave_what_is_under_way_alone_and_keep_the_order(
     assert_eq!(desk.all().await, ["delivered 1", "held 0", "held 0"]);
     assert_eq!(states::release(&mut session.client, "crm").await.expect("a release"), 1);
     assert_eq!(desk.all().await, ["delivered 1", "pending 0 due", "pending 0"]);
+}
+
+/// Whoever releases has looked at the states before; somebody may have paused the webhook since.
+#[tokio::test]
+async fn nothing_of_a_webhook_that_was_suspended_meanwhile_is_released() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    desk.insert(1, 1, State::Pending, None);
+    desk.hear(1).await;
+    let mut session = desk.ledger.session("walhook holds").await.expect("a session");
+    assert_eq!(states::hold(&session.client, "crm").await.expect("a hold"), 1);
+    desk.database.execute("insert into webhook_states values ('crm', 'paused', 'by hand', now())").await;
+    assert_eq!(states::release(&mut session.client, "crm").await.expect("a release"), 0);
+    assert_eq!(desk.all().await, ["held 0"]);
+    desk.database.execute("delete from webhook_states").await;
+    assert_eq!(states::release(&mut session.client, "crm").await.expect("a release"), 1);
+    assert_eq!(desk.all().await, ["pending 0 due"]);
+}
+
+/// Whoever holds has not committed yet; the writer has found the next of the lane as it was.
+#[tokio::test]
+async fn the_next_of_a_lane_that_is_being_held_does_not_become_due() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    let mut session = desk.ledger.session("walhook holds").await.expect("a session");
+    for (round, ends) in [(0, State::Delivered), (1, State::Failed("no".to_owned()))] {
+        desk.insert(round * 2 + 1, 1, State::Pending, None);
+        desk.insert(round * 2 + 2, 1, State::Pending, None);
+        desk.hear(2).await;
+        let first = desk.claim(1).await.remove(0);
+        let holding = connect(&desk.database.url).await.expect("a connection");
+        holding.batch_execute("set search_path to walhook; begin").await.expect("a transaction");
+        assert_eq!(states::hold(&holding, "crm").await.expect("a hold"), 1);
+        desk.finish(first, ends, Some(attempt(200)));
+        desk.wait_for_lock("walhook ledger").await;
+        holding.batch_execute("commit").await.expect("the end of the hold");
+        desk.hear(1).await;
+        desk.check().await;
+        assert_eq!(
+            desk.database.number("select count(*) from deliveries_open where status = 'held'").await,
+            1
+        );
+        assert_eq!(states::release(&mut session.client, "crm").await.expect("a release"), 1);
+        let second = desk.claim(1).await.remove(0);
+        desk.finish(second, State::Delivered, Some(attempt(200)));
+        desk.hear(1).await;
+    }
+}
+
+/// A transaction a delivery would cost the database more than the deliveries do.
+#[tokio::test]
+async fn what_is_recorded_in_quick_succession_shares_its_transactions() {
+    let _turn = beside_others().await;
+    let mut desk = Desk::new().await;
+    let began = Instant::now();
+    for number in 1..=100 {
+        desk.insert(
+            number,
+            i64::try_from(number).expect("a small number"),
+            State::Delivered,
+            Some(attempt(200)),
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    desk.hear(100).await;
+    let gathered = i64::try_from(began.elapsed().as_millis() / 25).expect("a small number");
+    let transactions = desk.database.number("select count(distinct xmin::text) from deliveries").await;
+    assert!(transactions <= gathered + 2, "{transactions} transactions in {gathered} times 25 ms");
 }
 
 #[tokio::test]

@@ -41,7 +41,11 @@ mod flow;
 #[cfg(test)]
 mod formats;
 #[cfg(test)]
+mod gaps;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod hints;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
@@ -52,6 +56,8 @@ mod lagging;
 mod ledger;
 #[cfg(test)]
 mod ledger_care;
+#[cfg(test)]
+mod ledger_model;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
@@ -75,6 +81,8 @@ mod privacy;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]
+mod publications;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod record;
@@ -83,6 +91,8 @@ mod regress;
 #[cfg(test)]
 mod remote;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod shapes;
@@ -90,6 +100,8 @@ mod shapes;
 mod signatures;
 #[cfg(test)]
 mod source;
+#[cfg(test)]
+mod standing;
 #[cfg(test)]
 mod statements;
 #[cfg(test)]
@@ -102,6 +114,8 @@ mod support;
 mod templates;
 #[cfg(test)]
 mod tenants;
+#[cfg(test)]
+mod trials;
 #[cfg(test)]
 mod types;
 #[cfg(test)]

@@ -130,6 +130,38 @@ async fn a_message_that_is_not_transactional_or_rolled_back_or_of_another_prefix
 }
 
 #[tokio::test]
+async fn megabytes_of_messages_that_are_no_events_do_not_hold_up_the_rows_after_them() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let run = Run::default()
+        .webhook("crm", &receiver.url("/crm"), "events = [\"*\"]")
+        .expecting("it is not transactional");
+    let mut sidecar = Sidecar::start(&database, run).await;
+
+    for (id, prefix) in [(1, "other"), (2, "walhook:order.packed")] {
+        for (count, bytes) in [(20, 300_000), (20_000, 200)] {
+            let many = format!(
+                "select pg_logical_emit_message(false, '{prefix}', repeat('x', {bytes})) from generate_series(1, {count})"
+            );
+            database.execute(&many).await;
+        }
+        database.execute(&format!("insert into orders values ({id}, 'paid', 1, null)")).await;
+        receiver.expect("/crm", id).await;
+    }
+    // Within a transaction too, where only some of it is an event.
+    database
+        .execute(
+            "begin; insert into orders values (3, 'paid', 1, null);
+             select pg_logical_emit_message(true, 'other', repeat('x', 300000)) from generate_series(1, 20);
+             insert into orders values (4, 'paid', 1, null); commit",
+        )
+        .await;
+    receiver.expect("/crm", 4).await;
+    eventually("the slot to move", PATIENCE, async || database.slot_lag_bytes().await < 1_000_000).await;
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_bad_message_becomes_a_failed_delivery_with_its_reason_and_the_stream_goes_on() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::new().await, Receiver::start().await);

@@ -119,6 +119,9 @@ async fn operator_sees_a_dead_endpoint_and_sends_its_dead_letters_again_with_the
     assert_eq!(code, Some(0), "{said}");
     contains(&said, &["crm has no failed deliveries that can be sent again"]);
     let (code, said) = desk.run(&["retry", &first, "--status", "delivered", "--rate", "5/s"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    contains(&said, &["was sent again at", "--attempts 3"]);
+    let (code, said) = desk.run(&["retry", &first, "--status", "delivered", "--attempts", "3"]).await;
     assert_eq!(code, Some(0), "{said}");
     let taken = |came: &[crate::support::Request]| {
         came.iter().filter(|request| request.accepted && request.id() == first).count() == 2
@@ -388,7 +391,7 @@ async fn operator_is_told_what_the_file_the_server_and_the_role_lack() {
             "role \"plain\" may not replicate",
             "ALTER ROLE \"plain\" REPLICATION",
             "GRANT CREATE ON DATABASE",
-            "The role does not own \"public\".\"orders\"",
+            "the role does not own \"public\".\"orders\"",
             "create publication \"walhook\" for table only \"public\".\"orders\"",
         ],
     );

@@ -64,6 +64,28 @@ async fn a_row_written_while_its_table_has_no_identity_is_not_overtaken_by_its_n
 }
 
 #[tokio::test]
+async fn i7_a_column_that_the_primary_key_only_carries_along_changes_no_rows_place() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::new().await, Receiver::start().await);
+    database
+        .execute(
+            "create table orders (id int8, status text, primary key (id) include (status));
+             alter table orders replica identity full",
+        )
+        .await;
+    receiver.script("/crm", |request| {
+        let fails = request.column("status") == "a" && request.nth <= 3;
+        Answer::Status(if fails { 500 } else { 200 })
+    });
+    let _sidecar =
+        Sidecar::start(&database, Run::default().webhook("crm", &receiver.url("/crm"), KEYS)).await;
+    database.execute("insert into orders values (1, 'a'); update orders set status = 'b'").await;
+    let requests = receiver.expect("/crm", 5).await;
+    let statuses: Vec<_> = requests.iter().map(|request| request.column("status")).collect();
+    assert_eq!(statuses, ["a", "a", "a", "a", "b"]);
+}
+
+#[tokio::test]
 async fn strict_ordering_sends_one_at_a_time_in_commit_order() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);

@@ -1,8 +1,14 @@
 //! What must not leave: masked and excluded values, answers that nobody wants kept, and row values in logs.
 
+use std::sync::Arc;
+
+use base64::Engine as _;
 use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use walhook::tasks::{Role, Tasks};
 
 use crate::support::{
     Answer, Database, PATIENCE, Receiver, Run, Sidecar, beside_others, eventually, run_once,
@@ -113,15 +119,16 @@ async fn nothing_of_an_answer_is_kept_where_that_is_switched_off() {
     assert_eq!(database.number(answers).await, 0);
 }
 
-/// Rows with the canary go through everything that could tell of them.
-#[tokio::test]
-async fn the_most_verbose_log_holds_no_value_of_a_row() {
-    let _turn = beside_others().await;
-    let (database, receiver) = (Database::new().await, Receiver::start().await);
-    let table = "create table birds (id int8 primary key, name text, extra jsonb, n text)";
-    database.execute(table).await;
+/// Webhooks of every kind, and what is wrong with some of them.
+async fn of_every_kind(receiver: &Receiver) -> Run {
     receiver.answers("/failing", &[Answer::Status(500)]);
     receiver.script("/dead", |_| Answer::With(422, "x-said", CANARY.to_owned()));
+    let given = "{\"access_token\":\"t-1\",\"token_type\":\"Bearer\",\"expires_in\":3600}";
+    receiver.script("/give", |_| Answer::Body(200, given.to_owned()));
+    let oauth2 = format!(
+        "auth = {{ kind = \"oauth2\", token_url = \"{}\", client_id = \"me\", client_secret = \"hunter2\" }}",
+        receiver.url("/give")
+    );
     let keys = "events = [\"birds.*\"]\nretry = { schedule = [\"50ms\"], jitter = 0, give_up_on = [422] }";
     let hook = |run: Run, name: &str, more: &str| {
         run.webhook(name, &receiver.url(&format!("/{name}")), &format!("{keys}\n{more}"))
@@ -142,13 +149,30 @@ async fn the_most_verbose_log_holds_no_value_of_a_row() {
         ("date", "template = \"date\""),
         ("condition", "filter = \"int(record.n) > 5\""),
         ("column", "filter = \"record.extra.nope == 'x'\""),
+        ("batched", "batch = { max_events = 10, max_wait = \"50ms\" }"),
+        ("token", &oauth2),
     ] {
         run = hook(run, name, more);
     }
+    let (port, authority) = speaks_http2().await;
+    let tls = format!("{keys}\ntls = {{ ca = \"{authority}\" }}");
+    run = run.webhook("http2", &format!("https://localhost:{port}/"), &tls);
     let verbose = "trace,tokio_postgres::query=trace,handlebars::render=trace";
     run.environment.push(("WALHOOK_LOG".to_owned(), verbose.to_owned()));
-    let run = run.expecting("gave deliveries up").expecting("cannot be answered").expecting("deliveries");
-    let mut sidecar = Sidecar::start(&database, run).await;
+    run.expecting("gave deliveries up")
+        .expecting("cannot be answered")
+        .expecting("deliveries")
+        .expecting("a backfill cannot go on")
+}
+
+/// Rows with the canary go through everything that could tell of them.
+#[tokio::test]
+async fn the_most_verbose_log_holds_no_value_of_a_row() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::new().await, Receiver::start().await);
+    let table = "create table birds (id int8 primary key, name text, extra jsonb, n text)";
+    database.execute(table).await;
+    let mut sidecar = Sidecar::start(&database, of_every_kind(&receiver).await).await;
     let row = |id: u32, name: &str| {
         let extra = format!("{{\"list\": [{{\"bird\": \"{CANARY}\"}}]}}");
         format!("insert into birds values ({id}, {name}, '{extra}', '{CANARY}');")
@@ -173,6 +197,13 @@ async fn the_most_verbose_log_holds_no_value_of_a_row() {
     assert!(database.number(large).await > 0);
     let reasons = format!("select count(*) from walhook.deliveries where fail_reason like '%{CANARY}%'");
     assert_eq!(database.number(&reasons).await, 0);
+    let versions = "select count(*) from walhook.deliveries where webhook in ('http2', 'batched', 'token')
+        and status = 'delivered'";
+    eventually("HTTP/2, a batch and a token were used", PATIENCE, async || {
+        database.number(versions).await >= 9 && receiver.requests("/give").len() == 1
+    })
+    .await;
+    by_hand(&database, &sidecar).await;
     assert_eq!(sidecar.terminate().await, Some(0));
     let lines = sidecar.lines();
     assert!(lines.iter().any(|line| line["level"] == "TRACE"), "it was verbose");
@@ -181,6 +212,76 @@ async fn the_most_verbose_log_holds_no_value_of_a_row() {
         let text = line.to_string();
         for form in [CANARY, &hex::encode(CANARY), &bytes.join(", "), "6b616e617269"] {
             assert!(!text.contains(form), "a row's value in the log: {text}");
+        }
+    }
+}
+
+/// A receiver of HTTP/2 alone: its port, and its certificate in PEM with line ends as TOML writes them.
+async fn speaks_http2() -> (u16, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("the key of the certificate");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (tasks, _) = Tasks::new();
+    let connected = tasks.clone();
+    tasks.spawn("http2", Role::Passing, async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            connected.spawn("connection", Role::Passing, async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let answer = |request: hyper::Request<hyper::body::Incoming>| async move {
+                    let whole = request.into_body().collect().await?;
+                    drop(whole);
+                    Ok::<_, hyper::Error>(hyper::Response::new(String::from("taken")))
+                };
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let serving = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                let ended = serving.serve_connection(io, hyper::service::service_fn(answer)).await;
+                drop(ended);
+            });
+        }
+    });
+    let text = base64::prelude::BASE64_STANDARD.encode(made.cert.der());
+    (port, format!("-----BEGIN CERTIFICATE-----\\n{text}\\n-----END CERTIFICATE-----\\n"))
+}
+
+/// What is asked for by hand goes through the same machinery: a condition of a backfill that fails on a row, and events with
+/// data of their own.
+async fn by_hand(database: &Database, sidecar: &Sidecar) {
+    let file = sidecar.file().display().to_string();
+    let condition = "n::int > 5";
+    let said =
+        run_once(&["backfill", "fine", "--table", "birds", "--where", condition, "--config", &file], &[])
+            .await;
+    let said = String::from_utf8([said.stdout, said.stderr].concat()).expect("plain text");
+    assert!(!said.contains(CANARY), "{said}");
+    let told = "select reason from walhook.backfills where status = 'failed'";
+    let reason = database.text(told).await;
+    assert!(reason.contains("cannot read the table's rows"), "{reason}");
+    assert!(reason.contains("invalid_text_representation (SQLSTATE 22P02)"), "{reason}");
+    assert!(!reason.contains(CANARY), "{reason}");
+    let home = tempfile::tempdir().expect("a directory");
+    for (name, data) in [
+        ("good.json", format!("{{\"record\": {{\"id\": 9, \"name\": \"{CANARY}\", \"n\": \"{CANARY}\"}}}}")),
+        ("bad.json", format!("{{\"record\": \"{CANARY}\", \"operation\": \"{CANARY}\", {CANARY}")),
+    ] {
+        let path = home.path().join(name);
+        std::fs::write(&path, data).expect("a file");
+        let path = path.display().to_string();
+        for webhook in ["fine", "failing", "wrong", "date", "condition"] {
+            let ended =
+                run_once(&["trigger", webhook, "birds.created", "--data", &path, "--config", &file], &[])
+                    .await;
+            assert!(webhook != "fine" || ended.status.success() == (name == "good.json"), "{ended:?}");
         }
     }
 }
@@ -227,7 +328,7 @@ async fn a_real_row_is_rendered_and_triggered_masked_and_only_read() {
         ("people:11", "table people has no row 11"),
         ("pairs:1", "has 2 columns"),
         ("peple", "Perhaps you meant \"people\""),
-        ("people:x", "invalid input syntax"),
+        ("people:x", "invalid_text_representation (SQLSTATE 22P02)"),
     ] {
         let (code, said) = walhook(&["render", "--format", "raw", "--row", row]).await;
         assert_eq!(code, Some(1), "{row}");

@@ -2,6 +2,7 @@
 //! wrong told at load.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -209,10 +210,65 @@ async fn verification_that_is_off_is_said_at_the_start_and_by_check() {
     let line = sidecar.logged("the receiver's certificate is not checked").await;
     assert_eq!((&line["level"], &line["fields"]["webhook"]), (&json!("WARN"), &json!("blind")));
 
+    // And when the file is read again: of what is new in it.
+    let path = sidecar.file();
+    let text = std::fs::read_to_string(&path).expect("the file");
+    let url = receiver.url("/later");
+    let later = format!("\n[[webhooks]]\nname = \"later\"\nurl = \"{url}\"\n{keys}\n");
+    std::fs::write(&path, text + &later).expect("the file is written");
+    sidecar.signal("HUP").await;
+    let line = sidecar.logged("\"webhook\":\"later\"").await;
+    let told = line["fields"]["message"].as_str().unwrap_or_default();
+    assert!(line["level"] == "WARN" && told.starts_with("tls.insecure_skip_verify is set"), "{line}");
+
     let file = file_of(&database, &toml);
     let output = run_once(&["check", "--config", &file.1], &[]).await;
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("blind: tls.insecure_skip_verify is set"), "{said}");
+    let output = run_once(&["status", "--config", &file.1], &[]).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("blind: tls.insecure_skip_verify is set"), "{said}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_has_expired_or_is_not_valid_yet_is_refused_at_the_start() {
+    let home = tempfile::tempdir().expect("a directory");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let armoured = |label: &str, der: &[u8]| {
+        let text = base64::prelude::BASE64_STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    };
+    let mut file = "[database]\nurl = \"postgres://127.0.0.1:1/none\"\n".to_owned();
+    for (name, from, to) in [("old", 2001, 2002), ("early", 2089, 2090)] {
+        let mut params = rcgen::CertificateParams::new(["walhook".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let path = |what: &str| home.path().join(format!("{name}-{what}.pem")).display().to_string();
+        std::fs::write(path("c"), armoured("CERTIFICATE", certificate.der())).expect("a file");
+        std::fs::write(path("k"), armoured("PRIVATE KEY", &key.serialize_der())).expect("a file");
+        let (c, k) = (path("c"), path("k"));
+        write!(
+            file,
+            "[[webhooks]]\nname = \"{name}\"\nurl = \"https://a.example\"\nevents = [\"*\"]\n\
+             tls = {{ certificate = {{ file = \"{c}\" }}, key = {{ file = \"{k}\" }} }}\n\
+             [[webhooks]]\nname = \"{name}-ca\"\nurl = \"https://a.example\"\nevents = [\"*\"]\n\
+             tls = {{ ca = {{ file = \"{c}\" }} }}\n"
+        )
+        .expect("a text takes it");
+    }
+    let (code, said) = refused(&file).await;
+    assert_eq!(code, Some(1), "{said}");
+    for words in [
+        "webhooks[0].tls",
+        "the client certificate has expired at 2002-01-01T00:00:00Z",
+        "webhooks[1].tls.ca: the certificates have expired; the last at 2002-01-01T00:00:00Z",
+        "webhooks[2].tls",
+        "the client certificate is not valid before 2089-01-01T00:00:00Z",
+        "webhooks[3].tls.ca: none of the certificates is valid before 2089-01-01T00:00:00Z",
+    ] {
+        assert!(said.contains(words), "nothing about `{words}` in:\n{said}");
+    }
 }
 
 #[tokio::test]

@@ -142,13 +142,15 @@ async fn operator_sees_what_waits_for_how_long_and_why() {
     let of = |stats: &Value| (stats["waiting"][0].clone(), stats["windows"][0]["sla"].clone());
     let (waiting, sla) = of(&stats(&desk, &["crm"]).await);
     assert_eq!((&waiting["status"], &waiting["why"]), (&json!("retrying"), &Value::Null));
+    assert_eq!(waiting["reason"], "retry");
     assert_eq!(sla, json!({"met": 0, "missed": 0, "late": 1, "share": 0.0}));
     // The next look, within ten seconds.
     eventually("the metric", PATIENCE, async || {
         let metrics = sidecar.page("/metrics").await;
         metrics.lines().any(|line| {
-            line.starts_with("walhook_waiting_oldest_seconds{webhook=\"crm\",status=\"retrying\"} ")
-                && !line.ends_with(" 0")
+            line.starts_with(
+                "walhook_waiting_oldest_seconds{webhook=\"crm\",status=\"retrying\",reason=\"retry\"} ",
+            ) && !line.ends_with(" 0")
         })
     })
     .await;
@@ -158,9 +160,11 @@ async fn operator_sees_what_waits_for_how_long_and_why() {
     eventually("it to be held", PATIENCE, async || count("held").await == 1).await;
     let (waiting, _) = of(&stats(&desk, &["crm"]).await);
     assert_eq!((&waiting["status"], &waiting["why"]), (&json!("held"), &json!("paused: moving house")));
+    assert_eq!(waiting["reason"], "paused");
     let (_, said) = say(&desk, &["stats", "crm"]).await;
     assert!(said.contains("waiting   held (paused: moving house): the oldest for"), "{said}");
     let idle = stats(&desk, &["idle"]).await;
+    assert_eq!(idle["sla_seconds"], json!(5.0), "the default");
     assert_eq!(idle["windows"][0]["deliveries"]["success_rate"], Value::Null);
     assert_eq!(
         idle["windows"][0]["receipt_seconds"],
@@ -172,5 +176,61 @@ async fn operator_sees_what_waits_for_how_long_and_why() {
     for part in ["OLDEST", "1H OK", "1H P99", "s held", "–"] {
         assert!(said.contains(part), "{part} in:\n{said}");
     }
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_is_sent_again_waits_since_then_and_the_reason_is_that_of_the_oldest() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let patient =
+        "events = [\"orders.*\"]\nretry = { schedule = [\"1h\"], give_up_on = [422] }\nbreaker = false";
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), patient).expecting("gave deliveries up");
+    let desk = desk_of(&database, &run.toml);
+    let mut sidecar = Sidecar::start(&database, run).await;
+    receiver.script("/crm", |_| Answer::Status(422));
+    database.execute("insert into orders values (1, 'a', 1, null)").await;
+    let count = async |status: &str| {
+        database.number(&format!("select count(*) from walhook.deliveries where status = '{status}'")).await
+    };
+    eventually("a dead letter", PATIENCE, async || count("failed").await == 1).await;
+    // Twenty days later it is sent again, and fails again; another change of its row stands behind it.
+    let later = "update walhook.deliveries set committed_at = committed_at - interval '20 days'";
+    database.execute(later).await;
+    receiver.script("/crm", |_| Answer::Status(500));
+    let (code, said) = say(&desk, &["retry", "crm", "--yes"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let tried = "select count(*) from walhook.deliveries where status = 'retrying' and attempts = 2";
+    eventually("a failed try", PATIENCE, async || database.number(tried).await == 1).await;
+    database.execute("update orders set status = 'b'").await;
+    eventually("one behind it", PATIENCE, async || count("pending").await == 1).await;
+    let told = stats(&desk, &["crm"]).await;
+    let of = |status: &str| {
+        let all = told["waiting"].as_array().expect("a list");
+        all.iter().find(|one| one["status"] == status).cloned().unwrap_or_else(|| panic!("{told}"))
+    };
+    let (retrying, pending) = (of("retrying"), of("pending"));
+    assert_eq!((&retrying["reason"], &pending["reason"]), (&json!("retry"), &json!("behind")), "{told}");
+    let seconds = |one: &Value| one["oldest_seconds"].as_u64().expect("a number");
+    assert!(seconds(&retrying) < 3600 && seconds(&pending) < 3600, "{told}");
+    let (_, said) = say(&desk, &["stats", "crm"]).await;
+    assert!(said.contains("waiting   retrying (for its next attempt): the oldest for"), "{said}");
+    assert!(said.contains("waiting   pending (behind another of its row): the oldest for"), "{said}");
+    eventually("the metric", PATIENCE, async || {
+        let metrics = sidecar.page("/metrics").await;
+        let labels = "{webhook=\"crm\",status=\"pending\",reason=\"behind\"} ";
+        metrics.contains(&format!("walhook_waiting_oldest_seconds{labels}"))
+    })
+    .await;
+    // What was committed before and not sent again has waited for longer.
+    database
+        .execute(
+            "update walhook.deliveries set sent_again_at = now() where status = 'pending';
+             update walhook.deliveries set sent_again_at = null where status = 'retrying'",
+        )
+        .await;
+    let told = stats(&desk, &["crm"]).await;
+    let old = told["waiting"].as_array().expect("a list").iter().find(|one| one["status"] == "retrying");
+    assert!(seconds(old.expect("one")) > 19 * 24 * 3600, "{told}");
     assert_eq!(sidecar.terminate().await, Some(0));
 }

@@ -36,14 +36,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lag::Lag;
-use crate::catalog::{Compiled, Published, Snapshot};
+use crate::catalog::{Compiled, Published, Snapshot, anew};
 use crate::clock::Clock;
 use crate::domain::{
     CommitLsn, Delivery, DeliveryId, Event, EventId, FailReason, Lsn, Notice, Operation, Ordering, Origin,
@@ -181,7 +180,7 @@ impl Notices {
         let oldest = numbers::oldest(client, &about).await?;
         let waiting_of = |backlog: &Backlog| {
             let of_it = oldest.iter().filter(|oldest| oldest.webhook == backlog.webhook);
-            let oldest = of_it.map(|oldest| oldest.committed_at).min();
+            let oldest = of_it.map(|oldest| oldest.since).min();
             (Arc::clone(&backlog.webhook), Waiting::of(backlog, oldest, now))
         };
         let backlogs: HashMap<Arc<str>, Waiting> =
@@ -268,7 +267,8 @@ impl Notices {
             Err(error) => {
                 let (notice, webhook, reason) = (news.notice.event_type(), &*webhook.name, error.to_string());
                 tracing::warn!(notice, webhook, reason, "a notice cannot be rendered");
-                (Rendered { body: Bytes::new(), headers: None }, Some(error.reason()))
+                let body = anew::keep(event, data, webhook);
+                (Rendered { body, headers: None }, Some(error.reason()))
             }
         };
         let ordering = if webhook.ordering == Ordering::None { Ordering::None } else { Ordering::Row };

@@ -79,7 +79,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// As it is; `oldest` is when what waits the longest was committed.
+    /// As it is; `oldest` is since when what waits the longest does.
     pub(super) fn of(backlog: &Backlog, oldest: Option<Timestamp>, now: Timestamp) -> Self {
         Self {
             pending: backlog.pending,

@@ -32,7 +32,8 @@ const MARKS: u32 = 2;
 const TABLES: &str = "
 create table loaded (id bigint primary key, name text, amount numeric(10, 2), at timestamptz);
 create table quiet (id bigint primary key);
-create publication bench for table loaded, quiet";
+create publication bench for table loaded, quiet;
+create publication bench_inserts with (publish = 'insert, truncate', publish_via_partition_root = true)";
 
 /// One way to write rows.
 struct Load {

@@ -19,8 +19,8 @@ use url::Url;
 use super::receiver::Ask;
 use super::{BenchError, io, process};
 use crate::clock::Clock;
-use crate::domain::{Outcome, WebhookSource};
-use crate::transport::{Policy, Request, Transport, TransportOptions};
+use crate::domain::{Outcome, WebhookSource, limits};
+use crate::transport::{Lookups, Policy, Request, Transport, TransportOptions};
 
 /// How long it may take to begin.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -167,6 +167,8 @@ impl Bare {
             capture_bytes: 4096,
             clock: Clock::system(),
             extra_roots: Vec::new(),
+            lookups: Lookups::of_the_system(),
+            connect_within: limits::CONNECT_TIMEOUT,
         };
         let transport = Transport::new(options)?;
         let url = Url::parse(url).map_err(|error| BenchError::Refused { told: error.to_string() })?;

@@ -17,7 +17,7 @@ use crate::domain::{Coding, Compression, Outcome, WebhookSource, limits};
 use crate::sign::Signer;
 use crate::tasks::{Death, Role, Tasks};
 use crate::transport::encoding::encode;
-use crate::transport::{Policy, Request, Transport, TransportOptions};
+use crate::transport::{Lookups, Policy, Request, Transport, TransportOptions};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -57,6 +57,8 @@ impl Rig {
             capture_bytes: 1024,
             clock: Clock::system(),
             extra_roots: Vec::new(),
+            lookups: Lookups::of_the_system(),
+            connect_within: limits::CONNECT_TIMEOUT,
         });
         Self { address, transport: transport.unwrap(), received, stop, deaths }
     }

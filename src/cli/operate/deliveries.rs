@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use http::{HeaderMap, Method};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::print;
 use super::call::{Caller, Failure, PageArgs, Reach, cell, gather, moment, part, show};
-use super::retry::{When, when};
+use super::retry::{Status, When, when};
 use super::table::{Align, cut, table};
 use crate::clock::Clock;
 
@@ -35,8 +35,9 @@ enum Verb {
     #[command(after_help = "Example:\n  walhook deliveries get crm dlv_0001000000000000")]
     Get(OneArgs),
     /// Send one that has ended again, with the same id and the same bytes
-    #[command(after_help = "Example:\n  walhook deliveries retry crm dlv_0001000000000000")]
-    Retry(OneArgs),
+    #[command(after_help = "Example:\n  walhook deliveries retry crm dlv_0001000000000000\n  \
+                            walhook deliveries retry crm dlv_0001000000000000 --status delivered")]
+    Retry(RetryOneArgs),
     /// End one that waits, without another attempt
     #[command(after_help = "Example:\n  walhook deliveries cancel crm dlv_0001000000000000")]
     Cancel(OneArgs),
@@ -83,6 +84,18 @@ struct OneArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct RetryOneArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// How it ended; what was delivered is sent only where this says so [default: failed or cancelled]
+    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
+    status: Vec<Status>,
+    /// Only where so many attempts of it were made, and then however short a time ago it was sent again
+    #[arg(long, value_name = "COUNT")]
+    attempts: Option<u32>,
+}
+
 pub(super) async fn run(args: &DeliveriesArgs, caller: &Caller, clock: &Clock) -> Result<ExitCode, Failure> {
     match &args.verb {
         Verb::List(args) => list(args, caller, clock).await?,
@@ -94,8 +107,12 @@ pub(super) async fn run(args: &DeliveriesArgs, caller: &Caller, clock: &Clock) -
                 print::line(&lines(&delivery).join("\n"));
             }
         }
-        Verb::Retry(one) => act(one, caller, "retry", "is on its way again").await?,
-        Verb::Cancel(one) => act(one, caller, "cancel", "is cancelled").await?,
+        Verb::Retry(RetryOneArgs { one, status, attempts }) => {
+            let status: Vec<_> = status.iter().map(|status| status.as_str()).collect();
+            let wish = json!({ "status": (!status.is_empty()).then_some(status), "attempts": attempts });
+            act(one, caller, ("retry", Some(&wish)), "is on its way again").await?;
+        }
+        Verb::Cancel(one) => act(one, caller, ("cancel", None), "is cancelled").await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,9 +121,14 @@ fn path_of(one: &OneArgs) -> String {
     format!("/webhooks/{}/deliveries/{}", part(&one.webhook), part(&one.delivery))
 }
 
-async fn act(one: &OneArgs, caller: &Caller, verb: &str, done: &str) -> Result<(), Failure> {
+async fn act(
+    one: &OneArgs,
+    caller: &Caller,
+    (verb, wish): (&str, Option<&Value>),
+    done: &str,
+) -> Result<(), Failure> {
     let path = format!("{}/{verb}", path_of(one));
-    let delivery = caller.ask(Method::POST, &path, HeaderMap::new(), None).await?.document;
+    let delivery = caller.ask(Method::POST, &path, HeaderMap::new(), wish).await?.document;
     if one.json {
         print::line(&delivery.to_string());
     } else {
@@ -228,8 +250,6 @@ fn lines(delivery: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -28,9 +28,12 @@ pub(in crate::cli) struct RetryArgs {
     /// A webhook's name, or a delivery's id (dlv_…)
     #[arg(value_name = "WEBHOOK|DELIVERY")]
     target: String,
-    /// How they ended; what was delivered is sent only where this says so [default: failed]
+    /// How they ended; what was delivered is sent only where this says so [default: failed; of one delivery, cancelled too]
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]
     status: Vec<Status>,
+    /// Of one delivery: only where so many attempts of it were made, and then however short a time ago it was sent again
+    #[arg(long, value_name = "COUNT")]
+    attempts: Option<u32>,
     /// Only of event types like this, with * for any run of characters
     #[arg(long, value_name = "PATTERN")]
     event: Option<String>,
@@ -63,14 +66,14 @@ pub(in crate::cli) struct RetryArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Status {
+pub(super) enum Status {
     Failed,
     Delivered,
     Cancelled,
 }
 
 impl Status {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Failed => "failed",
             Self::Delivered => "delivered",
@@ -167,7 +170,8 @@ async fn one(args: &RetryArgs, caller: &Caller) -> Result<ExitCode, Failure> {
     }
     let found = caller.get(&format!("/deliveries/{}", part(id))).await?.document;
     let status = cell(&found, "status");
-    if !args.states().contains(&status.as_str()) {
+    let wished = if args.status.is_empty() { vec!["failed", "cancelled"] } else { args.states() };
+    if !wished.contains(&status.as_str()) {
         let hint = match &*status {
             "failed" | "delivered" | "cancelled" => {
                 format!("It is {status}; --status {status} sends it again, where its body was kept.")
@@ -177,17 +181,18 @@ async fn one(args: &RetryArgs, caller: &Caller) -> Result<ExitCode, Failure> {
         let told = format!("delivery {id} cannot be sent again\n  detail: {hint}");
         return Err(Failure::Told(print_lines(&told)));
     }
-    let kinds = args.states().join(" or ");
     if args.dry_run {
         print::line(&if args.json {
             found.to_string()
         } else {
-            format!("1 {kinds} delivery would be sent again")
+            format!("1 {status} delivery would be sent again")
         });
         return Ok(ExitCode::SUCCESS);
     }
     let path = format!("/webhooks/{}/deliveries/{}/retry", part(&cell(&found, "webhook")), part(id));
-    let sent = caller.post(&path, None).await?;
+    // The instance looks again: somebody else may press at the same time.
+    let wish = json!({ "status": wished, "attempts": args.attempts });
+    let sent = caller.post(&path, Some(&wish)).await?;
     print::line(&if args.json { sent.to_string() } else { on_the_way(1) });
     Ok(ExitCode::SUCCESS)
 }
@@ -201,8 +206,27 @@ fn on_the_way(sent: u64) -> String {
     format!("{sent} {are} on the way again; `walhook status` shows what becomes of {them}")
 }
 
+/// Says how many cannot be sent again, and why.
+fn note_left_out(counted: &Value) {
+    let left_out = counted.get("left_out").and_then(Value::as_u64).unwrap_or_default();
+    if left_out == 0 {
+        return;
+    }
+    let reasons = counted.get("reasons").and_then(Value::as_array);
+    let told: Vec<String> = reasons
+        .into_iter()
+        .flatten()
+        .map(|one| format!("{}: {}", cell(one, "count"), print::plain(&cell(one, "reason"))))
+        .collect();
+    print::note(&format!("{left_out} cannot be sent again\n  {}", told.join("\n  ")));
+}
+
 /// Those of a webhook.
 async fn many(args: &RetryArgs, caller: &Caller, now: Timestamp) -> Result<ExitCode, Failure> {
+    if args.attempts.is_some() {
+        print::error("--attempts is of one delivery; this is a webhook");
+        return Ok(ExitCode::from(2));
+    }
     let (target, kinds) = (print::plain(&args.target), args.states().join(" or "));
     let path = format!("/webhooks/{}/retry", part(&args.target));
     let counted = caller.post(&path, Some(&args.document(now, Some(true)))).await?;
@@ -211,6 +235,7 @@ async fn many(args: &RetryArgs, caller: &Caller, now: Timestamp) -> Result<ExitC
         print::line(&counted.to_string());
         return Ok(ExitCode::SUCCESS);
     }
+    note_left_out(&counted);
     if count == 0 {
         print::line(&format!("{target} has no {kinds} deliveries that can be sent again"));
         return Ok(ExitCode::SUCCESS);
@@ -291,11 +316,16 @@ async fn follow(args: &RetryArgs, caller: &Caller, job: &str) -> Result<ExitCode
         } else {
             print::line(&on_the_way(sent));
         }
+        let unsent = number(&now, "unsent");
+        if unsent > 0 {
+            let reason = print::plain(&cell(&now, "reason"));
+            print::note(&format!("{unsent} could not be rendered and are as they were; the last: {reason}"));
+        }
         if status == "failed" {
             print::error(&print::plain(&cell(&now, "reason")));
         }
         if stopped && status == "cancelled" {
-            let left = number(&now, "found").saturating_sub(sent);
+            let left = number(&now, "found").saturating_sub(sent + unsent);
             print::note(&format!("stopped; {left} are as they were, and the same command goes on with them"));
         }
         return Ok(if waits || status == "done" { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -184,8 +184,9 @@ fn one(told: &Value) -> Vec<String> {
     lines.push(String::new());
     let queued = listed(told, "waiting");
     for waiting in queued {
-        let why = waiting.get("why").and_then(Value::as_str);
-        let why = why.map(|why| format!(" ({})", cut(why, REASON_CHARS))).unwrap_or_default();
+        let why = waiting.get("why").and_then(Value::as_str).map(str::to_owned);
+        let why = why.unwrap_or_else(|| in_words(&cell(waiting, "reason")).to_owned());
+        let why = format!(" ({})", cut(&why, REASON_CHARS));
         let age = span(waiting.get("oldest_seconds").and_then(Value::as_u64).unwrap_or_default());
         let status = cell(waiting, "status");
         lines.push(print::plain(&format!("waiting   {status}{why}: the oldest for {age}")));
@@ -198,6 +199,18 @@ fn one(told: &Value) -> Vec<String> {
     }
     lines.push(format!("sla       delivered within {} of the commit", took(float(told, "/sla_seconds"))));
     lines
+}
+
+/// Why the oldest waits, where its webhook is sent to.
+fn in_words(reason: &str) -> &str {
+    match reason {
+        "held" => "to be released",
+        "in_flight" => "an attempt is under way",
+        "behind" => "behind another of its row",
+        "retry" => "for its next attempt",
+        "due" => "due, for its rate or its turn",
+        other => other,
+    }
 }
 
 /// Why attempts failed, the most frequent cause first.
@@ -223,7 +236,7 @@ fn causes(window: &Value) -> String {
 
 /// The oldest of all that waits, and in which state.
 pub(super) fn oldest(waiting: &[Waiting]) -> String {
-    let oldest = waiting.iter().min_by_key(|waiting| waiting.oldest_committed_at);
+    let oldest = waiting.iter().max_by_key(|waiting| waiting.oldest_seconds);
     oldest.map_or_else(
         || "-".to_owned(),
         |waiting| format!("{} {}", span(waiting.oldest_seconds), waiting.status),

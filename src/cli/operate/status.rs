@@ -62,6 +62,11 @@ fn lines(status: &Status, now: jiff::Timestamp) -> Vec<String> {
             holder.epoch
         ));
     }
+    for standby in &status.standbys {
+        let from = standby.address.as_ref().map(|address| format!(" from {address}")).unwrap_or_default();
+        let since = standby.since.map(|since| format!(" since {since:.0}")).unwrap_or_default();
+        lines.push(format!("standby   {}{from}{since}", print::plain(&standby.instance)));
+    }
     for gap in &status.gaps {
         lines.push(format!("gap       {gap}, noticed {:.0}", gap.noticed_at));
     }
@@ -96,8 +101,10 @@ fn slot(slot: Option<&SlotStatus>) -> String {
     let safe = slot
         .safe_wal_bytes
         .map(|left| format!(", {} left before it is lost", bytes(u64::try_from(left).unwrap_or(0))));
+    let seconds = Some(slot.lag_seconds).filter(|seconds| *seconds > 0);
+    let seconds = seconds.map(|seconds| format!(" and {}", span(seconds))).unwrap_or_default();
     format!(
-        "{by}, {} behind at {}, {} of WAL kept ({}{})",
+        "{by}, {}{seconds} behind at {}, {} of WAL kept ({}{})",
         bytes(slot.lag_bytes),
         slot.confirmed_lsn,
         bytes(slot.retained_bytes),

@@ -39,6 +39,7 @@ use crate::catalog::{self, Rows, Snapshot};
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
 use crate::domain::{Mask, TableRule};
+use crate::ledger::LedgerError;
 use crate::source::{SetupError, SourceError};
 
 pub use tables::TableReport;
@@ -224,12 +225,12 @@ async fn ledger(config: &Config, places: &Places, report: &mut CheckReport) -> O
         if look.ready {
             report.findings.extend(secrets::secrets(config, &session).await?);
         }
-        Ok::<_, crate::ledger::LedgerError>((look, rows))
+        Ok::<_, LedgerError>((look, rows))
     };
     let schema = &config.database.schema;
     match looked.await {
         // The same place and the same problem as the database's: told there.
-        Err(crate::ledger::LedgerError::Connect(_)) if config.ledger.url.is_none() => None,
+        Err(LedgerError::Connect(_)) if config.ledger.url.is_none() => None,
         Err(error) => {
             report.error("ledger", (error.to_string(), source_of(&error), error.hint()));
             None
@@ -239,16 +240,8 @@ async fn ledger(config: &Config, places: &Places, report: &mut CheckReport) -> O
                 let is = if look.ready { "is there" } else { "will be made at the first start" };
                 report.ok("ledger", format!("schema {schema} {is}"));
             } else {
-                let message = format!("the role may not create what it needs in schema {schema}");
-                let quoted = postgres_protocol::escape::escape_identifier(schema);
-                let hint = if look.exists {
-                    format!("GRANT CREATE, USAGE ON SCHEMA {quoted} TO <role>;")
-                } else {
-                    format!(
-                        "GRANT CREATE ON DATABASE <database> TO <role>; or CREATE SCHEMA {quoted} AUTHORIZATION <role>;"
-                    )
-                };
-                report.error("ledger", (message, None, Some(hint)));
+                let error = LedgerError::MayNotCreate { schema: schema.clone(), exists: look.exists };
+                report.error("ledger", (error.to_string(), None, error.hint()));
             }
             rows
         }

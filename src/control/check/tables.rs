@@ -13,7 +13,12 @@ use crate::config::Config;
 use crate::control::conditions::{Looked, qualified};
 use crate::control::{fit, manage};
 use crate::postgres::Session;
-use crate::source::{self, Manage, PublicationNames, RowIdentity, SetupError, Shape, TableInfo, TableWanted};
+use crate::source::{
+    self, PublicationNames, RowIdentity, SetupError, Shape, TableInfo, TableWanted, Unowned,
+};
+
+/// Tables for which a statement is shown.
+const SHOWN: usize = 5;
 
 /// A table that webhooks want, and what its events tell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,7 +60,7 @@ pub(super) async fn tables(
         })
         .collect();
     for Wanted { table, shape, wish } in &wanted {
-        if !table.identity_usable() && wish.updates_or_deletes {
+        if !table.identity_usable() && wish.updates_or_deletes() {
             report.findings.push(no_identity(table, shape, wish.explicit));
         }
     }
@@ -124,11 +129,11 @@ fn no_identity(table: &TableInfo, shape: &Shape, explicit: bool) -> Finding {
         let lacking =
             shape.leaves.iter().filter(|leaf| leaf.is_logged() && leaf.gives == source::Gives::Nothing);
         format!(
-            "Its partitions decide: add a primary key, or run: ALTER TABLE {name} REPLICA IDENTITY FULL; {}",
+            "Its partitions decide: add a primary key (one that is not deferrable), or run: ALTER TABLE {name} REPLICA IDENTITY FULL; {}",
             traps::full_identity(lacking)
         )
     } else {
-        format!("Add a primary key, or run: ALTER TABLE {name} REPLICA IDENTITY FULL;")
+        source::identity_remedy(std::slice::from_ref(&name))
     };
     if explicit {
         Finding::new(Severity::Error, "tables", format!("{name} has no {usable}replica identity"))
@@ -143,7 +148,7 @@ fn no_identity(table: &TableInfo, shape: &Shape, explicit: bool) -> Finding {
     }
 }
 
-/// What would be changed, and whether our role may.
+/// What would be changed, and whether our role may; what of the tables nobody hears of, and whom it hurts.
 async fn publication(
     config: &Config,
     session: &Session,
@@ -152,27 +157,52 @@ async fn publication(
     report: &mut CheckReport,
 ) -> Result<(), SetupError> {
     let names = PublicationNames::of(&config.database.publication);
-    let wanted = upkeep::wanted(snapshot, known);
-    let statements = source::planned(session, &names, &wanted, known, manage(config)).await?;
-    if statements.is_empty() {
-        report.ok("publication", format!("{} holds what webhooks need", names.all));
-        return Ok(());
+    let (wanted, meant) = (upkeep::wanted(snapshot, known), upkeep::meant(snapshot, known));
+    let planned = source::planned(session, &names, &wanted, known, manage(config)).await?;
+    let found = planned.report;
+    match planned.refused {
+        Some(needs) => report.error("publication", setup(&needs)),
+        None if found.statements.is_empty() => {
+            report.ok("publication", format!("{} holds what webhooks need", names.all));
+        }
+        None => {
+            let sql = found.statements.join(" ");
+            report.ok("publication", format!("{} will be changed: {sql}", names.all));
+        }
     }
-    let sql = statements.join(" ");
-    let not_owned: Vec<String> = known
-        .iter()
-        .filter(|t| !t.owned && sql.contains(&qualified(&t.schema, &t.table)))
-        .map(|t| qualified(&t.schema, &t.table))
-        .collect();
-    let may = not_owned.is_empty() && source::may_publish(session, &names).await?;
-    if manage(config) == Manage::Look || !may {
-        let needs = SetupError::NeedsOwner { publication: names.all.clone(), sql: statements };
-        let (message, _, hint) = setup(&needs);
-        let detail =
-            (!not_owned.is_empty()).then(|| format!("The role does not own {}.", in_short(&not_owned)));
-        report.error("publication", (message, detail, hint));
-    } else {
-        report.ok("publication", format!("{} will be changed: {sql}", names.all));
+    let is_meant = |unowned: &Unowned| {
+        meant.iter().any(|m| m.explicit && qualified(&m.schema, &m.table) == unowned.table)
+    };
+    for unowned in &found.unowned {
+        let severity = if is_meant(unowned) { Severity::Error } else { Severity::Warning };
+        let message = format!("{} belongs to another role and is not published", unowned.table);
+        let finding = Finding::new(severity, "publication", message)
+            .detail("Only a table's owner may add it to a publication; the other tables are published.")
+            .hint(format!(
+                "As a superuser: {} Or let the role act for the owner: {}",
+                unowned.sql, unowned.grant
+            ));
+        report.findings.push(finding);
+    }
+    if !found.narrowed.is_empty() {
+        let message = format!("rows or columns are left out of {}", in_short(&found.narrowed));
+        let finding = Finding::new(Severity::Warning, "publication", message)
+            .detail("No webhook hears of what the publication leaves out; a row that leaves its filter comes as deleted.");
+        report.findings.push(finding.hint(
+            "If that is not meant: ALTER PUBLICATION … DROP TABLE …, and ADD TABLE … without filter and list; webhooks have \
+             filter, and tables exclude, for themselves.",
+        ));
+    }
+    if !found.hurt.is_empty() {
+        let message = format!(
+            "publication {} publishes updates of tables without a replica identity: {}",
+            names.all,
+            in_short(&found.hurt)
+        );
+        let finding = Finding::new(Severity::Warning, "publication", message)
+            .detail("Postgres refuses the application's own UPDATE and DELETE of them.");
+        let first = found.hurt.get(..SHOWN).unwrap_or(&found.hurt);
+        report.findings.push(finding.hint(source::identity_remedy(first)));
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ impl Wanted<'_> {
     /// Rows are announced with the root's identity, and sent with their partition's.
     fn identities(&self) -> Option<Finding> {
         let (name, shape) = (self.name(), self.shape);
-        if !self.table.identity_usable() || !self.wish.updates_or_deletes {
+        if !self.table.identity_usable() || !self.wish.updates_or_deletes() {
             return None;
         }
         let logged = || shape.leaves.iter().filter(|leaf| leaf.is_logged());
@@ -155,7 +155,7 @@ fn partitioned(config: &Config, wanted: &[Wanted<'_>]) -> Option<Finding> {
 /// Columns that may be `unavailable`.
 fn large_values(wanted: &[Wanted<'_>]) -> Option<Finding> {
     let sparse = wanted.iter().filter(|w| {
-        w.table.identity == RowIdentity::Key && w.wish.updates_or_deletes && !w.shape.toastable.is_empty()
+        w.table.identity == RowIdentity::Key && w.wish.updates_or_deletes() && !w.shape.toastable.is_empty()
     });
     let sparse: Vec<&Wanted<'_>> = sparse.collect();
     let first = sparse.first()?;

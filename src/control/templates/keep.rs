@@ -7,12 +7,11 @@ use serde_json::{Map, Value, json};
 use tokio_postgres::Transaction;
 
 use super::super::keys::transaction_failed;
-use super::super::webhooks::{Expected, Repetition};
-use super::super::{About, Actor, ControlError, Desk, nearest};
+use super::super::webhooks::Expected;
+use super::super::{About, Actor, ControlError, Desk, Repetition, nearest};
 use crate::catalog::check_template_row;
 use crate::config::{Config, Problem, Problems, is_of_file};
 use crate::domain::limits;
-use crate::ledger::idempotency::{self, Found};
 use crate::ledger::templates::{self, NewTemplate, StoredTemplate};
 use crate::ledger::webhooks;
 
@@ -63,7 +62,7 @@ pub async fn create(
             "name": made.name, "version": made.version, "number": made.number, "content_type": made.content_type,
             "created_at": made.created_at,
         });
-        idempotency::keep(&transaction, &repetition.id(), 201, &answer).await?;
+        repetition.keep(&transaction, &answer).await?;
     }
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(made)
@@ -169,13 +168,7 @@ async fn repeated(
     repetition: &Repetition,
     new: &NewTemplate,
 ) -> Result<Option<StoredTemplate>, ControlError> {
-    let bounds = (limits::API_ANSWERS_FOR.as_secs_f64(), limits::API_ANSWERS);
-    let found = idempotency::take(transaction, &repetition.id(), &repetition.request(), bounds).await?;
-    let answer = match found {
-        Found::New => return Ok(None),
-        Found::Other => return Err(ControlError::OtherRequest),
-        Found::Answered { answer, .. } => answer,
-    };
+    let Some(answer) = repetition.answered(transaction).await? else { return Ok(None) };
     let text = |key: &str| answer.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(Some(StoredTemplate {
         name: text("name"),

@@ -11,7 +11,7 @@ use super::super::{Actor, ControlError, Desk, templates};
 use super::mask::{MASK, left_over};
 use super::view::READ_ONLY;
 use crate::catalog::{Shelf, check_row, sealed_anew};
-use crate::config::{Config, Problem, Problems, StoredTemplates, Strangers, row_described};
+use crate::config::{Config, Problem, Problems, StoredTemplates, Strangers, is_of_file, row_described};
 use crate::domain::limits;
 use crate::ledger::secrets::{COLUMNS as SECRET_COLUMNS, Held};
 use crate::ledger::templates as stored_templates;
@@ -44,7 +44,7 @@ pub(super) async fn held(
 ) -> Result<Arc<Shelf>, ControlError> {
     let named = document.get("template").and_then(Value::as_str);
     let config = desk.config();
-    let Some(named) = named.filter(|named| config.templates.iter().all(|ours| &*ours.name != *named)) else {
+    let Some(named) = named.filter(|named| !is_of_file(&config, named)) else {
         return Ok(Arc::default());
     };
     stored_templates::hold(transaction, templates::split(named).0).await?;

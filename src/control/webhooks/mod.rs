@@ -4,6 +4,7 @@
 //! here is judged by what judges the file and every row, and is live within a second, on every instance. A write is one
 //! transaction with its entry in the audit; two writers notice each other by the row's version.
 
+mod aim;
 mod judge;
 mod mask;
 mod refused;
@@ -13,22 +14,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
+pub use aim::Aims;
 pub use mask::MASK;
 pub use view::{READ_ONLY, View};
 
 use super::keys::transaction_failed;
-use super::{About, Actor, ControlError, Desk, nearest};
+use super::{About, Actor, ControlError, Desk, Repetition, nearest};
 use crate::catalog::check_row;
 use crate::config::{Config, Strangers};
 use crate::domain::{Outcome, RefusedBy, limits, tenant_of};
 use crate::ledger::ask::Ask;
-use crate::ledger::idempotency::{self, Found};
 use crate::ledger::refusals::Refusal;
 use crate::ledger::states::standings;
 use crate::ledger::webhooks::{self, Lock, Stored};
 use crate::transport::Route;
+use aim::Astray;
 use judge::{held, insist_on_rights, judged, made_secret, sealed};
 use mask::{masked, merge, unmask};
 use view::{of_file, of_row, spoken};
@@ -49,36 +50,6 @@ pub enum Change {
     Replace(Map<String, Value>),
     /// A merge patch (RFC 7396).
     Merge(Map<String, Value>),
-}
-
-/// What tells a repetition of a create from another create.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repetition {
-    id: [u8; 32],
-    request: [u8; 32],
-}
-
-impl Repetition {
-    /// Of an `Idempotency-Key`, which is each actor's own, and of the request's document.
-    pub fn of(actor: &str, key: &str, document: &Map<String, Value>) -> Self {
-        let mut id = Sha256::new();
-        for part in [actor, key] {
-            id.update(part.len().to_be_bytes());
-            id.update(part);
-        }
-        let request = Sha256::digest(json!(document).to_string());
-        Self { id: id.finalize().into(), request: request.into() }
-    }
-
-    /// What names it.
-    pub(super) fn id(&self) -> [u8; 32] {
-        self.id
-    }
-
-    /// What was asked.
-    pub(super) fn request(&self) -> [u8; 32] {
-        self.request
-    }
 }
 
 /// The webhooks after a name, in the order of names: those of the file and of the database.
@@ -153,9 +124,12 @@ pub async fn create(
     document: Map<String, Value>,
     repetition: Option<&Repetition>,
 ) -> Result<View, ControlError> {
-    let refusal = refused::of_document(&desk.config(), actor, None, &document);
-    let made = made(desk, actor, document, repetition).await;
-    tell_refused(desk, actor, refusal, made).await
+    let config = desk.config();
+    let refusal = refused::of_document(&config, actor, None, &document);
+    let astray = desk.aims.astray(&config, actor, &document).await;
+    let name = document.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let made = made(desk, actor, (document, astray.as_ref()), repetition).await;
+    tell_refused(desk, actor, refusal.or_else(|| refused::of_astray(actor, &name, astray)), made).await
 }
 
 /// Writes down for which address a declaration was refused, where it was.
@@ -165,7 +139,8 @@ async fn tell_refused(
     refusal: Option<Refusal>,
     done: Result<View, ControlError>,
 ) -> Result<View, ControlError> {
-    if let (Some(refusal), Err(ControlError::Declaration(_))) = (refusal, &done) {
+    if let (Some(refusal), Err(ControlError::Declaration(_) | ControlError::Value { .. })) = (refusal, &done)
+    {
         desk.refused(actor, refusal).await;
     }
     done
@@ -174,7 +149,7 @@ async fn tell_refused(
 async fn made(
     desk: &Desk,
     actor: &Actor,
-    mut document: Map<String, Value>,
+    (mut document, astray): (Map<String, Value>, Option<&Astray>),
     repetition: Option<&Repetition>,
 ) -> Result<View, ControlError> {
     let config = desk.config();
@@ -190,6 +165,9 @@ async fn made(
     let shelf = held(desk, &transaction, &document).await?;
     let around = (&*config, shelf.named());
     let document = judged(around, document, None)?;
+    if let Some(astray) = astray {
+        return Err(astray.clone().into());
+    }
     let client = prepared.on(&transaction);
     if let Some(repetition) = repetition
         && let Some(answered) = repeated(&client, repetition, &config).await?
@@ -216,7 +194,7 @@ async fn made(
         Some(repetition) => {
             let view = shown(stored);
             let answer = json!({ "document": view.document, "made_secret": made.is_some() });
-            idempotency::keep(&client, &repetition.id, 201, &answer).await?;
+            repetition.keep(&client, &answer).await?;
             transaction.commit().await.map_err(transaction_failed)?;
             view
         }
@@ -280,13 +258,7 @@ async fn repeated(
     repetition: &Repetition,
     config: &Config,
 ) -> Result<Option<View>, ControlError> {
-    let bounds = (limits::API_ANSWERS_FOR.as_secs_f64(), limits::API_ANSWERS);
-    let found = idempotency::take(transaction, &repetition.id, &repetition.request, bounds).await?;
-    let answer = match found {
-        Found::New => return Ok(None),
-        Found::Other => return Err(ControlError::OtherRequest),
-        Found::Answered { answer, .. } => answer,
-    };
+    let Some(answer) = repetition.answered(transaction).await? else { return Ok(None) };
     let made_secret = answer.get("made_secret").and_then(Value::as_bool).unwrap_or_default();
     let document = answer.get("document").and_then(Value::as_object).cloned().unwrap_or_default();
     let version = document.get("version").and_then(Value::as_i64);
@@ -315,16 +287,18 @@ pub async fn change(
     if tenant_of(name).is_some() {
         document.entry("tenant").or_insert_with(|| tenant_of(name).into());
     }
-    let refusal = refused::of_document(&desk.config(), actor, Some(name), &document);
-    let changed = changed(desk, actor, name, (change, expected)).await;
-    tell_refused(desk, actor, refusal, changed).await
+    let config = desk.config();
+    let refusal = refused::of_document(&config, actor, Some(name), &document);
+    let astray = desk.aims.astray(&config, actor, &document).await;
+    let changed = changed(desk, actor, name, (change, expected, astray.as_ref())).await;
+    tell_refused(desk, actor, refusal.or_else(|| refused::of_astray(actor, name, astray)), changed).await
 }
 
 async fn changed(
     desk: &Desk,
     actor: &Actor,
     name: &str,
-    (change, expected): (Change, Expected),
+    (change, expected, astray): (Change, Expected, Option<&Astray>),
 ) -> Result<View, ControlError> {
     let config = desk.config();
     let mut session = desk.session(actor, About::Webhook(name)).await?;
@@ -366,6 +340,10 @@ async fn changed(
     let shelf = held(desk, &transaction, &given).await?;
     let around = (&*config, shelf.named());
     let document = judged(around, given, Some(name)).map_err(|error| actor.sight.told(error))?;
+    // What is there already was declared when its name led elsewhere, and other keys may be changed still.
+    if let Some(astray) = astray.filter(|astray| !aim::names(&before, astray)) {
+        return Err(astray.clone().into());
+    }
     let Some(stored) = webhooks::update(&client, &sealed(&document, &config)?).await? else {
         return Err(unknown(&client, &config, (actor, name)).await?);
     };

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use super::aim::Astray;
 use crate::catalog::{policy, tenants_policy};
 use crate::config::Config;
 use crate::control::{Actor, Sight};
@@ -32,6 +33,11 @@ pub(super) fn of_document(
     })?;
     let name = name.or_else(|| document.get("name").and_then(Value::as_str)).unwrap_or_default();
     Some(of_address(actor, name, (key, address)))
+}
+
+/// The refusal of an address that a name leads to.
+pub(super) fn of_astray(actor: &Actor, name: &str, astray: Option<Astray>) -> Option<Refusal> {
+    astray.map(|astray| of_address(actor, name, (astray.key, astray.address)))
 }
 
 /// The refusal of an address that a key of a declaration leads to.

@@ -67,6 +67,10 @@ struct Tally {
 pub(in crate::dispatcher) struct Breaker {
     policy: BreakerPolicy,
     state: State,
+    /// When the next probe was to go, where somebody asked for it sooner.
+    hurried: Option<Instant>,
+    /// Whether somebody has asked for one while another was under way.
+    asked_again: bool,
     /// The wait of the last probe, before jitter; zero where there was none.
     wait: Duration,
     /// The attempts of this half of the window, since when, and those of the half before.
@@ -89,7 +93,9 @@ impl Breaker {
     /// A closed one.
     pub fn new(policy: BreakerPolicy, at: Instant) -> Self {
         let (now, before) = (Tally::default(), Tally::default());
-        Self { policy, state: State::Closed { since: None }, wait: Duration::ZERO, now, before, turned: at }
+        let (state, hurried) = (State::Closed { since: None }, None);
+        let asked_again = false;
+        Self { policy, state, hurried, asked_again, wait: Duration::ZERO, now, before, turned: at }
     }
 
     /// An open one, as an earlier process left it: a probe may go at once.
@@ -128,9 +134,14 @@ impl Breaker {
 
     /// Somebody asks for it: the next probe may go at once.
     pub fn hurry(&mut self, at: Instant) {
-        if let State::Open { until, probing: false } = &mut self.state {
-            *until = at.min(*until);
+        if let State::Open { until, probing: false } = &mut self.state
+            && at < *until
+        {
+            self.hurried.get_or_insert(*until);
+            *until = at;
         }
+        // The one under way began before what is asked for now.
+        self.asked_again |= matches!(self.state, State::Open { probing: true, .. });
     }
 
     /// How many may be in flight; while open, how many probes may begin.
@@ -153,10 +164,14 @@ impl Breaker {
         }
     }
 
-    /// A probe's attempt says nothing: another may go.
+    /// A probe's attempt says nothing: another may go when it was to go anyhow.
     fn forget_probe(&mut self, at: Instant) {
         if let State::Open { until, probing: true } = self.state {
-            self.state = State::Open { until: until.min(at), probing: false };
+            let until = self.hurried.take().unwrap_or(until);
+            self.state = State::Open { until, probing: false };
+            if std::mem::take(&mut self.asked_again) {
+                self.hurry(at);
+            }
         }
     }
 
@@ -174,6 +189,7 @@ impl Breaker {
             State::Open { .. } if !was_probe => None,
             State::Open { .. } => match said {
                 Said::Well | Said::Picky => {
+                    self.asked_again = false;
                     self.state = State::Ramp { taken: 1, failed: 0 };
                     Some(News::Closed)
                 }
@@ -242,8 +258,12 @@ impl Breaker {
     fn open_again(&mut self, asked: Duration, at: Instant, dice: f64) {
         self.wait = (self.wait * 2).clamp(self.policy.probe_after, self.policy.probe_max);
         let factor = 1.0 + JITTER * (2.0 * dice.clamp(0.0, 1.0) - 1.0);
-        let until = at + self.wait.mul_f64(factor).max(asked);
-        self.state = State::Open { until, probing: false };
+        let wait = self.wait.mul_f64(factor);
+        let until = at.checked_add(wait.max(asked)).unwrap_or(at + wait);
+        (self.state, self.hurried) = (State::Open { until, probing: false }, None);
+        if std::mem::take(&mut self.asked_again) {
+            self.hurry(at);
+        }
     }
 }
 
@@ -310,6 +330,20 @@ mod tests {
         assert_eq!(end(&mut breaker, Said::Picky, true, at), Some(News::Closed));
     }
 
+    #[test]
+    fn who_asks_while_a_probe_is_under_way_has_another_when_that_has_failed() {
+        let at = Instant::now();
+        let mut breaker = Breaker::open(policy(), Duration::from_secs(5), at);
+        assert!(breaker.begin());
+        breaker.hurry(at);
+        assert_eq!(breaker.allows(at), 0, "two probes at once");
+        assert_eq!(end(&mut breaker, Said::Ill, true, at), Some(News::StaysOpen));
+        assert_eq!(breaker.allows(at), 1);
+        assert!(breaker.begin());
+        assert_eq!(end(&mut breaker, Said::Ill, true, at), Some(News::StaysOpen));
+        assert_eq!(breaker.allows(at), 0, "it was asked for once");
+    }
+
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Begin,
@@ -330,6 +364,7 @@ mod tests {
         #[test]
         fn while_open_one_probe_goes_at_a_time_and_after_it_no_more_than_were_taken(
             steps in proptest::collection::vec(step(), 1..400), dice in 0.0..1.0,
+            asked in prop_oneof![4 => Just(Duration::ZERO), 1 => (0..400_000_u64).prop_map(Duration::from_millis), 1 => Just(Duration::MAX)],
         ) {
             let policy = BreakerPolicy { min_attempts: 4, ..policy() };
             let (mut at, mut breaker) = (Instant::now(), Breaker::new(policy, Instant::now()));
@@ -353,7 +388,7 @@ mod tests {
                         if flights.is_empty() { continue }
                         let probe = flights.swap_remove(index % flights.len());
                         if said == Said::Well && let Some(taken) = &mut taken { *taken += 1 }
-                        match breaker.end(said, probe, (FULL, Duration::ZERO), at, dice) {
+                        match breaker.end(said, probe, (FULL, asked), at, dice) {
                             Some(News::Closed) => taken = Some(1),
                             Some(News::Opened | News::StaysOpen) => (opened_at, taken) = (at, None),
                             None => {}
@@ -366,7 +401,7 @@ mod tests {
             }
             // Whatever came before: a receiver that is well again gets everything, and soon.
             for _ in 0..2 * FULL {
-                at += policy.probe_max * 2;
+                at += policy.probe_max * 4;
                 if let Some(probe) = flights.pop() {
                     breaker.end(Said::Well, probe, (FULL, Duration::ZERO), at, dice);
                 }

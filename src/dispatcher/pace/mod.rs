@@ -53,11 +53,22 @@ struct Run {
     noted: bool,
 }
 
+/// What is set of a webhook's pace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    pub flow: Flow,
+    /// How many may be in flight.
+    pub concurrency: usize,
+    /// The longest wait that a `Retry-After` may ask for.
+    pub retry_after_max: Duration,
+}
+
 /// The pace of one webhook.
 #[derive(Debug)]
 pub(super) struct Pace {
     flow: Flow,
     concurrency: usize,
+    retry_after_max: Duration,
     breaker: Option<Breaker>,
     bucket: Option<Bucket>,
     adaptive: Option<Adaptive>,
@@ -70,7 +81,8 @@ pub(super) struct Pace {
 
 impl Pace {
     /// That of a webhook of which `known` was remembered.
-    pub fn new(flow: Flow, concurrency: usize, known: Option<&Health>, at: Instant) -> Self {
+    pub fn new(terms: Terms, known: Option<&Health>, at: Instant) -> Self {
+        let Terms { flow, concurrency, retry_after_max } = terms;
         let open = known.and_then(|known| known.open);
         let breaker = flow.breaker.map(|policy| match open {
             Some((_, wait)) => Breaker::open(policy, wait, at),
@@ -80,6 +92,7 @@ impl Pace {
         let mut pace = Self {
             flow,
             concurrency,
+            retry_after_max,
             opened_at: open.map(|(since, _)| since).filter(|_| breaker.is_some()),
             breaker,
             bucket: None,
@@ -93,8 +106,10 @@ impl Pace {
 
     /// Other settings from here on; what is known stays, as far as it still means something. Answers whether a breaker that
     /// was open is no more.
-    pub fn set(&mut self, flow: Flow, concurrency: usize, at: Instant) -> bool {
-        (self.flow, self.concurrency) = (flow, concurrency);
+    pub fn set(&mut self, terms: Terms, at: Instant) -> bool {
+        let flow = terms.flow;
+        (self.flow, self.concurrency, self.retry_after_max) =
+            (flow, terms.concurrency, terms.retry_after_max);
         self.refit(at);
         match (&mut self.breaker, flow.breaker) {
             (Some(breaker), Some(policy)) => breaker.set_policy(policy),
@@ -131,7 +146,7 @@ impl Pace {
         self.breaker.as_ref().and_then(Breaker::probe_at)
     }
 
-    /// Somebody has put work into the ledger by hand: a probe need not wait any longer.
+    /// Somebody has put work into the ledger by hand, or declared the webhook anew: a probe need not wait any longer.
     pub fn hurry(&mut self, at: Instant) {
         if let Some(breaker) = &mut self.breaker {
             breaker.hurry(at);
@@ -188,14 +203,18 @@ impl Pace {
         let said = said(&attempt.outcome);
         let well = attempt.outcome.is_success();
         if let Some(adaptive) = &mut self.adaptive {
-            adaptive.end(attempt.took, said != Said::Ill, in_flight);
+            match said {
+                Said::Well => adaptive.answered(attempt.took, in_flight),
+                Said::Ill => adaptive.failed(),
+                Said::Picky | Said::Nothing => {}
+            }
         }
-        let full = self.allows_full();
+        let (full, asked) = (self.allows_full(), asked(&attempt.outcome).min(self.retry_after_max));
         if let Some(breaker) = &mut self.breaker {
             // Who cannot even be asked gives no answer to a probe.
             let said = if is_probe && said == Said::Nothing { Said::Ill } else { said };
             let dice = if said == Said::Ill { dice() } else { 0.5 };
-            heard.news = breaker.end(said, is_probe, (full, asked(&attempt.outcome)), at, dice);
+            heard.news = breaker.end(said, is_probe, (full, asked), at, dice);
         }
         match heard.news {
             Some(News::Opened) => self.opened_at = Some(attempt.started_at),
@@ -269,9 +288,33 @@ mod tests {
         Attempt { number: 1, started_at, took: Duration::from_millis(5), outcome }
     }
 
+    fn terms(flow: Flow) -> Terms {
+        Terms { flow, concurrency: 16, retry_after_max: Duration::from_secs(3600) }
+    }
+
     fn pace(flow: Flow) -> (Pace, Instant) {
         let at = Instant::now();
-        (Pace::new(flow, 16, None, at), at)
+        (Pace::new(terms(flow), None, at), at)
+    }
+
+    /// Whatever a receiver asks for, a probe goes within the time that is set.
+    #[test]
+    fn a_breaker_waits_as_long_as_the_receiver_asks_for_up_to_what_is_set() {
+        for (asks, waits) in [(0, 5), (600, 600), (u64::from(u32::MAX), 3600), (u64::MAX, 3600)] {
+            let (mut pace, at) = pace(Flow::default());
+            let retry_after = Some(Duration::from_secs(asks));
+            let outcome = Outcome::Responded { status: 503, retry_after, body: Bytes::new() };
+            for second in 0..20 {
+                pace.end(
+                    &Attempt { outcome: outcome.clone(), ..attempt(503, second) },
+                    (false, false),
+                    1,
+                    at,
+                    || 0.5,
+                );
+            }
+            assert_eq!(pace.probe_at(), Some(at + Duration::from_secs(waits)), "{asks} s were asked for");
+        }
     }
 
     #[test]
@@ -309,6 +352,25 @@ mod tests {
     }
 
     #[test]
+    fn a_test_behind_an_open_breaker_does_not_make_the_next_probe_go_sooner() {
+        let at = Instant::now();
+        let (mut pace, _) = pace(Flow::default());
+        for second in 0..30 {
+            pace.end(&attempt(500, second), (false, false), 1, at, || 0.5);
+        }
+        let until = pace.probe_at().expect("an open breaker");
+        assert!(until > at);
+        for _ in 0..3 {
+            pace.hurry(at);
+            assert_eq!(pace.probe_at(), Some(at), "the test may go");
+            assert!(pace.begin(at));
+            pace.end(&attempt(500, 31), (true, true), 1, at, || 0.5);
+            assert_eq!((pace.probe_at(), pace.allows(at)), (Some(until), 0));
+        }
+        assert_eq!(pace.allows(until), 1);
+    }
+
+    #[test]
     fn what_was_remembered_is_gone_on_from() {
         let since = Timestamp::from_second(1000).expect("a time");
         let known = Health {
@@ -318,7 +380,7 @@ mod tests {
             open: Some((since, Duration::from_secs(40))),
         };
         let at = Instant::now();
-        let mut pace = Pace::new(Flow::default(), 16, Some(&known), at);
+        let mut pace = Pace::new(terms(Flow::default()), Some(&known), at);
         assert!(pace.is_open());
         assert_eq!(pace.probe_at(), Some(at));
         assert!(pace.begin(at));

@@ -1,8 +1,12 @@
 //! What comes back from the ledger: how much is welcome, how it ends, and what happens while the webhook fails.
 
-use super::{Attempt, Claimed, Command, Delivery, Finish, Lease, Mode, Queue, State, Verdict, limits};
+use super::{
+    Attempt, Claimed, Command, Delivery, FailReason, Finish, Lease, Mode, Queue, State, Verdict, limits,
+};
+use crate::clock::since;
 use crate::dispatcher::share::Class;
 use crate::dispatcher::turn::Turn;
+use crate::domain::Operation;
 
 impl Queue {
     /// How many claimed deliveries would be welcome where so many may be in flight: enough to keep all attempts busy
@@ -56,7 +60,9 @@ impl Queue {
     pub fn take_claimed(&mut self, claimed: Claimed, turn: &mut Turn<'_>) {
         turn.load.add(&claimed, self.class);
         self.loaded += 1;
-        if self.suspended {
+        if claimed.delivery.operation == Operation::Test && self.is_late(&claimed.delivery, turn) {
+            self.end_claimed(claimed, State::Failed(FailReason::TestTooLate.describe()), None, turn);
+        } else if self.suspended {
             self.end_claimed(claimed, State::Held, None, turn);
         } else if self.rules.concurrency == 0 || (self.diverted && !self.claimed.is_empty()) {
             self.end_claimed(claimed, State::Pending, None, turn);
@@ -65,10 +71,20 @@ impl Queue {
         }
     }
 
-    /// What was claimed and not begun goes back as it came.
+    /// Whether a test can say nothing any more to who sent it: it waited for too long, or its webhook is not sent to.
+    fn is_late(&self, test: &Delivery, turn: &Turn<'_>) -> bool {
+        self.suspended || since(turn.now, test.committed_at) > limits::TEST_FOR
+    }
+
+    /// What was claimed and not begun goes back as it came; but a test that is to be held ends.
     pub(super) fn give_back(&mut self, state: &State, turn: &mut Turn<'_>) {
         for claimed in std::mem::take(&mut self.claimed) {
-            self.end_claimed(claimed, state.clone(), None, turn);
+            let is_test = claimed.delivery.operation == Operation::Test;
+            let state = match state {
+                State::Held if is_test => State::Failed(FailReason::TestTooLate.describe()),
+                other => other.clone(),
+            };
+            self.end_claimed(claimed, state, None, turn);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What goes by the ledger from the first.
+//! What goes by the ledger from the first, and whether anything is here at all.
 
 use super::{FailReason, Queue, State, Young};
 use crate::dispatcher::turn::Turn;
@@ -10,6 +10,22 @@ impl Queue {
         self.forget_empty_ready();
         let state = if self.suspended { State::Held } else { State::Pending };
         self.record(young.delivery, state, None, Some((young.owed, young.permit)), turn);
+    }
+
+    /// Whether nothing of it is here or on its way to the ledger.
+    pub fn is_at_rest(&self) -> bool {
+        self.lanes.is_empty()
+            && self.transit.is_empty()
+            && self.loaded == 0
+            && self.in_flight == 0
+            && self.counting.is_none()
+    }
+
+    /// Nothing is open in the ledger that this process has not put there: where anything was counted, it is counted anew.
+    pub fn recount(&mut self, turn: &mut Turn<'_>) {
+        if !self.blocked.is_empty() {
+            self.by_ledger(turn);
+        }
     }
 
     /// A young delivery that can never be sent.

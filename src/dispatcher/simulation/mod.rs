@@ -4,7 +4,10 @@
 //! Three times a day a change concerns all webhooks at once; besides, each has its own. At three o'clock those that suffer
 //! are owed a heap. After the day everybody is well, and everything must come to its end.
 
+mod catalog;
+mod day;
 mod model;
+mod probe;
 mod standstill;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -32,12 +35,10 @@ use crate::domain::{
     TimeoutStage, UnreachableBy, Verdict, judge, limits,
 };
 use crate::ledger::Ledger;
-use crate::ledger::claim::{Claimed, Claims};
-use crate::ledger::record::Lease;
 use crate::ledger::writer::{Ack, Command};
 use crate::settlement::Settlement;
 use crate::tasks::Tasks;
-use crate::transport::{Policy, Transport, TransportOptions};
+use crate::transport::{Lookups, Policy, Transport, TransportOptions};
 
 const WEBHOOKS: usize = 10_000;
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -72,6 +73,11 @@ fn heap(kind: Kind) -> usize {
     }
 }
 
+/// When a change concerns all of them.
+fn bursts() -> impl Iterator<Item = Duration> {
+    (0..3).map(|n| DAY / 3 * n + Duration::from_secs(60))
+}
+
 /// How many events of its own a webhook has in a day; more by the environment.
 #[expect(clippy::disallowed_methods, reason = "a test's knob is no part of the configuration")]
 fn own_events() -> usize {
@@ -95,6 +101,7 @@ struct World {
     order: u64,
     model: Model,
     start: Instant,
+    began: Timestamp,
     settlement: Settlement,
     memory: Arc<Semaphore>,
     /// What the log holds that memory has no room for.
@@ -112,10 +119,14 @@ struct Seen {
     owed: usize,
     delivered: usize,
     failed: HashMap<&'static str, usize>,
-    /// Ages of the healthy ones' deliveries, in milliseconds: of the first hour, when nobody is known yet, and of the rest.
+    /// Ages of the healthy ones' deliveries, in milliseconds: of the first hour, when nobody is known yet; of the later changes
+    /// that concern all at once; and of those that are theirs alone.
     first: Vec<u128>,
     ages: Vec<u128>,
+    own: Vec<u128>,
     young: usize,
+    /// The most that stood in any list of those that wait for something.
+    listed: usize,
     unwritten: usize,
     opened: usize,
     attempts: usize,
@@ -183,6 +194,8 @@ impl World {
             capture_bytes: 0,
             clock: clock.clone(),
             extra_roots: Vec::new(),
+            lookups: Lookups::of_the_system(),
+            connect_within: limits::CONNECT_TIMEOUT,
         };
         let memory = Arc::new(Semaphore::new(limits::YOUNG_BYTES));
         let server = crate::postgres::Server::parse("postgres://walhook@127.0.0.1:9/none").expect("a url");
@@ -204,6 +217,7 @@ impl World {
         let (ended, _) = mpsc::unbounded_channel();
         let (asking, asks) = mpsc::channel(1);
         let mut state = State::new(with, published, out, ended, asking);
+        let began = state.with.clock.now();
         state.launched = Some(Vec::new());
         state.take_catalog();
         Self {
@@ -214,6 +228,7 @@ impl World {
             order: 0,
             model: Model::default(),
             start,
+            began,
             settlement: Settlement::new(),
             memory,
             unread: VecDeque::new(),
@@ -237,7 +252,7 @@ impl World {
                 continue;
             }
             let mut dice = fastrand::Rng::with_seed(u64::try_from(webhook).expect("a number"));
-            let mut times: Vec<Duration> = (0..3).map(|n| DAY / 3 * n + Duration::from_secs(60)).collect();
+            let mut times: Vec<Duration> = bursts().collect();
             times.extend((0..own_events()).map(|_| DAY.mul_f64(dice.f64())));
             times.extend((0..heap(kind(webhook))).map(|_| Duration::from_secs(3 * 3600)));
             // Ids follow the log.
@@ -306,8 +321,12 @@ impl World {
             Verdict::Delivered => {
                 self.seen.delivered += 1;
                 if is_healthy {
-                    let is_first = self.start.elapsed() < Duration::from_secs(3600);
-                    let ages = if is_first { &mut self.seen.first } else { &mut self.seen.ages };
+                    let committed = since(delivery.committed_at, self.began);
+                    let ages = match committed {
+                        _ if committed < Duration::from_secs(3600) => &mut self.seen.first,
+                        _ if bursts().any(|burst| burst == committed) => &mut self.seen.ages,
+                        _ => &mut self.seen.own,
+                    };
                     ages.push(age.as_millis());
                 }
             }
@@ -404,6 +423,9 @@ impl World {
         assert!(self.state.load.count <= limits::IN_FLIGHT, "too much claimed");
         self.seen.young = self.seen.young.max(limits::YOUNG_BYTES - self.memory.available_permits());
         self.seen.opened = self.seen.opened.max(self.state.open);
+        let State { crowd, paced, roomless, touched, .. } = &self.state;
+        let listed = [crowd.len(), paced.len(), roomless.len(), touched.len()].into_iter().max();
+        self.seen.listed = self.seen.listed.max(listed.unwrap_or_default());
     }
 
     async fn run(mut self) -> Seen {
@@ -430,69 +452,4 @@ impl World {
             }
         }
     }
-}
-
-fn p99(mut ages: Vec<u128>) -> u128 {
-    ages.sort_unstable();
-    ages[ages.len() * 99 / 100]
-}
-
-#[tokio::test(start_paused = true)]
-async fn i8_over_a_day_the_broken_of_ten_thousand_webhooks_keep_none_of_the_healthy_from_their_deliveries() {
-    let published = published();
-    let mut alone = World::new(published.clone());
-    alone.plan(false);
-    let alone = alone.run().await;
-    let mut beside = World::new(published);
-    beside.plan(true);
-    let beside = beside.run().await;
-    for seen in [&alone, &beside] {
-        let failed: usize = seen.failed.values().sum();
-        println!(
-            "{} owed, {} attempts, {} delivered, failed {:?}; {} bytes young, {} breakers open at most",
-            seen.owed, seen.attempts, seen.delivered, seen.failed, seen.young, seen.opened
-        );
-        assert_eq!(seen.delivered + failed, seen.owed);
-        assert!(seen.young <= limits::YOUNG_BYTES);
-        assert!(!seen.failed.contains_key("healthy") && !seen.failed.contains_key("slow"));
-    }
-    assert_eq!((alone.ages.len(), alone.first.len()), (beside.ages.len(), beside.first.len()));
-    assert!(beside.opened >= 2 * WEBHOOKS / 100, "the dead and the hanging ones were never left alone");
-    let (first, first_beside) = (p99(alone.first), p99(beside.first));
-    let (alone, beside) = (p99(alone.ages), p99(beside.ages));
-    println!("p99 of the healthy: {alone} ms alone, {beside} ms beside the others");
-    println!("in the first hour: {first} ms alone, {first_beside} ms beside the others");
-    // These are the ages in bursts to all at once, of which the others have their share: one in eight.
-    assert!(beside * 100 <= alone * (100 + 100 / 8 + 3), "{alone} ms became {beside} ms");
-    // The first burst meets six hundred receivers that nobody knows to be slow yet: they have half of what is in flight,
-    // until their first attempts have told.
-    assert!(first_beside <= first * 2, "{first} ms became {first_beside} ms");
-}
-
-/// The ledger's answer to a claim may come when the receiver has just been found to fail.
-#[tokio::test(start_paused = true)]
-async fn what_was_claimed_before_a_receiver_failed_is_its_next_probe() {
-    let mut state = World::new(published()).state;
-    let (webhook, at, now) = (name(0), Instant::now(), state.with.clock.now());
-    let outcome = Outcome::Responded { status: 503, retry_after: None, body: Bytes::new() };
-    let attempt = Attempt { number: 1, started_at: now, took: Duration::from_millis(5), outcome };
-    let slot = state.slots.get_mut(&webhook).expect("it is declared");
-    for _ in 0..30 {
-        slot.pace.end(&attempt, (false, false), 1, at, || 0.5);
-    }
-    assert!(slot.pace.is_open());
-    state.with_queue(&webhook, super::queue::Queue::divert);
-    let delivery = delivery(0, 1, now);
-    let claimed = Claimed { delivery, attempts: 1, on_schedule: 1, lease: Lease::with_token(1) };
-    state.answered(Answer::Claims(Claims { claimed: vec![claimed], ..Claims::default() }));
-    state.turn();
-    assert!(state.launched.as_ref().is_some_and(Vec::is_empty), "a probe before its time");
-    assert!(state.wake_at() <= at + Duration::from_secs(10));
-    tokio::time::advance(Duration::from_secs(10)).await;
-    state.turn();
-    let launched = state.launched.take().unwrap_or_default();
-    assert!(
-        matches!(launched.as_slice(), [(_, Sending::One(Start::Claimed(_)), true)]),
-        "no probe when its time has come"
-    );
 }

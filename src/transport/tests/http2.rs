@@ -1,15 +1,19 @@
 //! Receivers that speak HTTP/2 badly: frames made by hand, behind real TLS.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::Policy;
-use super::rig::{send, transport};
+use super::bounds::SOCKET_BUFFERS;
+use super::rig::{send, transport, write_counted};
 use super::tls::{acceptor, at};
-use crate::domain::{Outcome, TimeoutStage, UnreachableBy, WebhookSource};
+use crate::domain::{Outcome, TimeoutStage, UnreachableBy, WebhookSource, limits};
 use crate::tasks::{Role, Tasks};
 
 // RFC 9113, section 6.
@@ -64,12 +68,16 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<
     }
 }
 
-async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, script: Script) -> std::io::Result<()> {
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    script: Script,
+    written: &AtomicUsize,
+) -> std::io::Result<()> {
     stream.write_all(&frame(0, SETTINGS, 0, script.settings)).await?;
     let id = read_request(&mut stream).await?;
     stream.write_all(&(script.first)(id)).await?;
     while let Some(again) = script.again {
-        stream.write_all(&again(id)).await?;
+        write_counted(&mut stream, &again(id), written).await?;
     }
     stream.flush().await?;
     let mut unread = [0; 4096];
@@ -79,26 +87,40 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, script: Scrip
 
 /// The outcome of one attempt at a receiver with this script, within 400 ms.
 async fn outcome_of(script: Script) -> Outcome {
+    let started = Instant::now();
+    let (outcome, _) = outcome_within(script, 400).await;
+    assert!(started.elapsed() < Duration::from_secs(3), "{outcome:?} came late");
+    outcome
+}
+
+/// The same within so many milliseconds, and how many bytes the receiver wrote of what it repeats until its connection broke.
+async fn outcome_within(script: Script, timeout_ms: u64) -> (Outcome, usize) {
     let (acceptor, certificate) = acceptor("localhost", &["h2"], rustls::ALL_VERSIONS, None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tasks, _) = Tasks::new();
     let connected = tasks.clone();
+    let (written, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (writing, ending) = (Arc::clone(&written), Arc::clone(&ended));
     tasks.spawn("receiver", Role::Passing, async move {
         while let Ok((stream, _)) = listener.accept().await {
             if let Ok(stream) = acceptor.accept(stream).await {
+                let (written, ending) = (Arc::clone(&writing), Arc::clone(&ending));
                 connected.spawn("connection", Role::Passing, async move {
-                    let ended = converse(stream, script).await;
+                    let ended = converse(stream, script, &written).await;
+                    ending.notify_one();
                     drop(ended);
                 });
             }
         }
     });
     let transport = transport(Policy::default(), vec![certificate]);
-    let started = Instant::now();
-    let outcome = send(&transport, &at(port), WebhookSource::Toml, 400).await;
-    assert!(started.elapsed() < Duration::from_secs(3), "{outcome:?} came late");
-    outcome
+    let outcome = send(&transport, &at(port), WebhookSource::Toml, timeout_ms).await;
+    drop(transport);
+    if script.again.is_some() {
+        ended.notified().await;
+    }
+    (outcome, written.load(Ordering::SeqCst))
 }
 
 fn check_no_answer(outcome: &Outcome) {
@@ -169,5 +191,21 @@ async fn http2_that_never_ends_is_left_at_a_bound_or_in_time() {
             Outcome::TimedOut { stage: TimeoutStage::Response } => {}
             outcome => check_no_answer(&outcome),
         }
+    }
+}
+
+#[tokio::test]
+async fn http2_that_never_ends_is_held_to_what_is_read_of_it() {
+    let open = |id| frame(id, HEADERS, END_HEADERS, STATUS_200);
+    let data = |id| frame(id, DATA, 0, &[b'x'; 16 * 1024]);
+    let head = |id| frame(id, HEADERS, 0, STATUS_200);
+    let more = |id| frame(id, CONTINUATION, 0, &X_Y.repeat(3000));
+    for script in [
+        Script { first: open, again: Some(data), ..USUAL },
+        Script { first: head, again: Some(more), ..USUAL },
+    ] {
+        let (outcome, written) = outcome_within(script, 60_000).await;
+        assert!(!matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+        assert!(written < limits::RESPONSE_BYTES + SOCKET_BUFFERS, "{written} bytes were taken");
     }
 }

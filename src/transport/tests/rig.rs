@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 
-use super::super::{Policy, Request, Route, Transport, TransportOptions};
+use super::super::{Lookups, Policy, Request, Route, Transport, TransportOptions};
 use crate::clock::Clock;
-use crate::domain::{Auth, Connection, Outcome, Reach, WebhookSource};
+use crate::domain::{Auth, Connection, Outcome, Reach, WebhookSource, limits};
 use crate::tasks::{Role, Tasks};
 
 /// What the receiver does once it has read a request.
@@ -37,6 +37,8 @@ pub struct Receiver {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    written: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Receiver {
@@ -44,16 +46,25 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let receiver =
-            Self { address, connections: Arc::clone(&connections), requests: Arc::clone(&requests) };
+        let (written, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let receiver = Self {
+            address,
+            connections: Arc::clone(&connections),
+            requests: Arc::clone(&requests),
+            written: Arc::clone(&written),
+            open: Arc::clone(&open),
+        };
         let (tasks, _) = Tasks::new();
         let connected = tasks.clone();
         tasks.spawn("receiver", Role::Passing, async move {
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::SeqCst);
-                let requests = Arc::clone(&requests);
+                let (requests, written, open) =
+                    (Arc::clone(&requests), Arc::clone(&written), Arc::clone(&open));
+                open.fetch_add(1, Ordering::SeqCst);
                 connected.spawn("connection", Role::Passing, async move {
-                    let ended = converse(stream, script, &requests).await;
+                    let ended = converse(stream, script, (&requests, &written)).await;
+                    open.fetch_sub(1, Ordering::SeqCst);
                     drop(ended);
                 });
             }
@@ -69,12 +80,40 @@ impl Receiver {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that have not ended.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of answers that the system has taken.
+    pub fn written(&self) -> usize {
+        self.written.load(Ordering::SeqCst)
+    }
+
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
-async fn converse(mut stream: TcpStream, script: Script, requests: &AtomicUsize) -> std::io::Result<()> {
+/// Writes all, and counts what the system has taken of it.
+pub async fn write_counted(
+    stream: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    written: &AtomicUsize,
+) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let taken = stream.write(bytes).await?;
+        written.fetch_add(taken, Ordering::SeqCst);
+        bytes = &bytes[taken..];
+    }
+    Ok(())
+}
+
+async fn converse(
+    mut stream: TcpStream,
+    script: Script,
+    (requests, written): (&AtomicUsize, &AtomicUsize),
+) -> std::io::Result<()> {
     while read_request(&mut stream).await? {
         requests.fetch_add(1, Ordering::SeqCst);
         match script {
@@ -93,9 +132,9 @@ async fn converse(mut stream: TcpStream, script: Script, requests: &AtomicUsize)
                 std::future::pending::<()>().await;
             }
             Script::Repeat(head, again, pause) => {
-                stream.write_all(head).await?;
+                write_counted(&mut stream, head, written).await?;
                 loop {
-                    stream.write_all(again).await?;
+                    write_counted(&mut stream, again, written).await?;
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -124,6 +163,16 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<bool> {
 
 /// A transport that keeps 16 bytes of answers.
 pub fn transport(policy: Policy, extra_roots: Vec<CertificateDer<'static>>) -> Transport {
+    bounded(policy, extra_roots, Lookups::of_the_system(), limits::CONNECT_TIMEOUT)
+}
+
+/// The same with lookups and a time to connect of its own.
+pub fn bounded(
+    policy: Policy,
+    extra_roots: Vec<CertificateDer<'static>>,
+    lookups: Lookups,
+    connect_within: Duration,
+) -> Transport {
     let clock = Clock::turned("2026-11-21T20:00:00Z".parse().unwrap(), 7);
     Transport::new(TransportOptions {
         tenants: policy.clone(),
@@ -131,6 +180,8 @@ pub fn transport(policy: Policy, extra_roots: Vec<CertificateDer<'static>>) -> T
         capture_bytes: 16,
         clock,
         extra_roots,
+        lookups,
+        connect_within,
     })
     .unwrap()
 }

@@ -59,6 +59,10 @@ async fn receiver_of(
     clients: Option<&CertificateDer<'static>>,
 ) -> (u16, CertificateDer<'static>) {
     let (acceptor, certificate) = acceptor(name, protocols, versions, clients);
+    (serve(acceptor).await, certificate)
+}
+
+async fn serve(acceptor: TlsAcceptor) -> u16 {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = tcp.local_addr().unwrap().port();
     let listener = TlsListener { tcp, acceptor };
@@ -68,7 +72,7 @@ async fn receiver_of(
         let served = axum::serve(listener, Router::new().route("/", post(version))).await;
         drop(served);
     });
-    (port, certificate)
+    port
 }
 
 /// The receiver's side of TLS, and the certificate to trust.
@@ -78,9 +82,22 @@ pub(super) fn acceptor(
     versions: &[&'static rustls::SupportedProtocolVersion],
     clients: Option<&CertificateDer<'static>>,
 ) -> (TlsAcceptor, CertificateDer<'static>) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let certificate = made.cert.der().clone();
+    acceptor_of((name, 2001..=2090), protocols, versions, clients)
+}
+
+/// The same with a certificate that is valid from the beginning of one year to that of another.
+fn acceptor_of(
+    (name, years): (&str, std::ops::RangeInclusive<i32>),
+    protocols: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    clients: Option<&CertificateDer<'static>>,
+) -> (TlsAcceptor, CertificateDer<'static>) {
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(*years.start(), 1, 1);
+    params.not_after = rcgen::date_time_ymd(*years.end(), 1, 1);
+    let certificate = params.self_signed(&signing_key).unwrap().der().clone();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = match clients {
         None => WebPkiClientVerifier::no_client_auth(),
@@ -258,6 +275,42 @@ fn what_has_expired_and_what_is_no_certificate_is_told() {
     assert!(check_authorities("hunter2", now).unwrap_err().starts_with("there is no certificate in PEM"));
     let no_key = Identity { certificate: made(2090).into(), key: "hunter2".into() };
     assert!(check_identity(&no_key, now).unwrap_err().starts_with("the key is no private key in PEM"));
+}
+
+#[test]
+fn an_authority_that_is_not_valid_yet_is_told() {
+    let now = crate::clock::Clock::system().now();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = |from: i32, to: i32| {
+        let mut params = rcgen::CertificateParams::new(["walhook".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        pem(params.self_signed(&key).unwrap().der())
+    };
+    let early = "none of the certificates is valid before 2089-01-01T00:00:00Z".to_owned();
+    assert_eq!(check_authorities(&made(2089, 2090), now), Err(early.clone()));
+    assert_eq!(check_authorities(&format!("{}{}", made(2001, 2002), made(2089, 2090)), now), Err(early));
+    assert_eq!(check_authorities(&format!("{}{}", made(2089, 2090), made(2001, 2090)), now), Ok(()));
+}
+
+#[tokio::test]
+async fn a_receivers_certificate_of_the_wrong_time_or_name_is_told_with_the_settings_to_look_at() {
+    let transport = transport(Policy::default(), Vec::new());
+    for (name, from, to, words, settings) in [
+        ("localhost", 2001, 2002, "expired", "settings: url, and tls.ca or tls.pinned_ca"),
+        ("localhost", 2089, 2090, "not valid yet", "settings: url, and tls.ca or tls.pinned_ca"),
+        ("elsewhere.test", 2001, 2090, "not valid for name", "setting: url, whose host"),
+    ] {
+        let (acceptor, certificate) = acceptor_of((name, from..=to), &[], rustls::ALL_VERSIONS, None);
+        let port = serve(acceptor).await;
+        for connection in [
+            Connection { ca: Some(pem(&certificate).into()), ..Connection::default() },
+            Connection { pinned_ca: Some(pem(&certificate).into()), ..Connection::default() },
+        ] {
+            let reason = outcome_by(&transport, port, connection).await.unwrap_err();
+            assert!(reason.contains(words) && reason.contains(settings), "{reason}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The HTTP API, by hand as a client would, and as somebody with bad intent would.
 
 mod access;
+mod again;
 mod catalogue;
 mod clients;
 mod contract;

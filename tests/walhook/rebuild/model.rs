@@ -13,6 +13,8 @@ struct Table {
     columns: Vec<String>,
     /// What identifies a row whose old key was not sent.
     identity: &'static str,
+    /// Whether the whole old row is sent.
+    is_full: bool,
     rows: Vec<Row>,
 }
 
@@ -30,7 +32,8 @@ impl Model {
     pub fn new(tables: &[&str]) -> Self {
         let columns = ["id", "alt", "c0", "c1", "c2"].map(str::to_owned).to_vec();
         let empty = |name: &&str| {
-            ((*name).to_owned(), Table { columns: columns.clone(), identity: "id", rows: Vec::new() })
+            let columns = columns.clone();
+            ((*name).to_owned(), Table { columns, identity: "id", is_full: false, rows: Vec::new() })
         };
         Self { tables: tables.iter().map(empty).collect() }
     }
@@ -111,6 +114,7 @@ impl Table {
             Row::from([(self.identity.to_owned(), key)])
         });
         let before = self.take(&find, data);
+        assert!(!self.is_full || data["unavailable"] == json!([]), "the old row has it: {data}");
         for name in data["unavailable"].as_array().expect("a list") {
             let name = name.as_str().expect("a name");
             let value = before.get(name).expect("a column of its time").clone();
@@ -162,6 +166,7 @@ impl Table {
             }
         } else {
             self.identity = if what["identity"] == "index" { "alt" } else { "id" };
+            self.is_full = what["identity"] == "full";
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
+use walhook::cluster::{Cluster, Options};
 
 pub use database::{Database, ORDERS, connect};
 pub use proxy::{Network, Proxy};
@@ -26,6 +27,13 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 static TURN: LazyLock<RwLock<()>> = LazyLock::new(RwLock::default);
+
+/// A server that removes log before a slot has read it.
+pub fn cluster_of_little_log() -> Cluster {
+    let settings = [("max_slot_wal_keep_size", "16MB"), ("min_wal_size", "32MB"), ("max_wal_size", "48MB")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Cluster::create(&Options { settings: settings.to_vec(), ..Options::default() }).expect("a cluster")
+}
 
 /// Held by a test that may run beside others. Taken once, first of all.
 pub async fn beside_others() -> RwLockReadGuard<'static, ()> {

@@ -221,7 +221,13 @@ async fn what_the_operators_rows_may_reach_a_tenants_may_not() {
         |url: &str| json!({ "name": "a", "url": url, "events": ["*"], "retry": { "schedule": ["1h"] } });
     operator.post("/api/webhooks", &webhook(&receiver.url("/ours"))).await.is(201);
     assert_eq!(acme.post("/api/webhooks", &webhook(&receiver.url("/acme"))).await.is(422).wrong(), ["/url"]);
-    // A name is looked up when it is dialled; what it is here stays untold.
+    // The operator is told what a name leads to.
+    let aimed =
+        json!({ "name": "acme~b", "tenant": "acme", "url": "https://localhost:1/in", "events": ["*"] });
+    let told = operator.post("/api/webhooks", &aimed).await.is(422);
+    assert_eq!(told.wrong(), ["/url"]);
+    assert!(told.text().contains("security.tenants.allow_networks"), "{}", told.text());
+    // To a tenant a name is looked up when it is dialled; what it is here stays untold.
     acme.post("/api/webhooks", &webhook("https://localhost:1/in")).await.is(201);
     let refused =
         "select count(*) from walhook.deliveries where webhook = 'acme~a' and last_outcome = 'refused'";
@@ -234,7 +240,10 @@ async fn what_the_operators_rows_may_reach_a_tenants_may_not() {
     .await;
     let told = acme.get("/api/webhooks/acme~a/deliveries?error=refused").await.is(200).text();
     assert!(
-        told.contains("not on the public internet") && !told.contains("127.0.0.1") && !told.contains("::1"),
+        told.contains("not on the public internet")
+            && told.contains("security.tenants.allow_networks")
+            && !told.contains("127.0.0.1")
+            && !told.contains("::1"),
         "{told}"
     );
     assert!(receiver.requests("/acme").is_empty());

@@ -53,6 +53,66 @@ async fn bytes_that_are_no_text_in_any_encoding_are_replaced_and_counted_and_sto
 }
 
 #[tokio::test]
+async fn a_character_that_has_no_utf_8_is_replaced_and_counted_and_stops_nothing() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (with_encoding("WIN1252").await, Receiver::start().await);
+    database
+        .execute("create table \"wörter\" (id int primary key, \"größe\" text, a text[], j json, b bytea)")
+        .await;
+    let run = Run::default()
+        .webhook("all", &receiver.url("/all"), "events = [\"wörter.*\"]")
+        .expecting("the replication stream is down")
+        .expecting("has no place in UTF-8");
+    let mut sidecar = Sidecar::start(&database, run).await;
+    for (id, odd) in [(1, ""), (2, "|| chr(129)"), (3, ""), (4, "|| chr(157)")] {
+        database
+            .execute(&format!(
+                "insert into \"wörter\" values ({id}, 'Käse €' {odd}, array['ß' {odd}, 'x'], '\"é\"', 'Ö')"
+            ))
+            .await;
+    }
+    database.execute("update \"wörter\" set \"größe\" = 'ü' where id = 3").await;
+    let came = rows(&receiver, "/all", 5).await;
+    for (id, odd) in [(1, ""), (2, "\u{fffd}"), (4, "\u{fffd}")] {
+        let row = &came[&("wörter".to_owned(), id)];
+        assert_eq!(row["größe"].get(), format!("\"Käse €{odd}\""));
+        assert_eq!((row["a"].get(), row["j"].get()), (&*format!("[\"ß{odd}\",\"x\"]"), "\"é\""));
+    }
+    let metrics = sidecar.page("/metrics").await;
+    assert!(metrics.lines().any(|line| line == "walhook_values_as_text_total 4"), "{metrics}");
+    // A start while it is in the log passes it, too.
+    sidecar.terminate().await;
+    database.execute("insert into \"wörter\" values (5, 'é' || chr(141), '{}', '1', '')").await;
+    sidecar.spawn();
+    let last = rows(&receiver, "/all", 6).await;
+    assert_eq!(last[&("wörter".to_owned(), 5)]["größe"].get(), "\"é\u{fffd}\"");
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_character_of_several_bytes_that_has_no_utf_8_costs_other_rows_nothing() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (with_encoding("EUC_JP").await, Receiver::start().await);
+    database.execute("create table words (id int primary key, v text)").await;
+    let run = Run::default()
+        .webhook("all", &receiver.url("/all"), "events = [\"words.*\"]")
+        .expecting("the replication stream is down")
+        .expecting("has no place in UTF-8");
+    let mut sidecar = Sidecar::start(&database, run).await;
+    let odd = "convert_from('\\xfefe', 'EUC_JP')";
+    database.execute("insert into words values (1, 'かな')").await;
+    database.execute(&format!("insert into words values (2, 'ab' || {odd} || 'c')")).await;
+    let came = rows(&receiver, "/all", 2).await;
+    assert_eq!(came[&("words".to_owned(), 1)]["v"].get(), "\"かな\"");
+    let replaced = came[&("words".to_owned(), 2)]["v"].get().to_owned();
+    assert!(replaced.starts_with("\"ab\u{fffd}") && replaced.ends_with("c\""), "{replaced}");
+    sidecar.logged("by the server again").await;
+    database.execute("insert into words values (3, 'かな')").await;
+    assert_eq!(rows(&receiver, "/all", 3).await[&("words".to_owned(), 3)]["v"].get(), "\"かな\"");
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
 async fn json_deeper_than_is_followed_goes_out_as_its_text() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::new().await, Receiver::start().await);
