@@ -115,7 +115,13 @@ async fn step(
 ) -> Result<Option<Rows>, LedgerError> {
     let there = match open.take() {
         Some(there) if !there.session.client.is_closed() => there,
-        _ => connect(&watcher.ledger).await?,
+        _ => {
+            let there = connect(&watcher.ledger).await?;
+            if known != 0 {
+                watcher.pokes.send_modify(Pokes::may_have_missed);
+            }
+            there
+        }
     };
     let client = &open.insert(there).session.client;
     if version(client).await? == known {

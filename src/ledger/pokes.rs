@@ -82,6 +82,11 @@ impl Pokes {
         self.push(Whose::One(Arc::clone(webhook)));
     }
 
+    /// For a while nobody listened: the deliveries of any webhook may have been touched.
+    pub fn may_have_missed(&mut self) {
+        self.push(Whose::All);
+    }
+
     fn push(&mut self, whose: Whose) {
         self.count += 1;
         self.last.push_back(whose);
@@ -121,6 +126,8 @@ mod tests {
         assert!(touched.has("crm") && touched.has("erp") && !touched.has("x"), "{touched:?}");
         assert!(pokes.hear("ledger"));
         assert!(pokes.since(&mut one).has("x"), "an older version tells of all");
+        pokes.may_have_missed();
+        assert!(pokes.since(&mut one).all, "nobody listened");
         assert!(!pokes.hear("catalog") && !pokes.hear("") && pokes.since(&mut one).is_empty());
     }
 

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use walhook::domain::Format;
 
 use crate::support::{
     Answer, Database, PATIENCE, Receiver, Request, Run, Sidecar, beside_others, eventually,
@@ -73,10 +74,19 @@ async fn every_format_arrives_with_its_content_type_and_a_signature_that_verifie
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
     let formats = [
+        ("standard", "application/json", "{\"id\":\"evt_"),
+        ("cloudevents", "application/cloudevents+json", "{\"specversion\":\"1.0\""),
         ("cloudevents-binary", "application/json", "{\"operation\":\"insert\""),
+        ("supabase", "application/json", "{\"type\":\"INSERT\""),
+        ("sequin", "application/json", "{\"record\":{\"id\":1"),
+        ("raw", "application/json", "{\"operation\":\"insert\""),
         ("xml", "application/xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<event "),
         ("form", "application/x-www-form-urlencoded", "id=evt_"),
     ];
+    assert_eq!(
+        formats.map(|(name, ..)| (name, 1)),
+        Format::VERSIONS.map(|(name, version, _)| (name, version))
+    );
     let mut run = Run::default();
     for (name, ..) in formats {
         let keys = format!("events = [\"orders.*\"]\nformat = \"{name}\"\nformat_version = 1");

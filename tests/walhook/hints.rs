@@ -35,6 +35,7 @@ async fn a_hint_for_one_webhook_probes_the_receiver_of_no_other() {
         metric(&sidecar, "walhook_deliveries_in_flight").await == 0
     })
     .await;
+    sidecar.logged("the catalog is up to date").await;
     let came = || (receiver.requests("/one").len(), receiver.requests("/two").len());
     let (one, two) = came();
     for probes in 1..=3 {
@@ -45,6 +46,11 @@ async fn a_hint_for_one_webhook_probes_the_receiver_of_no_other() {
     // A hint that names nobody is for all, as an older version sends it.
     database.execute("select pg_notify('walhook', 'ledger')").await;
     eventually("a probe of each", PATIENCE, async || came() == (one + 4, two + 1)).await;
+    // Nor is a hint lost that comes while nobody listens.
+    let hangs_up = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                    where application_name = 'walhook catalog' and datname = current_database()";
+    assert_eq!(database.number(hangs_up).await, 1);
+    eventually("a probe of each", PATIENCE, async || came() == (one + 5, two + 2)).await;
 }
 
 #[tokio::test]

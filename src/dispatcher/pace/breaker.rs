@@ -315,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn statuses_that_ask_for_less_speak_of_the_receiver_and_a_refused_request_of_itself() {
+        let of = |status| said(&Outcome::Responded { status, retry_after: None, body: bytes::Bytes::new() });
+        for status in [429, 502, 503, 504, 500, 401, 404, 301] {
+            assert_eq!(of(status), Said::Ill, "{status}");
+        }
+        for status in OF_THE_REQUEST {
+            assert_eq!(of(status), Said::Picky, "{status}");
+        }
+        assert_eq!((of(200), of(299)), (Said::Well, Said::Well));
+    }
+
+    #[test]
     fn what_speaks_of_the_request_alone_opens_nothing_and_a_probe_that_is_answered_closes() {
         let at = Instant::now();
         let mut breaker = Breaker::new(policy(), at);

@@ -92,6 +92,38 @@ fn a_count_of_lanes_that_was_asked_for_before_the_ledger_changed_is_not_believed
     assert_eq!(world.queue.mode(), Mode::Memory);
 }
 
+/// A thousand and more rows whose receiver fails: what memory keeps of their lanes is bounded, and the order is kept.
+#[test]
+fn i7_beyond_so_many_blocked_lanes_the_ledger_keeps_the_order() {
+    let mut world = World::new(Ordering::Row, Mode::Memory, None);
+    let fails = |world: &mut World, lane| {
+        for step in [Step::Offer(lane), Step::Start, Step::End(0, Ends::Retry), Step::Write(9), Step::Hear(9)]
+        {
+            world.step(step);
+        }
+    };
+    let most = i64::try_from(limits::BLOCKED_LANES_PER_WEBHOOK).unwrap();
+    for lane in 0..most {
+        fails(&mut world, lane);
+    }
+    assert_eq!(
+        (world.queue.mode(), world.queue.blocked.len()),
+        (Mode::Memory, limits::BLOCKED_LANES_PER_WEBHOOK)
+    );
+    fails(&mut world, most);
+    assert_eq!((world.queue.mode(), world.queue.blocked.len()), (Mode::Ledger, 0));
+    // So many are not taken back into memory when they are counted.
+    for step in [Step::Count, Step::Write(9), Step::Hear(9)] {
+        world.step(step);
+    }
+    assert_eq!((world.queue.mode(), world.queue.blocked.len()), (Mode::Ledger, 0));
+    for lane in [0, most / 2, most] {
+        world.step(Step::Offer(lane));
+    }
+    world.step(Step::Start);
+    assert_eq!(world.queue.in_flight(), 0, "a later change of a blocked row went out");
+}
+
 #[test]
 fn a_body_that_is_no_json_goes_as_it_is_and_a_test_send_alone() {
     let policy = BatchPolicy { max_wait: Duration::ZERO, ..BatchPolicy::default() };

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::super::Policy;
+use super::super::{Policy, Transport};
 use super::bounds::SOCKET_BUFFERS;
 use super::rig::{send, transport, write_counted};
 use super::tls::{acceptor, at};
@@ -87,14 +87,30 @@ async fn converse(
 
 /// The outcome of one attempt at a receiver with this script, within 400 ms.
 async fn outcome_of(script: Script) -> Outcome {
+    let (transport, receiver) = receiver_of(script).await;
     let started = Instant::now();
-    let (outcome, _) = outcome_within(script, 400).await;
+    let outcome = send(&transport, &at(receiver.port), WebhookSource::Toml, 400).await;
     assert!(started.elapsed() < Duration::from_secs(3), "{outcome:?} came late");
     outcome
 }
 
-/// The same within so many milliseconds, and how many bytes the receiver wrote of what it repeats until its connection broke.
-async fn outcome_within(script: Script, timeout_ms: u64) -> (Outcome, usize) {
+/// The outcome of one attempt at a receiver that repeats something for ever, and how many bytes of that it could write until
+/// its connection broke.
+async fn taken_of(script: Script) -> (Outcome, usize) {
+    let (transport, receiver) = receiver_of(script).await;
+    let outcome = send(&transport, &at(receiver.port), WebhookSource::Toml, 60_000).await;
+    drop(transport);
+    receiver.ended.notified().await;
+    (outcome, receiver.written.load(Ordering::SeqCst))
+}
+
+struct Receiver {
+    port: u16,
+    written: Arc<AtomicUsize>,
+    ended: Arc<Notify>,
+}
+
+async fn receiver_of(script: Script) -> (Transport, Receiver) {
     let (acceptor, certificate) = acceptor("localhost", &["h2"], rustls::ALL_VERSIONS, None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -114,13 +130,7 @@ async fn outcome_within(script: Script, timeout_ms: u64) -> (Outcome, usize) {
             }
         }
     });
-    let transport = transport(Policy::default(), vec![certificate]);
-    let outcome = send(&transport, &at(port), WebhookSource::Toml, timeout_ms).await;
-    drop(transport);
-    if script.again.is_some() {
-        ended.notified().await;
-    }
-    (outcome, written.load(Ordering::SeqCst))
+    (transport(Policy::default(), vec![certificate]), Receiver { port, written, ended })
 }
 
 fn check_no_answer(outcome: &Outcome) {
@@ -204,7 +214,7 @@ async fn http2_that_never_ends_is_held_to_what_is_read_of_it() {
         Script { first: open, again: Some(data), ..USUAL },
         Script { first: head, again: Some(more), ..USUAL },
     ] {
-        let (outcome, written) = outcome_within(script, 60_000).await;
+        let (outcome, written) = taken_of(script).await;
         assert!(!matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
         assert!(written < limits::RESPONSE_BYTES + SOCKET_BUFFERS, "{written} bytes were taken");
     }

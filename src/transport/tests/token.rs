@@ -31,6 +31,8 @@ struct Seen {
     requests: AtomicUsize,
     /// Which token the receiver takes; 0: the newest.
     takes: AtomicUsize,
+    /// For how many seconds a token is good.
+    life: AtomicUsize,
 }
 
 async fn give(State(seen): State<Arc<Seen>>, headers: HeaderMap, body: String) -> (StatusCode, String) {
@@ -49,7 +51,8 @@ async fn give(State(seen): State<Arc<Seen>>, headers: HeaderMap, body: String) -
         );
     }
     let number = seen.tokens.fetch_add(1, Ordering::SeqCst) + 1;
-    let answer = format!(r#"{{"access_token":"token-{number}","token_type":"Bearer","expires_in":3600}}"#);
+    let life = seen.life.load(Ordering::SeqCst);
+    let answer = format!(r#"{{"access_token":"token-{number}","token_type":"Bearer","expires_in":{life}}}"#);
     (StatusCode::OK, answer)
 }
 
@@ -67,7 +70,7 @@ impl World {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Seen { life: AtomicUsize::new(3600), ..Seen::default() });
         let endless = || async { "x".repeat(1024 * 1024) };
         let router = Router::new()
             .route("/token", post(give))
@@ -137,6 +140,25 @@ async fn a_401_renews_the_token_once() {
     world.seen.takes.store(99, Ordering::SeqCst);
     assert_eq!(send().await.status(), Some(401));
     assert_eq!(world.counts(), (3, 23));
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_before_it_expires_and_no_request_is_lost_to_it() {
+    let world = World::start().await;
+    world.seen.life.store(2, Ordering::SeqCst);
+    let transport = transport(Policy::default(), Vec::new());
+    let route = route_of(world.at("token"), "se:cret", ClientCredentials::Basic);
+    let hook = world.at("hook");
+    for sent in 1..=2 {
+        assert!(send_by(&transport, Some(&route), (&hook, WebhookSource::Toml), 20_000).await.is_success());
+        assert_eq!(
+            world.counts(),
+            (sent, sent),
+            "a token that is about to expire was used, or a good one was not"
+        );
+        // Of two seconds the last half of one is kept as a margin.
+        tokio::time::sleep(Duration::from_millis(1600)).await;
+    }
 }
 
 #[tokio::test]
