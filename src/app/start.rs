@@ -459,8 +459,8 @@ impl Workers {
         let retain = chores::keep_retention(ledger.clone(), retention, stop.clone());
         tasks.spawn("retention", Role::Essential, retain);
         let heard = pokes.subscribe();
-        let holds =
-            chores::keep_holds(ledger.clone(), catalog.clone(), pokes, config.store_bodies, stop.clone());
+        let until = (self.clock.clone(), stop.clone());
+        let holds = chores::keep_holds(ledger.clone(), catalog.clone(), pokes, config.store_bodies, until);
         tasks.spawn("holds", Role::Essential, holds);
         let retries = Retries {
             ledger: ledger.clone(),

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_postgres::Notification;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{Compiler, unverified};
@@ -22,7 +21,7 @@ use crate::config::Config;
 use crate::domain::limits;
 use crate::ledger::pokes::Pokes;
 use crate::ledger::{Ledger, LedgerError, quote, within};
-use crate::postgres::Session;
+use crate::postgres::{Heard, Session};
 use crate::telemetry::chain;
 
 /// How often the version is asked for.
@@ -48,22 +47,25 @@ pub struct Watcher {
 /// What is done with a snapshot before it is published.
 pub type Before = Box<dyn Fn(Arc<Snapshot>) -> BoxFuture<'static, ()> + Send + Sync>;
 
-struct Open {
-    session: Session,
-    hints: mpsc::Receiver<Notification>,
+/// The session that reads and listens.
+#[derive(Default)]
+struct Link {
+    open: Option<Session>,
+    reader: Reader,
+    has_listened: bool,
 }
 
 /// Publishes what there is, and every change until asked to stop. The compiler is the one that has made what is published
 /// by now.
 pub async fn watch(mut watcher: Watcher, mut compiler: Compiler, stop: CancellationToken) {
     let mut known = 0;
-    let (mut open, mut reader) = (None, Reader::default());
+    let mut link = Link::default();
     let mut told = false;
     let mut rest_until = Instant::now();
     loop {
         let begun = Instant::now();
         if begun >= rest_until {
-            let outcome = within(limits::ANSWER_WITHIN, step(&watcher, &mut open, &mut reader, known)).await;
+            let outcome = within(limits::ANSWER_WITHIN, step(&watcher, &mut link, known)).await;
             match outcome {
                 Ok(Some(rows)) => {
                     known = rows.version;
@@ -74,7 +76,7 @@ pub async fn watch(mut watcher: Watcher, mut compiler: Compiler, stop: Cancellat
                 }
                 Ok(None) => told = false,
                 Err(error) => {
-                    open = None;
+                    link.open = None;
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(reason = chain(&error), "the webhooks of the database cannot be read");
                     }
@@ -84,8 +86,8 @@ pub async fn watch(mut watcher: Watcher, mut compiler: Compiler, stop: Cancellat
         let now = Instant::now();
         let next_look = if now < rest_until { rest_until } else { now + POLL_EVERY };
         let hint = async {
-            match open.as_mut() {
-                Some(Open { hints, .. }) => hints.recv().await,
+            match link.open.as_mut() {
+                Some(session) => session.hear().await,
                 None => std::future::pending().await,
             }
         };
@@ -98,8 +100,11 @@ pub async fn watch(mut watcher: Watcher, mut compiler: Compiler, stop: Cancellat
                 (known, compiler, rest_until) = (0, Compiler::default(), begun);
             }
             hint = hint => match hint {
-                Some(hint) => drop(watcher.pokes.send_if_modified(|pokes| pokes.hear(hint.payload()))),
-                None => open = None,
+                Some(Heard::Told(hint)) => {
+                    watcher.pokes.send_if_modified(|pokes| pokes.hear(hint.payload()));
+                }
+                Some(Heard::Missed) => watcher.pokes.send_modify(Pokes::may_have_missed),
+                None => link.open = None,
             },
             () = tokio::time::sleep_until(next_look) => {}
         }
@@ -107,36 +112,29 @@ pub async fn watch(mut watcher: Watcher, mut compiler: Compiler, stop: Cancellat
 }
 
 /// Reads the database's declarations if their version is not the known one.
-async fn step(
-    watcher: &Watcher,
-    open: &mut Option<Open>,
-    reader: &mut Reader,
-    known: i64,
-) -> Result<Option<Rows>, LedgerError> {
-    let there = match open.take() {
-        Some(there) if !there.session.client.is_closed() => there,
+async fn step(watcher: &Watcher, link: &mut Link, known: i64) -> Result<Option<Rows>, LedgerError> {
+    let there = match link.open.take() {
+        Some(there) if !there.client.is_closed() => there,
         _ => {
             let there = connect(&watcher.ledger).await?;
-            if known != 0 {
-                watcher.pokes.send_modify(Pokes::may_have_missed);
-            }
+            let has_listened = std::mem::replace(&mut link.has_listened, true);
+            watcher.pokes.send_modify(if has_listened { Pokes::may_have_missed } else { Pokes::listening });
             there
         }
     };
-    let client = &open.insert(there).session.client;
+    let client = &link.open.insert(there).client;
     if version(client).await? == known {
         return Ok(None);
     }
-    reader.load(client).await.map(Some)
+    link.reader.load(client).await.map(Some)
 }
 
-async fn connect(ledger: &Ledger) -> Result<Open, LedgerError> {
-    let mut session = ledger.session("walhook catalog").await?;
-    let hints = session.notifications().unwrap_or_else(|| mpsc::channel(1).1);
+async fn connect(ledger: &Ledger) -> Result<Session, LedgerError> {
+    let session = ledger.session("walhook catalog").await?;
     let listen = format!("listen {}", quote(ledger.schema()));
     let listening = session.client.batch_execute(&listen).await;
     listening.map_err(|source| LedgerError::Statement { doing: "listening for changes", source })?;
-    Ok(Open { session, hints })
+    Ok(session)
 }
 
 /// Compiles and publishes. Gives the compiler back, which remembers.

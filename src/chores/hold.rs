@@ -1,21 +1,37 @@
 //! Deliveries of paused and disabled webhooks are held, those of active ones released; and what is too old ends.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Published;
+use crate::clock::{Clock, since};
 use crate::domain::{FailReason, Flow, StoreBodies, limits};
 use crate::ledger::claim::open_webhooks;
 use crate::ledger::pokes::Pokes;
-use crate::ledger::states::End;
+use crate::ledger::states::{Expiry, Overdue, Suspension};
 use crate::ledger::{Ledger, LedgerError, states, trigger, within};
+use crate::postgres::Session;
 use crate::telemetry::chain;
 
-/// How many, by webhook.
-type Counts = BTreeMap<Arc<str>, u64>;
+/// The reason of a delivery that was held for longer than its webhook allows.
+const HELD_TOO_LONG: &str = "it was held for longer than held_for allows";
+
+/// What is done for each webhook that has open deliveries.
+struct Round<'r> {
+    published: &'r Published,
+    stop: &'r CancellationToken,
+    chore: Chore,
+}
+
+enum Chore {
+    /// Hold or release.
+    Activate,
+    /// End what is overdue at this time.
+    Expire(Timestamp, StoreBodies),
+}
 
 /// Brings every open delivery to what its webhook's state says.
 pub(super) async fn activate(
@@ -24,14 +40,13 @@ pub(super) async fn activate(
     pokes: &watch::Sender<Pokes>,
     stop: &CancellationToken,
 ) {
-    match round(ledger, published, stop).await {
-        Ok(released) if released.is_empty() => {}
-        Ok(released) => {
-            let (webhooks, released) = (released.keys(), released.values().sum::<u64>());
-            tracing::info!(released, "deliveries of webhooks that are active again are on their way");
-            pokes.send_modify(|pokes| webhooks.for_each(|webhook| pokes.touch(webhook)));
-        }
-        Err(error) => tracing::warn!(reason = chain(&error), "held deliveries could not be looked after"),
+    let round = Round { published, stop, chore: Chore::Activate };
+    let (released, trouble) = round.over(ledger, pokes).await;
+    if released > 0 {
+        tracing::info!(released, "deliveries of webhooks that are active again are on their way");
+    }
+    if let Some(error) = trouble {
+        tracing::warn!(reason = chain(&error), "held deliveries could not be looked after");
     }
 }
 
@@ -41,83 +56,115 @@ pub(super) async fn expire(
     published: &Published,
     store: StoreBodies,
     pokes: &watch::Sender<Pokes>,
-    stop: &CancellationToken,
+    (clock, stop): (&Clock, &CancellationToken),
 ) {
-    match expiring(ledger, published, store, stop).await {
-        Ok(expired) if expired.is_empty() => {}
-        Ok(expired) => {
-            let (webhooks, expired) = (expired.keys(), expired.values().sum::<u64>());
-            tracing::warn!(expired, "deliveries were too old to be sent, and have failed");
-            metrics::counter!("walhook_deliveries_failed_total").increment(expired);
-            pokes.send_modify(|pokes| webhooks.for_each(|webhook| pokes.touch(webhook)));
-        }
-        Err(error) => tracing::warn!(reason = chain(&error), "old deliveries could not be looked after"),
+    let round = Round { published, stop, chore: Chore::Expire(clock.now(), store) };
+    let (expired, trouble) = round.over(ledger, pokes).await;
+    if expired > 0 {
+        tracing::warn!(expired, "deliveries were too old to be sent, and have failed");
+        metrics::counter!("walhook_deliveries_failed_total").increment(expired);
+    }
+    if let Some(error) = trouble {
+        tracing::warn!(reason = chain(&error), "old deliveries could not be looked after");
     }
 }
 
-async fn expiring(
-    ledger: &Ledger,
-    published: &Published,
-    store: StoreBodies,
-    stop: &CancellationToken,
-) -> Result<Counts, LedgerError> {
-    let mut session = within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await?;
-    let too_old = FailReason::TooOld.describe();
-    let held = "it was held for longer than held_for allows";
-    let mut expired = Counts::new();
-    for webhook in within(limits::ANSWER_WITHIN, open_webhooks(&session.client)).await? {
-        let declared = published.snapshot.by_name(&webhook).map(|compiled| &compiled.webhook);
+impl Round<'_> {
+    /// Goes over all webhooks, and tells of those for which there was something to do. What cannot be done for one keeps nobody
+    /// else waiting. Returns how much was done, and the first trouble.
+    async fn over(&self, ledger: &Ledger, pokes: &watch::Sender<Pokes>) -> (u64, Option<LedgerError>) {
+        let (mut done, mut trouble) = (0, None);
+        let (mut session, webhooks) = match begin(ledger).await {
+            Ok(begun) => begun,
+            Err(error) => return (0, Some(error)),
+        };
+        for webhook in webhooks {
+            match self.of(&mut session, &webhook).await {
+                Ok(0) => {}
+                Ok(some) => {
+                    done += some;
+                    pokes.send_modify(|pokes| pokes.moved(&webhook));
+                }
+                Err(error) => {
+                    trouble.get_or_insert(error);
+                    // What was asked there may still be under way.
+                    match within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await {
+                        Ok(fresh) => session = fresh,
+                        Err(_) => break,
+                    }
+                }
+            }
+        }
+        (done, trouble)
+    }
+
+    async fn of(&self, session: &mut Session, webhook: &str) -> Result<u64, LedgerError> {
+        match (&self.chore, self.published.states.get(webhook)) {
+            (Chore::Expire(now, store), _) => self.end(session, webhook, *now, *store).await,
+            (Chore::Activate, Some(state)) => self.hold(session, webhook, state.suspension).await,
+            (Chore::Activate, None) => self.release(session, webhook).await,
+        }
+    }
+
+    async fn end(
+        &self,
+        session: &mut Session,
+        webhook: &str,
+        now: Timestamp,
+        store: StoreBodies,
+    ) -> Result<u64, LedgerError> {
+        let declared = self.published.snapshot.by_name(webhook).map(|compiled| &compiled.webhook);
         let held_for = declared.map_or_else(|| Flow::default().held_for, |webhook| webhook.flow.held_for);
-        let is_held = published.states.contains_key(&webhook);
-        let max_age = declared.and_then(|webhook| webhook.retry.max_age);
-        let ends = [
-            is_held.then_some(End::HeldTooLong(held_for, held)),
-            max_age.map(|age| End::TooOld(age, &too_old)),
-        ];
-        for end in ends.iter().flatten() {
-            loop {
-                let ending = states::end(&mut session.client, &webhook, end, store);
-                let ended = within(limits::ANSWER_WITHIN, ending).await?;
-                if ended > 0 {
-                    *expired.entry(Arc::clone(&webhook)).or_default() += ended;
-                }
-                if ended == 0 || stop.is_cancelled() {
-                    break;
-                }
+        // What is held since a little while ago cannot have been held for long.
+        let state = self.published.states.get(webhook).filter(|state| since(now, state.since) >= held_for);
+        let held = state.map(|_| Overdue::HeldTooLong(held_for, HELD_TOO_LONG));
+        let (max_age, too_old) =
+            (declared.and_then(|webhook| webhook.retry.max_age), FailReason::TooOld.describe());
+        let old = max_age.map(|age| Overdue::TooOld(age, &too_old));
+        let mut ended = 0;
+        for overdue in [held, old].into_iter().flatten() {
+            let mut expiry = Expiry::new(webhook, overdue);
+            while !self.stop.is_cancelled()
+                && let Some(some) =
+                    within(limits::ANSWER_WITHIN, expiry.step(&mut session.client, store)).await?
+            {
+                ended += some;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Tests are not held: nobody waits for them that long.
+    async fn hold(
+        &self,
+        session: &mut Session,
+        webhook: &str,
+        suspension: Suspension,
+    ) -> Result<u64, LedgerError> {
+        let why = format!("a test is not held, and the webhook is {}", suspension.as_str());
+        within(limits::ANSWER_WITHIN, trigger::end(&session.client, webhook, &why)).await?;
+        while within(limits::ANSWER_WITHIN, states::hold(&session.client, webhook)).await? > 0
+            && !self.stop.is_cancelled()
+        {}
+        Ok(0)
+    }
+
+    /// Returns how many lanes were released.
+    async fn release(&self, session: &mut Session, webhook: &str) -> Result<u64, LedgerError> {
+        let mut released = 0;
+        loop {
+            let releasing = states::release(&mut session.client, webhook);
+            let lanes = within(limits::ANSWER_WITHIN, releasing).await?;
+            released += u64::try_from(lanes).unwrap_or(u64::MAX);
+            if lanes == 0 || self.stop.is_cancelled() {
+                return Ok(released);
             }
         }
     }
-    Ok(expired)
 }
 
-/// Returns how many lanes were released. Tests are not held: nobody waits for them that long.
-async fn round(
-    ledger: &Ledger,
-    published: &Published,
-    stop: &CancellationToken,
-) -> Result<Counts, LedgerError> {
-    let mut session = within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await?;
-    let mut released = Counts::new();
-    for webhook in within(limits::ANSWER_WITHIN, open_webhooks(&session.client)).await? {
-        if let Some(state) = published.states.get(&webhook) {
-            let why = format!("a test is not held, and the webhook is {}", state.suspension.as_str());
-            within(limits::ANSWER_WITHIN, trigger::end(&session.client, &webhook, &why)).await?;
-            while within(limits::ANSWER_WITHIN, states::hold(&session.client, &webhook)).await? > 0
-                && !stop.is_cancelled()
-            {}
-        } else {
-            loop {
-                let lanes =
-                    within(limits::ANSWER_WITHIN, states::release(&mut session.client, &webhook)).await?;
-                if lanes > 0 {
-                    let lanes = u64::try_from(lanes).unwrap_or(u64::MAX);
-                    *released.entry(Arc::clone(&webhook)).or_default() += lanes;
-                }
-                if lanes == 0 || stop.is_cancelled() {
-                    break;
-                }
-            }
-        }
-    }
-    Ok(released)
+async fn begin(ledger: &Ledger) -> Result<(Session, Vec<Arc<str>>), LedgerError> {
+    let session = within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await?;
+    let webhooks = within(limits::ANSWER_WITHIN, open_webhooks(&session.client)).await?;
+    Ok((session, webhooks))
 }

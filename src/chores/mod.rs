@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Published;
+use crate::clock::Clock;
 use crate::domain::StoreBodies;
 use crate::ledger::Ledger;
 use crate::ledger::pokes::Pokes;
@@ -54,7 +55,7 @@ pub async fn keep_holds(
     mut catalog: watch::Receiver<Published>,
     pokes: watch::Sender<Pokes>,
     store: StoreBodies,
-    stop: CancellationToken,
+    (clock, stop): (Clock, CancellationToken),
 ) {
     let mut expire_at = Instant::now();
     loop {
@@ -62,7 +63,7 @@ pub async fn keep_holds(
         hold::activate(&ledger, &published, &pokes, &stop).await;
         if Instant::now() >= expire_at {
             expire_at = Instant::now() + EXPIRE_EVERY;
-            hold::expire(&ledger, &published, store, &pokes, &stop).await;
+            hold::expire(&ledger, &published, store, &pokes, (&clock, &stop)).await;
         }
         tokio::select! {
             () = stop.cancelled() => return,

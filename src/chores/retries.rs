@@ -113,6 +113,8 @@ async fn step(with: &Retries, retry: &Retry, session: &mut Session) -> Result<In
         anew::render(kept, snapshot.by_name(&kept.webhook).map(AsRef::as_ref), with.max_body)
     };
     let webhook = &*retry.asked.webhook;
+    // A receiver that fails is tried when the retry begins, and not at each of its steps.
+    let told = if retry.found.is_none() { Told::Wanted(webhook) } else { Told::Moved(webhook) };
     let stepped = async {
         if retry.found.is_none() {
             retries::count(&session.client, retry).await?;
@@ -123,12 +125,12 @@ async fn step(with: &Retries, retry: &Retry, session: &mut Session) -> Result<In
     match stepped.await {
         Ok(Stepped::NotOurs) => Ok(Instant::now() + AGAIN_AFTER),
         Ok(Stepped::Sent(_)) => {
-            replay::announce(&session.client, Told::Deliveries(webhook)).await?;
+            replay::announce(&session.client, told).await?;
             let pause = if retry.asked.per_second.is_some() { SECOND } else { Duration::ZERO };
             Ok(Instant::now() + pause)
         }
         Ok(Stepped::Done(sent)) => {
-            replay::announce(&session.client, Told::Deliveries(webhook)).await?;
+            replay::announce(&session.client, told).await?;
             let sent = retry.sent + i64::try_from(sent).unwrap_or(0);
             tracing::info!(webhook, retry = retry.id, sent, "a retry is done");
             Ok(Instant::now())

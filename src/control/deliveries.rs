@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::json;
+use tokio_postgres::Client;
 
 use super::keys::transaction_failed;
 use super::{About, Actor, ControlError, Desk, declared};
@@ -68,36 +69,26 @@ pub async fn retry(
     known: &Known,
 ) -> Result<Whole, ControlError> {
     let mut session = desk.session(actor, About::Webhook(webhook)).await?;
+    let mut which = Which {
+        id: Some(id.to_owned()),
+        webhook: Some(webhook.to_owned()),
+        ended: match &known.ended[..] {
+            [] => vec![Ended::Failed, Ended::Cancelled],
+            ended => ended.to_vec(),
+        },
+        attempts: known.attempts,
+        ..Which::default()
+    };
+    render_anew(desk, &session, &which).await?;
     let transaction = session.transaction().await.map_err(transaction_failed)?;
     // Whoever else sends it again is waited for, so that what is read is what is.
     let now = replay::alone(&transaction).await?;
+    if known.attempts.is_none() {
+        which.spares = Some(now.checked_sub(limits::AGAIN_AFTER).unwrap_or(now));
+    }
     let before = deliveries::whole(&transaction, webhook, id).await?.ok_or_else(|| no_delivery(id))?;
-    let failed_or_cancelled = || vec![Ended::Failed, Ended::Cancelled];
-    let which = Which {
-        id: Some(id.to_owned()),
-        webhook: Some(webhook.to_owned()),
-        ended: if known.ended.is_empty() { failed_or_cancelled() } else { known.ended.clone() },
-        attempts: known.attempts,
-        spares: match known.attempts {
-            None => Some(now.checked_sub(limits::AGAIN_AFTER).unwrap_or(now)),
-            Some(_) => None,
-        },
-        ..Which::default()
-    };
     let (census, mut reached) = (Census { count: 1, at: now }, Reached::default());
     let page = replay::page(&transaction, &which, &census, &reached, 1).await?;
-    if page.is_to_render() {
-        let config = desk.config();
-        let (snapshot, _) = declared(&config, transaction.client()).await?;
-        let compiled = snapshot.by_name(webhook).map(AsRef::as_ref);
-        let max_body = config.delivery.max_body;
-        let render = |kept: &Unrendered| anew::render(kept, compiled, max_body);
-        let rendered = page.render(&transaction, &render).await?;
-        if let Some(reason) = rendered.reason {
-            transaction.commit().await.map_err(transaction_failed)?;
-            return Err(ControlError::NotReplayable { id: id.to_owned(), reason });
-        }
-    }
     if replay::replay_in(&transaction, &which, &census, &mut reached, &page).await? == 0 {
         return Err(not_sent(&before, known, &which));
     }
@@ -107,9 +98,27 @@ pub async fn retry(
         Some(json!({ "webhook": webhook, "status": after.listed.status })),
     );
     actor.note(&transaction, "delivery.retry", id, told).await?;
-    replay::announce(&transaction, Told::Deliveries(webhook)).await?;
+    replay::announce(&transaction, Told::Wanted(webhook)).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(after)
+}
+
+/// Renders one that could not be rendered and is to be sent again. Nothing waits for this.
+async fn render_anew(desk: &Desk, client: &Client, which: &Which) -> Result<(), ControlError> {
+    let census = replay::count(client, which).await?;
+    let page = replay::page(client, which, &census, &Reached::default(), 1).await?;
+    if !page.is_to_render() {
+        return Ok(());
+    }
+    let config = desk.config();
+    let (snapshot, _) = declared(&config, client).await?;
+    let max_body = config.delivery.max_body;
+    let render =
+        |kept: &Unrendered| anew::render(kept, snapshot.by_name(&kept.webhook).map(AsRef::as_ref), max_body);
+    match page.render(client, &render).await?.reason {
+        Some(reason) => Err(ControlError::NotReplayable { id: which.id.clone().unwrap_or_default(), reason }),
+        None => Ok(()),
+    }
 }
 
 /// Why a delivery was not sent again.
@@ -160,7 +169,7 @@ pub async fn cancel(desk: &Desk, actor: &Actor, webhook: &str, id: &str) -> Resu
         Some(json!({ "webhook": webhook, "status": after.listed.status })),
     );
     actor.note(&transaction, "delivery.cancel", id, told).await?;
-    replay::announce(&transaction, Told::Deliveries(webhook)).await?;
+    replay::announce(&transaction, Told::Moved(webhook)).await?;
     transaction.commit().await.map_err(transaction_failed)?;
     Ok(after)
 }

@@ -69,7 +69,7 @@ pub async fn count(
     let mut asked = asked(desk, webhook, choice)?;
     known(desk, actor, &asked).await?;
     let session = desk.session(actor, About::Webhook(webhook)).await?;
-    asked.spares = Some(retries::spares(&*session, webhook).await?);
+    asked.spares = Some(retries::spares(&*session, &asked.slot, webhook).await?);
     let which = asked.which();
     Ok((replay::count(&*session, &which).await?.count, replay::left_out(&*session, &which).await?))
 }
@@ -84,9 +84,9 @@ pub async fn ask(desk: &Desk, actor: &Actor, webhook: &str, choice: &Choice) -> 
     if let Some(id) = retries::equal(&transaction, &asked).await? {
         return Err(ControlError::SameRetry { id, webhook: webhook.to_owned() });
     }
-    asked.spares = Some(retries::spares(&transaction, webhook).await?);
+    asked.spares = Some(retries::spares(&transaction, &asked.slot, webhook).await?);
     let most = limits::RETRIES_OPEN;
-    if retries::open(&transaction, webhook, most).await? >= most {
+    if retries::open(&transaction, &asked.slot, webhook, most).await? >= most {
         return Err(ControlError::TooMany { what: "retries of this webhook that are not over", most });
     }
     let id = retries::create(&transaction, &asked).await?;

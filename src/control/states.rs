@@ -8,7 +8,7 @@ use super::webhooks::unknown;
 use super::{About, Actor, ControlError, Desk};
 use crate::domain::StoreBodies;
 use crate::ledger::replay::{self, Told};
-use crate::ledger::states::{self, End, Suspension};
+use crate::ledger::states::{self, Suspension};
 
 /// What is wanted of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,13 +84,13 @@ async fn cancel_held(
     let mut cancelled = 0;
     loop {
         let transaction = client.transaction().await.map_err(transaction_failed)?;
-        let step = states::end_in(&transaction, webhook, &End::CancelHeld, store).await?;
+        let step = states::cancel_held(&transaction, webhook, store).await?;
         if step == 0 {
             return Ok(cancelled);
         }
         let after = Some(json!({ "cancelled": step }));
         actor.note(&transaction, "webhook.cancel_held", webhook, (None, after)).await?;
-        replay::announce(&transaction, Told::Deliveries(webhook)).await?;
+        replay::announce(&transaction, Told::Moved(webhook)).await?;
         transaction.commit().await.map_err(transaction_failed)?;
         cancelled += step;
     }

@@ -159,7 +159,7 @@ async fn record(session: &mut Session, actor: &Actor, delivery: &Delivery) -> Re
     row::insert(&transaction, delivery).await?;
     let after = json!({ "delivery": delivery.id.as_str(), "event": &*delivery.event_type });
     actor.note(&transaction, "webhook.test", &delivery.webhook, (None, Some(after))).await?;
-    replay::announce(&transaction, Told::Deliveries(&delivery.webhook)).await?;
+    replay::announce(&transaction, Told::Wanted(&delivery.webhook)).await?;
     transaction.commit().await.map_err(transaction_failed)
 }
 

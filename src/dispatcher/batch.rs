@@ -10,13 +10,12 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::attempt::attempt;
-use super::begin::{Back, Ended, opened, panicked, spared};
+use super::begin::{Back, Ended, Judge, opened, panicked};
 use super::queue::Start;
 use super::run::State;
 use super::tell;
 use crate::catalog::Compiled;
-use crate::clock::since;
-use crate::domain::{Attempt, Delivery, DeliveryId, array_bytes, array_of, array_type, judge};
+use crate::domain::{Attempt, Delivery, DeliveryId, array_bytes, array_of, array_type};
 
 impl State {
     /// Sends an array of these, which are in commit order.
@@ -37,13 +36,10 @@ impl State {
             };
             let tried = AssertUnwindSafe(tried).catch_unwind().await.ok().flatten();
             let tried = tried.unwrap_or_else(|| panicked(&target.webhook.name, number, started_at, begun));
+            let judge = Judge { retry: &target.webhook.retry, clock: &clock, meters: &meters, is_probe };
             let members = members.into_iter().map(|(delivery, whose, number, on_schedule)| {
                 let attempt = Attempt { number, ..tried.clone() };
-                let age = since(clock.now(), delivery.committed_at);
-                let verdict = judge(&attempt.outcome, on_schedule, &target.webhook.retry, age, clock.dice());
-                let verdict = if is_probe { spared(verdict) } else { verdict };
-                meters.verdict(&verdict, age);
-                tell::attempt(&delivery, &attempt, &verdict);
+                let verdict = judge.of(&delivery, &whose, &attempt, on_schedule);
                 Ended { whose, attempt, verdict, is_probe }
             });
             if ended.send(Back::Batch(members.collect(), bytes)).is_err() {

@@ -9,15 +9,17 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::attempt::attempt;
+use super::meters::Meters;
 use super::pace::Heard;
 use super::queue::{Sending, Start};
 use super::run::State;
 use super::slot::Begin;
 use super::tell;
 use crate::catalog::Compiled;
-use crate::clock::since;
+use crate::clock::{Clock, since};
 use crate::domain::{
-    Attempt, Delivery, FailReason, Lane, Operation, Outcome, RefusedBy, Verdict, judge, judge_test,
+    Attempt, Delivery, FailReason, Lane, Operation, Outcome, RefusedBy, RetryPolicy, Verdict, judge,
+    judge_test,
 };
 use crate::ledger::claim::Claimed;
 
@@ -57,6 +59,14 @@ impl Whose {
             Self::Claimed(claimed) => {
                 (&claimed.delivery.webhook, claimed.delivery.operation == Operation::Test)
             }
+        }
+    }
+
+    /// When it was last sent again by hand.
+    pub fn sent_again_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Young { .. } => None,
+            Self::Claimed(claimed) => claimed.sent_again_at,
         }
     }
 }
@@ -133,16 +143,8 @@ impl State {
             let attempt = tried.catch_unwind().await;
             let attempt =
                 attempt.unwrap_or_else(|_| panicked(delivery.id.as_str(), number, started_at, begun));
-            let age = since(clock.now(), delivery.committed_at);
-            let verdict = if delivery.operation == Operation::Test {
-                judge_test(&attempt.outcome)
-            } else {
-                let judged = judge(&attempt.outcome, on_schedule, &target.webhook.retry, age, clock.dice());
-                let verdict = if is_probe { spared(judged) } else { judged };
-                meters.verdict(&verdict, age);
-                verdict
-            };
-            tell::attempt(&delivery, &attempt, &verdict);
+            let judge = Judge { retry: &target.webhook.retry, clock: &clock, meters: &meters, is_probe };
+            let verdict = judge.of(&delivery, &whose, &attempt, on_schedule);
             if ended.send(Back::One(Ended { whose, attempt, verdict, is_probe })).is_err() {
                 tracing::debug!("an attempt ended after the dispatcher");
             }
@@ -196,6 +198,10 @@ impl State {
             slot.told.of(webhook, attempt, verdict, at);
         }
         self.share.end(slot.queue.class());
+        if slot.target.is_none() {
+            // How attempts of one that is declared no more end says nothing of any that may be declared under its name.
+            return Heard::default();
+        }
         let (kind, dice) = ((first.is_probe, is_test), || self.with.clock.dice());
         slot.pace.end(&first.attempt, kind, slot.queue.in_flight(), at, dice)
     }
@@ -224,6 +230,33 @@ impl State {
             }
             self.slots.due_by(&other, now);
         }
+    }
+}
+
+/// What judges attempts, of a delivery alone or of those in a batch.
+pub(super) struct Judge<'a> {
+    pub retry: &'a RetryPolicy,
+    pub clock: &'a Clock,
+    pub meters: &'a Meters,
+    pub is_probe: bool,
+}
+
+impl Judge<'_> {
+    /// What becomes of a delivery, counted and told of. A test counts nowhere and is tried once.
+    pub fn of(&self, delivery: &Delivery, whose: &Whose, attempt: &Attempt, on_schedule: u32) -> Verdict {
+        let verdict = if delivery.operation == Operation::Test {
+            judge_test(&attempt.outcome)
+        } else {
+            let (now, committed_at) = (self.clock.now(), delivery.committed_at);
+            let wanted_at = whose.sent_again_at().map_or(committed_at, |again| again.max(committed_at));
+            let age = since(now, wanted_at);
+            let judged = judge(&attempt.outcome, on_schedule, self.retry, age, self.clock.dice());
+            let verdict = if self.is_probe { spared(judged) } else { judged };
+            self.meters.verdict(&verdict, since(now, committed_at));
+            verdict
+        };
+        tell::attempt(delivery, attempt, &verdict);
+        verdict
     }
 }
 

@@ -130,7 +130,7 @@ impl State {
     }
 
     /// These webhooks have open deliveries. Where somebody else has touched some of a webhook, no count of its lanes is
-    /// trusted any more, its receiver's breaker is tried at once, and nobody else's.
+    /// trusted any more; where somebody waits, its receiver's breaker is tried at once, and nobody else's.
     fn surveyed(&mut self, webhooks: Vec<Arc<str>>) {
         let now = self.with.clock.now();
         let touched = std::mem::take(&mut self.asking.surveying);
@@ -138,9 +138,11 @@ impl State {
             self.slot(webhook);
             if touched.has(webhook) {
                 self.with_queue(webhook, Queue::by_ledger);
-                if let Some(slot) = self.slots.get_mut(webhook) {
-                    slot.pace.hurry(Instant::now());
-                }
+            }
+            if touched.wants(webhook)
+                && let Some(slot) = self.slots.get_mut(webhook)
+            {
+                slot.pace.hurry(Instant::now());
             }
             self.slots.due_by(webhook, now);
             self.touch(webhook);

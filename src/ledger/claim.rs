@@ -26,6 +26,8 @@ pub struct Claimed {
     pub attempts: u32,
     /// How many of them count for the retry schedule (it begins anew when a delivery is sent again by hand).
     pub on_schedule: u32,
+    /// When it was last sent again by hand.
+    pub sent_again_at: Option<Timestamp>,
     /// The right to finish it.
     pub lease: Lease,
 }
@@ -115,7 +117,10 @@ impl Claimer {
     /// Prepares them.
     pub async fn prepare(client: &Client) -> Result<Self, LedgerError> {
         let columns: Vec<String> = DELIVERY.split(", ").map(|column| format!("d.{column}")).collect();
-        let claim = format!("{CLAIM}{}, d.attempts, d.attempts - d.retried_from", columns.join(", "));
+        let claim = format!(
+            "{CLAIM}{}, d.attempts, d.attempts - d.retried_from, d.sent_again_at",
+            columns.join(", ")
+        );
         let claim = client.prepare(&claim).await.map_err(doing("preparing to claim"))?;
         let next_due = client.prepare(NEXT_DUE).await.map_err(doing("preparing to claim"))?;
         Ok(Self { claim, next_due, floors: FxHashMap::default() })
@@ -148,6 +153,7 @@ impl Claimer {
                 delivery: delivery_of(row),
                 attempts: u32::try_from(row.get::<_, i32>(13)).unwrap_or(0),
                 on_schedule: u32::try_from(row.get::<_, i32>(14)).unwrap_or(0),
+                sent_again_at: row.get::<_, Option<_>>(15).map(time_of),
                 lease: Lease { token },
             })
             .collect();

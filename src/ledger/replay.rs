@@ -422,8 +422,10 @@ pub async fn replay_in(
 /// What there is for the running instance to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told<'a> {
+    /// Open deliveries of this webhook, which it did not put there, and for which somebody waits.
+    Wanted(&'a str),
     /// Open deliveries of this webhook, which it did not put there or which went without it.
-    Deliveries(&'a str),
+    Moved(&'a str),
     /// A backfill or a retry that was asked for, or steered.
     Jobs,
 }

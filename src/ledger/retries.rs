@@ -98,7 +98,7 @@ order by id limit 1";
 /// What was sent again a moment ago, or since the first of the retries was asked for that are not over.
 const SPARES: &str = "
 select least(now() - make_interval(secs => $2),
-    (select min(created_at) from retries where webhook = $1 and status in ('pending', 'running')))";
+    (select min(created_at) from retries where slot = $3 and webhook = $1 and status in ('pending', 'running')))";
 
 const COLUMNS: &str = "
 select id, slot, webhook, ended, event, since, until, cause, per_second, spares, status, reason, found, sent, unsent,
@@ -169,8 +169,12 @@ fn of_row(row: &Row) -> Retry {
 }
 
 /// From when on what was sent again is left out of a retry that is asked for now.
-pub async fn spares(client: &impl GenericClient, webhook: &str) -> Result<Timestamp, LedgerError> {
-    let row = client.query_one(SPARES, &[&webhook, &limits::AGAIN_AFTER.as_secs_f64()]).await;
+pub async fn spares(
+    client: &impl GenericClient,
+    slot: &str,
+    webhook: &str,
+) -> Result<Timestamp, LedgerError> {
+    let row = client.query_one(SPARES, &[&webhook, &limits::AGAIN_AFTER.as_secs_f64(), &slot]).await;
     Ok(time_of(row.map_err(doing("looking at the retries"))?.get(0)))
 }
 
@@ -201,10 +205,15 @@ pub async fn create(transaction: &Transaction<'_>, new: &NewRetry) -> Result<i64
 }
 
 /// How many of a webhook are not over, counted up to `most`.
-pub async fn open(client: &impl GenericClient, webhook: &str, most: i64) -> Result<i64, LedgerError> {
+pub async fn open(
+    client: &impl GenericClient,
+    slot: &str,
+    webhook: &str,
+    most: i64,
+) -> Result<i64, LedgerError> {
     const OPEN: &str = "select count(*) from (
-        select from retries where webhook = $1 and status in ('pending', 'running') limit $2) counted";
-    let row = client.query_one(OPEN, &[&webhook, &most]).await.map_err(doing("counting retries"))?;
+        select from retries where slot = $3 and webhook = $1 and status in ('pending', 'running') limit $2) counted";
+    let row = client.query_one(OPEN, &[&webhook, &most, &slot]).await.map_err(doing("counting retries"))?;
     Ok(row.get(0))
 }
 

@@ -84,22 +84,30 @@ on conflict (webhook) do update set status = excluded.status, reason = excluded.
 
 const CLEAR: &str = "delete from webhook_states where webhook = $1";
 
-/// Ends open deliveries that nobody has under way.
+/// A page of those of a status, in the order of their ids, which is that of their commits: whether each is past its time, and
+/// whether its commit is. `$6`: counted from the webhook's suspension at the earliest.
+const LOOK: &str = "
+select id, committed_at <= past.time, greatest(committed_at, sent_again_at, past.since) <= past.time
+from deliveries_open, (select now() - make_interval(secs => $5),
+    case when $6 then (select since from webhook_states where webhook = $1) end) past(time, since)
+where webhook = $1 and status = $2 and id > $3
+order by id limit $4";
+
+/// Those that are held.
+const HELD: &str = "select id from deliveries_open where webhook = $1 and status = 'held' and lease is null order by id limit $2";
+
+/// Ends open deliveries that nobody has under way and that are still what they were chosen for.
 const END: &str = "
-with old as (
-    select id from deliveries_open
-    where webhook = $1 and status = any($2) and lease is null
-        and committed_at <= now() - make_interval(secs => $3)
-        and (not $9 or greatest(sent_again_at, (select since from webhook_states where webhook = $1))
-            <= now() - make_interval(secs => $3))
-    order by id limit $4 for update skip locked),
-ended as (
-    update deliveries d set status = $5, due_at = null, finished_at = now(), fail_reason = $6,
-        body = case when $7 then d.body end
-    where d.status in ('pending', 'retrying', 'held') and d.id = any(array(select id from old))
+with ended as (
+    update deliveries d set status = $4, due_at = null, finished_at = now(), fail_reason = $5,
+        body = case when $6 then d.body end
+    where d.status in ('pending', 'retrying', 'held') and d.id = any($2) and d.lease is null
+        and d.webhook = $1 and d.status = any($3)
+        and ($8::float8 is null or greatest(d.committed_at, d.sent_again_at, case when $9 then
+            (select since from webhook_states where webhook = $1) end) <= now() - make_interval(secs => $8))
     returning d.lane, d.id, d.operation <> 'test' as counts,
         d.operation not in ('test', 'snapshot') and d.sent_again_at is null as promised)
-select lane, count(*), count(*) filter (where id >= $8), max(id), count(*) filter (where counts),
+select lane, count(*), count(*) filter (where id >= $7), max(id), count(*) filter (where counts),
     count(*) filter (where promised)
 from ended group by lane";
 
@@ -184,55 +192,108 @@ pub async fn release(client: &mut Client, webhook: &str) -> Result<usize, Ledger
     Ok(lanes.len())
 }
 
-/// How open deliveries are ended without an attempt.
-#[derive(Debug, Clone, PartialEq)]
-pub enum End<'a> {
-    /// Every one of at least this age, counted from its commit, fails for a reason.
+/// Which open deliveries have waited for too long, and the reason for which they fail.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Overdue<'a> {
+    /// Every one of at least this age, counted from its commit or from when it was sent again by hand.
     TooOld(Duration, &'a str),
-    /// Those that are held fail, for at least so long: since their webhook was suspended, or since they came, or were sent
+    /// Those that are held, for at least so long: since their webhook was suspended, or since they came, or were sent
     /// again, whichever was last.
     HeldTooLong(Duration, &'a str),
-    /// Those that are held are cancelled.
-    CancelHeld,
 }
 
-/// Ends some of a webhook's open deliveries; what stood behind them in their lanes becomes due. Returns how many; zero
-/// when none is left.
-pub async fn end(
-    client: &mut Client,
-    webhook: &str,
-    end: &End<'_>,
+/// Ends a webhook's overdue deliveries, page by page. The pages are read before the ledger's writer is kept out, and no
+/// further than to where nothing is old: a backlog costs a page of each status.
+#[derive(Debug)]
+pub struct Expiry<'a> {
+    webhook: &'a str,
+    overdue: Overdue<'a>,
+    statuses: &'static [&'static str],
+    after: String,
+}
+
+/// How chosen deliveries end.
+struct Ending<'a> {
+    of: &'a [&'a str],
+    /// The seconds that must have passed, and whether they are counted from the webhook's suspension at the earliest.
+    past: (Option<f64>, bool),
+    status: &'static str,
+    reason: Option<&'a str>,
     store: StoreBodies,
-) -> Result<u64, LedgerError> {
-    let doing_it = || doing("ending deliveries");
-    let transaction = client.transaction().await.map_err(doing_it())?;
-    let ended = end_in(&transaction, webhook, end, store).await?;
-    transaction.commit().await.map_err(doing_it())?;
-    Ok(ended)
 }
 
-/// The same as a part of a transaction, which ends soon: it keeps the ledger's writer out.
-pub async fn end_in(
+impl<'a> Expiry<'a> {
+    /// From the oldest on.
+    pub fn new(webhook: &'a str, overdue: Overdue<'a>) -> Self {
+        let statuses: &[&str] = match overdue {
+            Overdue::TooOld(..) => &["pending", "retrying", "held"],
+            Overdue::HeldTooLong(..) => &["held"],
+        };
+        Self { webhook, overdue, statuses, after: String::new() }
+    }
+
+    /// Ends what is overdue of a page; what stood behind it in its lanes becomes due. Returns how many; `None` when there are
+    /// no more pages.
+    pub async fn step(
+        &mut self,
+        client: &mut Client,
+        store: StoreBodies,
+    ) -> Result<Option<u64>, LedgerError> {
+        let Some((status, others)) = self.statuses.split_first() else { return Ok(None) };
+        let doing_it = || doing("ending deliveries");
+        let (age, reason, from_hold) = match self.overdue {
+            Overdue::TooOld(age, reason) => (age, reason, false),
+            Overdue::HeldTooLong(age, reason) => (age, reason, true),
+        };
+        let seconds = age.as_secs_f64();
+        let asked: [&(dyn ToSql + Sync); 6] =
+            [&self.webhook, status, &self.after, &STEP, &seconds, &from_hold];
+        let page = client.query(LOOK, &asked).await.map_err(doing_it())?;
+        match page.last() {
+            Some(last) if page.iter().any(|row| row.get(1)) => self.after = last.get(0),
+            _ => (self.statuses, self.after) = (others, String::new()),
+        }
+        let ids: Vec<&str> = page.iter().filter(|row| row.get(2)).map(|row| row.get(0)).collect();
+        if ids.is_empty() {
+            return Ok(Some(0));
+        }
+        let past = (Some(seconds), from_hold);
+        let ending = Ending { of: &[*status], past, status: "failed", reason: Some(reason), store };
+        let transaction = client.transaction().await.map_err(doing_it())?;
+        transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
+        let ended = end(&transaction, self.webhook, &ids, &ending).await?;
+        transaction.commit().await.map_err(doing_it())?;
+        Ok(Some(ended))
+    }
+}
+
+/// Cancels some of a webhook's held deliveries, as a part of a transaction that ends soon: it keeps the ledger's writer out.
+/// Returns how many; zero when none is left.
+pub async fn cancel_held(
     transaction: &Transaction<'_>,
     webhook: &str,
-    end: &End<'_>,
     store: StoreBodies,
 ) -> Result<u64, LedgerError> {
-    let all: &[&str] = &["pending", "retrying", "held"];
-    let from_hold = matches!(end, End::HeldTooLong(..));
-    let (of, age, status, reason) = match end {
-        End::TooOld(age, reason) => (all, *age, "failed", Some(*reason)),
-        End::HeldTooLong(age, reason) => (&["held"][..], *age, "failed", Some(*reason)),
-        End::CancelHeld => (&["held"][..], Duration::ZERO, "cancelled", None),
-    };
-    let (seconds, keep) = (age.as_secs_f64(), store != StoreBodies::None);
-    let doing_it = || doing("ending deliveries");
+    let doing_it = || doing("cancelling deliveries");
     transaction.execute(KEEP_WRITER_OUT, &[]).await.map_err(doing_it())?;
-    let logs = DeliveryId::FIRST_OF_LOGS;
+    let held = transaction.query(HELD, &[&webhook, &STEP]).await.map_err(doing_it())?;
+    let ids: Vec<&str> = held.iter().map(|row| row.get(0)).collect();
+    let ending = Ending { of: &["held"], past: (None, false), status: "cancelled", reason: None, store };
+    end(transaction, webhook, &ids, &ending).await
+}
+
+async fn end(
+    transaction: &Transaction<'_>,
+    webhook: &str,
+    ids: &[&str],
+    ending: &Ending<'_>,
+) -> Result<u64, LedgerError> {
+    let Ending { of, past: (seconds, from_hold), status, reason, store } = ending;
+    let (keep, logs) = (*store != StoreBodies::None, DeliveryId::FIRST_OF_LOGS);
+    let doing_it = || doing("ending deliveries");
     let parameters: [&(dyn ToSql + Sync); 9] =
-        [&webhook, &of, &seconds, &STEP, &status, &reason, &keep, &logs, &from_hold];
-    let ended = transaction.query(END, &parameters).await;
-    let ended = ended.map_err(doing_it())?;
+        [&webhook, &ids, of, status, reason, &keep, &logs, seconds, from_hold];
+    let ended = transaction.query(END, &parameters).await.map_err(doing_it())?;
     let lanes: Vec<i64> = ended.iter().map(|row| row.get(0)).collect();
     let sum = |column: usize| ended.iter().map(|row| row.get::<_, i64>(column)).sum::<i64>();
     if let Some(reason) = reason {
@@ -240,7 +301,7 @@ pub async fn end_in(
         notices::note_old(transaction.client(), webhook, (sum(2), last), reason).await?;
     }
     transaction.execute(WAKE_LANES, &[&webhook, &lanes]).await.map_err(doing_it())?;
-    if status == "failed" && sum(4) > 0 {
+    if *status == "failed" && sum(4) > 0 {
         rollups::add_failed(transaction.client(), webhook, sum(4), sum(5)).await?;
     }
     Ok(u64::try_from(sum(1)).unwrap_or(0))

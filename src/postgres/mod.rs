@@ -30,7 +30,7 @@ pub use dial::{Dialled, Socket, dial};
 pub(crate) use error::nature_of as fault_nature;
 pub use error::{ConnectError, Fault, Nature, ServerError, told};
 pub use server::{Server, TlsMode};
-pub use session::Session;
+pub use session::{Heard, Session};
 
 /// Settings of every connection, whatever the role's or the database's own are.
 pub const PINS: [(&str, &str); 13] = [

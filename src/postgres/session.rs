@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::poll_fn;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, Empty, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{SslMode, SslNegotiation};
@@ -20,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::dial::patience;
 use super::{ConnectError, Dialled, Server, dial, pinned_options};
 
-/// Notifications that wait for whoever listens. They are hints: more of them are dropped.
+/// Notifications that wait for whoever listens. They are hints: of more of them, it is told that there were.
 const NOTIFICATIONS: usize = 64;
 /// How long a closed session may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -30,8 +32,55 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub struct Session {
     /// Sends statements.
     pub client: Client,
-    notifications: Option<mpsc::Receiver<Notification>>,
+    notifications: Notifications,
     _gone: DropGuard,
+}
+
+/// What arrives for `LISTEN`.
+#[derive(Debug)]
+struct Notifications<T = Notification> {
+    arriving: mpsc::Receiver<T>,
+    missed: Arc<AtomicBool>,
+}
+
+/// What was heard.
+#[derive(Debug)]
+pub enum Heard<T = Notification> {
+    /// A notification.
+    Told(T),
+    /// There were more than had room.
+    Missed,
+}
+
+/// Where a driver puts them.
+#[derive(Debug)]
+pub(super) struct Hints<T = Notification> {
+    to: mpsc::Sender<T>,
+    missed: Arc<AtomicBool>,
+}
+
+impl<T> Notifications<T> {
+    async fn hear(&mut self) -> Option<Heard<T>> {
+        if self.missed.swap(false, Ordering::Relaxed) {
+            return Some(Heard::Missed);
+        }
+        self.arriving.recv().await.map(Heard::Told)
+    }
+}
+
+/// The two ends.
+fn notifications<T>() -> (Hints<T>, Notifications<T>) {
+    let ((to, arriving), missed) = (mpsc::channel(NOTIFICATIONS), Arc::<AtomicBool>::default());
+    (Hints { to, missed: Arc::clone(&missed) }, Notifications { arriving, missed })
+}
+
+impl<T> Hints<T> {
+    fn tell(&self, notification: T) {
+        if let Err(TrySendError::Full(_)) = self.to.try_send(notification) {
+            // As long as there is no room, whoever takes what is there looks here before the next.
+            self.missed.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Server {
@@ -61,17 +110,16 @@ impl Server {
             return Err(ConnectError::Standby { server: self.display() });
         }
         let gone = CancellationToken::new();
-        let (hints, notifications) = mpsc::channel(NOTIFICATIONS);
+        let (hints, notifications) = notifications();
         spawn(drive(connection, gone.clone(), Some(hints)));
-        Ok(Session { client, notifications: Some(notifications), _gone: gone.drop_guard() })
+        Ok(Session { client, notifications, _gone: gone.drop_guard() })
     }
 }
 
 impl Session {
-    /// What arrives for `LISTEN`, from the first call on; `None` when it has been taken already. It ends with
-    /// the connection.
-    pub fn notifications(&mut self) -> Option<mpsc::Receiver<Notification>> {
-        self.notifications.take()
+    /// The next that arrives for `LISTEN`; `None` when the connection has ended. Cancelling loses nothing.
+    pub async fn hear(&mut self) -> Option<Heard> {
+        self.notifications.hear().await
     }
 }
 
@@ -116,18 +164,14 @@ pub(super) async fn connect(server: &Server, name: &str) -> Result<(Client, Driv
 }
 
 /// Drives a connection until it ends, or until a little after its session is gone.
-pub(super) async fn drive(
-    mut connection: Driven,
-    gone: CancellationToken,
-    hints: Option<mpsc::Sender<Notification>>,
-) {
+pub(super) async fn drive(mut connection: Driven, gone: CancellationToken, hints: Option<Hints>) {
     let mut messages = poll_fn(move |cx| connection.poll_message(cx));
     let pump = async {
         while let Some(message) = messages.next().await {
             match message {
                 Ok(AsyncMessage::Notification(hint)) => {
-                    if let Some(Err(_)) = hints.as_ref().map(|to| to.try_send(hint)) {
-                        tracing::trace!("a notification nobody waits for was dropped");
+                    if let Some(hints) = &hints {
+                        hints.tell(hint);
                     }
                 }
                 Ok(AsyncMessage::Notice(notice)) => {
@@ -175,5 +219,26 @@ impl AsyncWrite for Ours {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_more_notifications_than_there_is_room_for_it_is_told_that_there_were() {
+        let (hints, mut heard) = notifications();
+        for number in 0..=NOTIFICATIONS {
+            hints.tell(number);
+        }
+        assert!(matches!(heard.hear().await, Some(Heard::Missed)));
+        for number in 0..NOTIFICATIONS {
+            assert!(matches!(heard.hear().await, Some(Heard::Told(told)) if told == number));
+        }
+        hints.tell(7);
+        drop(hints);
+        assert!(matches!(heard.hear().await, Some(Heard::Told(7))));
+        assert!(heard.hear().await.is_none());
     }
 }

@@ -249,6 +249,15 @@ async fn what_is_held_for_too_long_fails_and_so_does_what_is_older_than_its_age(
         "select string_agg(distinct fail_reason, '; ' order by fail_reason) from walhook.deliveries";
     let expected = "it is older than retry.max_age allows; it was held for longer than held_for allows";
     assert_eq!(database.text(reasons).await, expected);
+    // Who sends one again means it, however old it is: its age counts from there.
+    say(&desk, &["retry", "young"]).await;
+    eventually("all tried again", PATIENCE, async || database.number(tried).await == i64::from(last)).await;
+    let aged = "update walhook.deliveries set sent_again_at = now() - interval '2 hours'
+        where id = (select min(id) from walhook.deliveries where webhook = 'young')";
+    database.execute(aged).await;
+    sidecar.restart().await;
+    let others = i64::from(last) - 1;
+    eventually("one is too old", PATIENCE, async || database.number(tried).await == others).await;
 }
 
 #[tokio::test]
@@ -299,4 +308,36 @@ async fn concurrency_follows_a_receiver_that_can_do_few_at_a_time() {
         .await;
     let most = most.load(Ordering::SeqCst);
     assert!((5..=40).contains(&most), "{most} at once, where 10 are well");
+}
+
+#[tokio::test]
+async fn attempts_that_end_after_their_webhook_was_deleted_leave_nothing_behind() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    receiver.script("/crm", |_| Answer::Late(Duration::from_secs(2), 500));
+    let declare = format!(
+        "insert into walhook.webhooks (name, url, events, breaker, retry) values ('crm', '{}', '{{orders.*}}',
+            '{{\"min_attempts\": 5}}', '{{\"schedule\": [\"1h\"]}}')",
+        receiver.url("/crm")
+    );
+    let sidecar = Sidecar::start(&database, Run::with(crate::api::OPEN)).await;
+    database.execute(&declare).await;
+    let mut last = 0;
+    eventually("the webhook is live", PATIENCE, async || {
+        last += 1;
+        orders(&database, last, last).await;
+        receiver.requests("/crm").len() >= 12
+    })
+    .await;
+    let published = sidecar.log_text().matches("the catalog is up to date").count();
+    database.execute("delete from walhook.webhooks").await;
+    eventually("it is gone", PATIENCE, async || {
+        sidecar.log_text().matches("the catalog is up to date").count() > published
+    })
+    .await;
+    let metric = async |line: &str| sidecar.page("/metrics").await.contains(line);
+    eventually("all have ended", PATIENCE, async || metric("walhook_deliveries_in_flight 0\n").await).await;
+    assert!(!metric("walhook_breakers_opened_total 1\n").await, "they opened a breaker");
+    assert!(metric("walhook_webhooks_failing 0\n").await, "what is declared no more fails");
+    assert_eq!(database.number("select count(*) from walhook.webhook_health").await, 0);
 }

@@ -28,13 +28,17 @@ async fn a_hint_for_one_webhook_probes_the_receiver_of_no_other() {
     for path in ["/one", "/two"] {
         receiver.script(path, |_| Answer::Status(500));
     }
-    let sidecar = Sidecar::start(&database, run).await;
+    let expected = "the webhooks of the database cannot be read";
+    let sidecar = Sidecar::start(&database, run.expecting(expected)).await;
     database.execute("insert into orders select n, 'a', 1, null from generate_series(1, 50) n").await;
     eventually("both fail", PATIENCE, async || metric(&sidecar, "walhook_webhooks_failing").await == 2).await;
     eventually("nothing is under way", PATIENCE, async || {
         metric(&sidecar, "walhook_deliveries_in_flight").await == 0
     })
     .await;
+    // A hint is of what is in the ledger, and whoever is to hear it must be listening.
+    let recorded = "select count(*) from walhook.deliveries where status in ('pending', 'retrying')";
+    eventually("all are recorded", PATIENCE, async || database.number(recorded).await == 100).await;
     sidecar.logged("the catalog is up to date").await;
     let came = || (receiver.requests("/one").len(), receiver.requests("/two").len());
     let (one, two) = came();
@@ -43,6 +47,8 @@ async fn a_hint_for_one_webhook_probes_the_receiver_of_no_other() {
         eventually("a probe", PATIENCE, async || came().0 == one + probes).await;
     }
     assert_eq!(came().1, two, "a hint for one webhook has probed the other");
+    // Of rows that were only moved, as by each step of a job, no receiver is tried.
+    database.execute("select pg_notify('walhook', 'moved one')").await;
     // A hint that names nobody is for all, as an older version sends it.
     database.execute("select pg_notify('walhook', 'ledger')").await;
     eventually("a probe of each", PATIENCE, async || came() == (one + 4, two + 1)).await;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use walhook::domain::CommitLsn;
+use walhook::domain::{CommitLsn, StoreBodies};
 use walhook::ledger::claim::open_webhooks;
 use walhook::ledger::prune::Retention;
 use walhook::ledger::record::State;
 use walhook::ledger::replay::{Cause, Ended, Reached, Which, count, replay};
-use walhook::ledger::{recorded, states};
+use walhook::ledger::states::{Expiry, Overdue};
+use walhook::ledger::{recorded, retries, states, trigger};
 
 use crate::ledger::{Desk, attempt, soon};
 use crate::support::{PATIENCE, beside_others, connect, eventually};
@@ -275,6 +276,51 @@ select 'dlv_0001' || lpad(n::text, 32, '0'), 'e', 't', case when n % 20 = 0 then
 from generate_series(1, 40000) n";
 
 #[tokio::test]
+async fn what_is_overdue_is_found_without_reading_a_young_backlog() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    // Five pages of a webhook: the first three rows are old, but the first was sent again a moment ago.
+    let fill = FILL.replace("n % 20 = 0", "n <= 10000");
+    desk.database
+        .execute(&format!(
+            "{fill}; update deliveries_open set committed_at = now() - interval '2 hours' where id <= 'dlv_0001' || lpad('3', 32, '0');
+             update deliveries_open set sent_again_at = now() where id = 'dlv_0001' || lpad('1', 32, '0')"
+        ))
+        .await;
+    let mut session = desk.ledger.session("walhook holds").await.expect("a session");
+    let mut expiry = Expiry::new("crm", Overdue::TooOld(Duration::from_secs(3600), "too old"));
+    let mut steps = Vec::new();
+    while let Some(ended) = expiry.step(&mut session.client, StoreBodies::All).await.expect("a step") {
+        steps.push(ended);
+    }
+    assert_eq!(steps, [2, 0, 0, 0], "a page of the old ones and one more; one of each other status");
+    let failed =
+        "select string_agg(right(id, 1), ',' order by id) from deliveries where status = 'failed'";
+    assert_eq!(
+        desk.database.text(failed).await,
+        "2,3"
+    );
+}
+
+#[tokio::test]
+async fn retries_of_another_slot_are_none_of_ours() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    desk.database
+        .execute(
+            "insert into retries (slot, webhook, ended, created_at)
+             values ('another', 'crm', '{failed}', now() - interval '1 day')",
+        )
+        .await;
+    let client = &desk.claims.0.client;
+    assert_eq!(retries::open(client, "slot", "crm", 10).await.expect("a count"), 0);
+    assert_eq!(retries::open(client, "another", "crm", 10).await.expect("a count"), 1);
+    let ours = retries::spares(client, "slot", "crm").await.expect("a time");
+    let others = retries::spares(client, "another", "crm").await.expect("a time");
+    assert!(ours.duration_since(others) > jiff::SignedDuration::from_hours(23), "{ours} and {others}");
+}
+
+#[tokio::test]
 async fn no_statement_that_runs_often_reads_a_whole_table() {
     let _turn = beside_others().await;
     let mut desk = Desk::with_options("?options=-c%20plan_cache_mode%3Dforce_generic_plan").await;
@@ -299,6 +345,7 @@ async fn no_statement_that_runs_often_reads_a_whole_table() {
         desk.insert(1_000_000 + round, 500_000, State::Pending, None);
         desk.hear(6).await;
         let client = &desk.claims.0.client;
+        assert_eq!(trigger::end(client, "crm", "no").await.expect("an answer"), 0);
         assert_eq!(open_webhooks(client).await.expect("webhooks").len(), 20);
         let furthest = recorded::furthest(client, &desk.own, CommitLsn::default()).await;
         assert!(furthest.expect("an answer").is_some());

@@ -11,7 +11,7 @@ use walhook::domain::StoreBodies;
 use walhook::ledger::claim::{Claimed, Claimer, Room};
 use walhook::ledger::record::State;
 use walhook::ledger::replay::{Ended, Reached, Which, count, replay};
-use walhook::ledger::states::{self, End};
+use walhook::ledger::states;
 use walhook::ledger::writer::{Ack, Command};
 use walhook::postgres::Session;
 
@@ -130,7 +130,13 @@ impl World {
             );
             if let Some(token) = lease {
                 let lease = walhook::ledger::record::Lease::with_token(token);
-                self.leased.push(Claimed { delivery, attempts: 0, on_schedule: 0, lease });
+                self.leased.push(Claimed {
+                    delivery,
+                    attempts: 0,
+                    on_schedule: 0,
+                    sent_again_at: None,
+                    lease,
+                });
             }
             self.desk.insert(self.number, lane, state, tried);
         }
@@ -261,9 +267,10 @@ impl World {
             }
             5 => {
                 let held: Vec<&mut Row> = self.rows.values_mut().filter(|row| row.status == "held").collect();
-                let ended =
-                    states::end(&mut self.holds.client, "crm", &End::CancelHeld, StoreBodies::All).await;
-                assert_eq!(usize::try_from(ended.expect("an end")).expect("a small number"), held.len());
+                let transaction = self.holds.client.transaction().await.expect("a transaction");
+                let ended = states::cancel_held(&transaction, "crm", StoreBodies::All).await.expect("an end");
+                transaction.commit().await.expect("an end");
+                assert_eq!(usize::try_from(ended).expect("a small number"), held.len());
                 let count = held.len();
                 for row in held {
                     row.status = "cancelled";

@@ -117,6 +117,8 @@ mod tenants;
 #[cfg(test)]
 mod trials;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod types;
 #[cfg(test)]
 mod versions;

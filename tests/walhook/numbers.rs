@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use walhook::domain::{Attempt, Ending, Outcome, Promise, RefusedBy, Tally, TimeoutStage, UnreachableBy};
 use walhook::ledger::prune::Retention;
 use walhook::ledger::record::{NewRow, State};
-use walhook::ledger::states::{self, End};
+use walhook::ledger::states::{Expiry, Overdue};
 use walhook::ledger::writer::Command;
 use walhook::ledger::{Ledger, numbers};
 use walhook::postgres::Server;
@@ -275,9 +275,9 @@ async fn what_fails_because_it_is_too_old_counts_as_failed() {
     }
     desk.hear(3).await;
     let mut session = desk.ledger.session("walhook holds").await.expect("a session");
-    let end = End::TooOld(Duration::ZERO, "too old");
     let store = walhook::domain::StoreBodies::All;
-    assert_eq!(states::end(&mut session.client, "crm", &end, store).await.expect("an end"), 3);
+    let mut expiry = Expiry::new("crm", Overdue::TooOld(Duration::ZERO, "too old"));
+    assert_eq!(expiry.step(&mut session.client, store).await.expect("an end"), Some(3));
     agree(&desk.ledger).await;
     let failed = &summed(&session.client).await["crm"];
     assert_eq!((failed.failed, failed.sla_missed, failed.attempts), (3, 3, 0));

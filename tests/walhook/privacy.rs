@@ -1,17 +1,11 @@
 //! What must not leave: masked and excluded values, answers that nobody wants kept, and row values in logs.
 
-use std::sync::Arc;
-
-use base64::Engine as _;
 use hmac::{Hmac, KeyInit, Mac};
-use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use walhook::tasks::{Role, Tasks};
-
 use crate::support::{
-    Answer, Database, PATIENCE, Receiver, Run, Sidecar, beside_others, eventually, run_once,
+    Answer, Database, PATIENCE, Receiver, Run, Sidecar, beside_others, eventually, run_once, speaks_http2,
 };
 
 /// Stands in rows, and nowhere else.
@@ -154,7 +148,8 @@ async fn of_every_kind(receiver: &Receiver) -> Run {
     ] {
         run = hook(run, name, more);
     }
-    let (port, authority) = speaks_http2().await;
+    let (port, certificate) = speaks_http2().await;
+    let authority = certificate.replace('\n', "\\n");
     let tls = format!("{keys}\ntls = {{ ca = \"{authority}\" }}");
     run = run.webhook("http2", &format!("https://localhost:{port}/"), &tls);
     let verbose = "trace,tokio_postgres::query=trace,handlebars::render=trace";
@@ -214,44 +209,6 @@ async fn the_most_verbose_log_holds_no_value_of_a_row() {
             assert!(!text.contains(form), "a row's value in the log: {text}");
         }
     }
-}
-
-/// A receiver of HTTP/2 alone: its port, and its certificate in PEM with line ends as TOML writes them.
-async fn speaks_http2() -> (u16, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .expect("the key of the certificate");
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let (tasks, _) = Tasks::new();
-    let connected = tasks.clone();
-    tasks.spawn("http2", Role::Passing, async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            connected.spawn("connection", Role::Passing, async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let answer = |request: hyper::Request<hyper::body::Incoming>| async move {
-                    let whole = request.into_body().collect().await?;
-                    drop(whole);
-                    Ok::<_, hyper::Error>(hyper::Response::new(String::from("taken")))
-                };
-                let io = hyper_util::rt::TokioIo::new(stream);
-                let serving = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
-                let ended = serving.serve_connection(io, hyper::service::service_fn(answer)).await;
-                drop(ended);
-            });
-        }
-    });
-    let text = base64::prelude::BASE64_STANDARD.encode(made.cert.der());
-    (port, format!("-----BEGIN CERTIFICATE-----\\n{text}\\n-----END CERTIFICATE-----\\n"))
 }
 
 /// What is asked for by hand goes through the same machinery: a condition of a backfill that fails on a row, and events with

@@ -1,7 +1,7 @@
 //! Test sends count nowhere, are tried once, and arrive at once or not at all.
 
 use serde_json::json;
-use walhook::domain::{Delivery, Operation};
+use walhook::domain::{CommitLsn, Delivery, DeliveryId, Lsn, Operation, Origin, Place};
 use walhook::ledger::replay::{Ended, Which, count, left_out};
 use walhook::ledger::{states, trigger};
 
@@ -63,6 +63,33 @@ async fn a_test_that_is_answered_410_disables_nothing_counts_nowhere_and_is_not_
 }
 
 #[tokio::test]
+async fn a_test_of_a_webhook_that_is_sent_batches_goes_alone_and_counts_nowhere_either() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let keys = format!("{KEYS}\nbatch = {{ max_wait = \"50ms\" }}");
+    let toml = Run::with(OPEN).webhook("crm", &receiver.url("/crm"), &keys);
+    let (sidecar, operator) = served_by(&database, toml).await;
+    for status in [500, 410] {
+        receiver.script("/crm", move |_| Answer::Status(status));
+        let told = operator.post("/api/webhooks/crm/test", &json!({})).await.is(200).json();
+        assert_eq!(told["http_status"], status, "{told}");
+    }
+    receiver.script("/crm", |_| Answer::Status(200));
+    database.execute("insert into orders values (1, 'a', 1, null)").await;
+    let came = receiver.expect("/crm", 3).await;
+    assert_eq!(
+        came[2].json()[0]["data"]["record"]["id"],
+        1,
+        "a test was sent again, or the webhook is disabled"
+    );
+    let rows =
+        "select string_agg(status || ' ' || attempts, ', ') from walhook.deliveries where operation = 'test'";
+    assert_eq!(database.text(rows).await, "failed 1, failed 1");
+    assert_eq!(database.number("select count(*) from walhook.webhook_states").await, 0);
+    assert!(sidecar.page("/metrics").await.contains("walhook_deliveries_failed_total 0\n"));
+}
+
+#[tokio::test]
 async fn a_test_is_not_held_by_a_pause_and_sent_some_other_day() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
@@ -102,7 +129,10 @@ async fn tests_end_where_their_webhook_is_not_sent_to_and_are_never_sent_again()
     let _turn = beside_others().await;
     let mut desk = Desk::new().await;
     let session = desk.ledger.session("walhook control").await.expect("a session");
-    let test = Delivery { operation: Operation::Test, ..desk.delivery(1, 1) };
+    // Its id is below those of all deliveries that changes make.
+    let first = Place { origin: Origin { system: 7, generation: 0 }, commit: CommitLsn(Lsn(1)), sequence: 1 };
+    let id = DeliveryId::of(&first, "", "crm");
+    let test = Delivery { id, operation: Operation::Test, ..desk.delivery(1, 1) };
     trigger::insert(&session.client, &test).await.expect("a row");
     desk.insert(2, 2, walhook::ledger::record::State::Pending, None);
     desk.hear(1).await;

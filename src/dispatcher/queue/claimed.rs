@@ -60,6 +60,11 @@ impl Queue {
     pub fn take_claimed(&mut self, claimed: Claimed, turn: &mut Turn<'_>) {
         turn.load.add(&claimed, self.class);
         self.loaded += 1;
+        // Somebody else has put it there, and memory may not have heard of that yet.
+        let is_counted = self.blocked.contains_key(&claimed.delivery.lane) && claimed.sent_again_at.is_none();
+        if self.mode == Mode::Memory && self.tracks_lanes() && !is_counted {
+            self.by_ledger(turn);
+        }
         if claimed.delivery.operation == Operation::Test && self.is_late(&claimed.delivery, turn) {
             self.end_claimed(claimed, State::Failed(FailReason::TestTooLate.describe()), None, turn);
         } else if self.suspended {

@@ -125,6 +125,7 @@ impl Model {
                     delivery: row.delivery.clone(),
                     attempts: row.attempts,
                     on_schedule: row.attempts - row.retried_from,
+                    sent_again_at: None,
                     lease: Lease::with_token(token),
                 });
             }

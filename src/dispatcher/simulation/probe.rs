@@ -26,7 +26,8 @@ async fn what_was_claimed_before_a_receiver_failed_is_its_next_probe() {
     assert!(slot.pace.is_open());
     state.with_queue(&webhook, Queue::divert);
     let delivery = delivery(0, 1, now);
-    let claimed = Claimed { delivery, attempts: 1, on_schedule: 1, lease: Lease::with_token(1) };
+    let claimed =
+        Claimed { delivery, attempts: 1, on_schedule: 1, sent_again_at: None, lease: Lease::with_token(1) };
     state.answered(Answer::Claims(Claims { claimed: vec![claimed], ..Claims::default() }));
     state.turn();
     assert!(state.launched.as_ref().is_some_and(Vec::is_empty), "a probe before its time");

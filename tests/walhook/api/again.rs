@@ -53,8 +53,12 @@ async fn i4_what_could_not_be_rendered_is_rendered_anew_when_it_is_sent_again_an
     // As long as the template is as it was, nothing is sent and everybody is told.
     let id = id_of(&database, "chat").await;
     let path = format!("/api/webhooks/chat/deliveries/{id}/retry");
+    // Rendering keeps nobody from the ledger, and waits for nobody: this lock is what recording takes.
+    let recording = crate::support::connect(&database.url).await.expect("a connection");
+    recording.batch_execute("begin; select 1 from walhook.sources for update").await.expect("the lock");
     let refused = operator.post(&path, &json!({})).await.is(409);
     assert!(refused.text().contains("template chat"), "{}", refused.text());
+    recording.batch_execute("commit").await.expect("the end of the lock");
     let dry = json!({ "dry_run": true });
     assert_eq!(operator.post("/api/webhooks/chat/retry", &dry).await.is(200).json()["count"], 1);
     let job = operator.post("/api/webhooks/chat/retry", &json!({})).await.is(202).json();

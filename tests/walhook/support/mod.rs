@@ -1,6 +1,7 @@
 //! What every test needs: the cast, and how to wait.
 
 mod database;
+mod http2;
 mod proxy;
 mod receiver;
 mod sidecar;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use walhook::cluster::{Cluster, Options};
 
 pub use database::{Database, ORDERS, connect};
+pub use http2::speaks_http2;
 pub use proxy::{Network, Proxy};
 pub use receiver::{Answer, Receiver, Request};
 pub use sidecar::{Run, Sidecar, get, refused, run_once};

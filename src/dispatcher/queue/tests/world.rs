@@ -59,6 +59,8 @@ enum Heard {
     Inserted(Lane, bool),
     Finished(Lane, bool, bool),
     Lanes(Option<Vec<(Lane, u32)>>),
+    /// Somebody else has moved rows.
+    Moved,
 }
 
 /// A request under way.
@@ -333,6 +335,7 @@ impl World {
                     }
                 }
                 Heard::Lanes(lanes) => queue.counted(lanes),
+                Heard::Moved => queue.by_ledger(turn),
             });
         }
     }

@@ -16,6 +16,8 @@ pub(super) struct Row {
     /// When it is due, in seconds.
     pub due: Option<Timestamp>,
     pub lease: Option<i64>,
+    /// Whether it was sent again by hand.
+    pub again: bool,
 }
 
 impl World {
@@ -55,7 +57,7 @@ impl World {
             _ => (None, None),
         };
         self.heard.push_back(Heard::Inserted(lane, !state.is_ended()));
-        let before = self.rows.insert(id, Row { delivery, state, due, lease });
+        let before = self.rows.insert(id, Row { delivery, state, due, lease, again: false });
         assert!(before.is_none(), "a delivery was recorded twice");
         self.settlement.settle([owed.expect("a young delivery owes")]);
     }
@@ -114,7 +116,8 @@ impl World {
             (row.due, row.lease) = (Some(until), Some(token));
             let (delivery, lease) = (row.delivery.clone(), Lease::with_token(token));
             let tried = u32::from(matches!(row.state, State::Retrying { .. }));
-            Claimed { delivery, attempts: tried, on_schedule: tried, lease }
+            let sent_again_at = row.again.then_some(now);
+            Claimed { delivery, attempts: tried, on_schedule: tried, sent_again_at, lease }
         });
         self.claimed.push_back(claimed.collect());
     }
@@ -137,13 +140,14 @@ impl World {
     pub(super) fn replay(&mut self) {
         let mut lanes = HashSet::new();
         for row in self.rows.values_mut().filter(|row| matches!(row.state, State::Failed(_))) {
-            row.state = State::Pending;
+            (row.state, row.again) = (State::Pending, true);
             lanes.insert(row.delivery.lane);
         }
         for lane in lanes {
             self.wake(lane);
         }
-        self.with(Queue::by_ledger);
+        // Of which the dispatcher hears some time.
+        self.heard.push_back(Heard::Moved);
     }
 
     /// The first open one of each lane.
