@@ -171,6 +171,9 @@ impl Cluster {
             return Ok(());
         }
         let tries = if self.port == 0 { 5 } else { 1 };
+        if self.port != 0 {
+            server::wait_for_port(self.port);
+        }
         let mut last = None;
         for _ in 0..tries {
             let port = if self.port == 0 { server::free_port()? } else { self.port };

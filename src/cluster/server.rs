@@ -41,6 +41,16 @@ pub(super) fn free_port() -> Result<u16, ClusterError> {
     Ok(listener.local_addr().map_err(io("find a free port"))?.port())
 }
 
+/// Waits a little while where somebody else has the port of a server that was stopped.
+pub(super) fn wait_for_port(port: u16) {
+    for _ in 0..50 {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Whom the server runs as: this process's user, or `postgres` where that is root.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {

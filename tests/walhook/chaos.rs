@@ -137,7 +137,7 @@ async fn whatever_is_killed_every_committed_change_arrives_in_order_and_nothing_
     let stop = Arc::<AtomicBool>::default();
     let writers = [dice.u64(..), dice.u64(..)]
         .map(|seed| background(keep_writing(database.url.clone(), seed, stop.clone())));
-    let deadline = Instant::now() + Duration::from_secs(600 * soak);
+    let deadline = Instant::now() + Duration::from_secs(1200 * soak);
     let (mut killed, mut crashed) = (0, 0);
     while killed < kills && Instant::now() < deadline {
         if dice.u8(0..6) == 0 {

@@ -89,15 +89,16 @@ async fn a_webhook_of_the_database_may_be_compressed_and_a_receiver_in_python_re
     let port = listening.rsplit(':').next().expect("a port").to_owned();
 
     let run = Run::with("[security]\nallow_http = true\nallow_networks = [\"127.0.0.0/8\"]\n");
-    let _sidecar = Sidecar::start(&database, run).await;
+    let sidecar = Sidecar::start(&database, run).await;
+    sidecar.published_after(0).await;
+    let before = sidecar.catalogs();
     database
         .execute(&format!(
             "insert into walhook.webhooks (name, url, secret, events, format, format_version, compression, compression_threshold)
              values ('python', 'http://127.0.0.1:{port}/', '{SECRET}', '{{orders.*}}', 'raw', 1, 'gzip', '100B')"
         ))
         .await;
-    let published = "select count(*) from pg_publication_tables where tablename = 'orders'";
-    eventually("the table is published", PATIENCE, async || database.number(published).await > 0).await;
+    sidecar.published_after(before).await;
     database.execute("insert into orders values (7, 'paid', 1, repeat('größer ', 300))").await;
     let received = line().await;
     assert!(

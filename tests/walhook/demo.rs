@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::support::{alone, eventually};
+use crate::support::{beside_others, eventually};
 
 /// A cluster, a run and their end, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -44,7 +44,7 @@ async fn nothing_is_left(place: &Path) {
 
 #[tokio::test]
 async fn a_fixed_run_delivers_verifies_retries_and_exits_0() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let place = place();
     let run = demo(place.path()).arg("--once").output();
     let output = tokio::time::timeout(PATIENCE, run).await.expect("an end in time").expect("the binary");
@@ -58,7 +58,7 @@ async fn a_fixed_run_delivers_verifies_retries_and_exits_0() {
 
 #[tokio::test]
 async fn an_interrupt_leaves_nothing_behind() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let place = place();
     let mut child = demo(place.path()).args(["--pace", "100"]).spawn().expect("the binary");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
@@ -81,7 +81,7 @@ async fn an_interrupt_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn not_even_a_kill_leaves_the_server_behind() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let place = place();
     let mut child = demo(place.path()).spawn().expect("the binary");
     eventually("a server", PATIENCE, async || {

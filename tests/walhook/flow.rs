@@ -269,13 +269,15 @@ async fn a_rate_limit_spreads_what_is_owed() {
         Sidecar::start(&database, Run::default().webhook("crm", &receiver.url("/crm"), keys)).await;
     orders(&database, 1, 200).await;
     let came = receiver.expect("/crm", 200).await;
-    // 40 a second and a burst of 4, however the network bunches them up.
-    for (index, first) in came.iter().enumerate() {
-        let within =
-            came[index..].iter().take_while(|r| r.at - first.at < Duration::from_millis(900)).count();
-        assert!(within <= 44, "{within} in a second");
+    // 40 a second and a burst of 4. Whatever is slow bunches them up, and makes none of them early; but the first of them may
+    // have been late itself.
+    for (before, request) in (0_u32..).zip(&came) {
+        let earliest = Duration::from_millis(25) * before.saturating_sub(4);
+        assert!(
+            request.at - came[0].at + Duration::from_millis(400) >= earliest,
+            "the {before}th came too early"
+        );
     }
-    assert!(came[199].at - came[0].at >= Duration::from_millis(4500), "too fast");
     let mut ids: Vec<&str> = came.iter().map(Request::id).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -329,12 +331,9 @@ async fn attempts_that_end_after_their_webhook_was_deleted_leave_nothing_behind(
         receiver.requests("/crm").len() >= 12
     })
     .await;
-    let published = sidecar.log_text().matches("the catalog is up to date").count();
+    let before = sidecar.catalogs();
     database.execute("delete from walhook.webhooks").await;
-    eventually("it is gone", PATIENCE, async || {
-        sidecar.log_text().matches("the catalog is up to date").count() > published
-    })
-    .await;
+    sidecar.published_after(before).await;
     let metric = async |line: &str| sidecar.page("/metrics").await.contains(line);
     eventually("all have ended", PATIENCE, async || metric("walhook_deliveries_in_flight 0\n").await).await;
     assert!(!metric("walhook_breakers_opened_total 1\n").await, "they opened a breaker");

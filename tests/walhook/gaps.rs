@@ -155,8 +155,12 @@ async fn a_slot_that_is_invalidated_while_it_streams_is_a_gap_with_its_bounds() 
     .await;
     let lost_to = now(&database).await;
     sidecar.signal("CONT").await;
+    // While it is being made it is active too.
+    let closed = "select count(*) from walhook.gaps where not is_open";
     eventually("a new slot", PATIENCE, async || {
-        database.number(lost).await == 0 && database.number(ACTIVE).await == 1
+        database.number(lost).await == 0
+            && database.number(closed).await == 1
+            && database.number(ACTIVE).await == 1
     })
     .await;
     insert(&database, 3).await;
@@ -256,6 +260,12 @@ async fn two_instances_that_lose_their_slot_make_one_new_slot_and_one_gap() {
     };
     eventually("one to stream and one to stand by", PATIENCE, async || one_each(&mut both).await).await;
     let delivered = begun(&database, &receiver).await;
+    // That much is noted, whether or not the one that loses the slot has the time to say so.
+    let noted = "select count(*) from walhook.sources where confirmed_lsn >= $1::text::pg_lsn";
+    eventually("the position to be noted", PATIENCE, async || {
+        database.rows(noted, &[&delivered]).await[0].get::<_, i64>(0) == 1
+    })
+    .await;
     let lost_from = now(&database).await;
     drop_slot(&database).await;
     insert(&database, 2).await;

@@ -274,7 +274,7 @@ async fn i2_an_instance_that_made_the_slot_and_takes_over_late_sends_what_is_unc
     receiver.script("/crm", |_| Answer::Hang);
     let keys = "events = [\"*\"]\ntimeout = \"60s\"";
     let run = Run::default().webhook("crm", &receiver.url("/crm"), keys).expecting("standby");
-    let mut maker = Sidecar::prepare(&database, run.clone().fail_at("before_streaming=sleep(8000)"));
+    let mut maker = Sidecar::prepare(&database, run.clone().fail_at("before_streaming=sleep(15000)"));
     maker.spawn();
     let made = "select count(*) from pg_replication_slots where slot_name = current_database()";
     eventually("the slot", PATIENCE, async || database.number(made).await == 1).await;

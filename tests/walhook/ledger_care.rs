@@ -294,12 +294,8 @@ async fn what_is_overdue_is_found_without_reading_a_young_backlog() {
         steps.push(ended);
     }
     assert_eq!(steps, [2, 0, 0, 0], "a page of the old ones and one more; one of each other status");
-    let failed =
-        "select string_agg(right(id, 1), ',' order by id) from deliveries where status = 'failed'";
-    assert_eq!(
-        desk.database.text(failed).await,
-        "2,3"
-    );
+    let failed = "select string_agg(right(id, 1), ',' order by id) from deliveries where status = 'failed'";
+    assert_eq!(desk.database.text(failed).await, "2,3");
 }
 
 #[tokio::test]

@@ -338,7 +338,7 @@ impl World {
 #[tokio::test]
 async fn i5_i6_i7_whatever_happens_the_ledger_holds_what_it_has_acknowledged() {
     let _turn = beside_others().await;
-    let seed = knob("WALHOOK_SEED", u64::from(std::process::id()));
+    let seed = knob("WALHOOK_SEED", 7);
     println!("WALHOOK_SEED={seed} repeats these dice");
     let mut world = World::new(seed).await;
     for round in 0..ROUNDS {

@@ -243,12 +243,15 @@ async fn a_gap_and_a_log_that_lags_are_told() {
         .webhook("crm", &receiver.url("/crm"), "events = [\"orders.*\"]\nretry = { schedule = [\"1h\"] }")
         .webhook("ops", &receiver.url("/ops"), "events = [\"source.*\"]")
         .expecting("changes between these positions are lost")
-        .expecting("the ledger cannot be written");
+        .expecting("the ledger cannot be written")
+        .expecting("could not be looked after");
     run.environment.push(("WALHOOK_DATABASE__ON_SLOT_LOST".to_owned(), "recreate".to_owned()));
     let mut sidecar = Sidecar::start(&database, run).await;
     orders(&database, 1, 1).await;
     receiver.expect("/crm", 1).await;
     assert_eq!(sidecar.terminate().await, Some(0));
+    let active = "select count(*) from pg_replication_slots where active";
+    eventually("the slot is left", PATIENCE, async || database.number(active).await == 0).await;
     database.execute("select pg_drop_replication_slot(current_database())").await;
     sidecar.restart().await;
     let gap = told(&receiver, "/ops", 1).await.remove(0).json();

@@ -254,7 +254,6 @@ async fn children_by_inheritance_are_tables_of_their_own_and_their_statements_ke
     let first = Run::default().webhook("crm", &receiver.url("/crm"), "events = [\"child.*\", \"marks.*\"]");
     let mut sidecar = Sidecar::start(&database, first).await;
     // The parent joins its child, and leaves it again.
-    let catalogs = |sidecar: &Sidecar| sidecar.log_text().matches("the catalog is up to date").count();
     for (events, listed) in [
         ("\"parent.*\", \"child.*\", \"marks.*\"", "child marks parent"),
         ("\"child.*\", \"marks.*\"", "child marks"),
@@ -264,12 +263,12 @@ async fn children_by_inheritance_are_tables_of_their_own_and_their_statements_ke
             Run::default().webhook("crm", &receiver.url("/crm"), &format!("events = [{events}]"))
         });
         sidecar.write_own_file(&database);
-        let before = catalogs(&sidecar);
+        let before = sidecar.catalogs();
         sidecar.signal("HUP").await;
         let names = "select string_agg(relname::text, ' ' order by relname) \
                      from pg_publication_rel join pg_class c on c.oid = prrelid";
         eventually(listed, PATIENCE, async || database.text(names).await == listed).await;
-        eventually("its webhooks in force", PATIENCE, async || catalogs(&sidecar) > before).await;
+        sidecar.published_after(before).await;
     }
     for table in ["parent", "keyless", "child"] {
         database.execute(&format!("insert into {table} values (1, '{table}')")).await;

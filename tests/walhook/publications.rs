@@ -185,8 +185,11 @@ async fn a_table_of_somebody_elses_that_is_named_is_an_error_at_the_start_and_no
             ('live', '{}', '{SECRET}', '{{theirs.created,later.created}}')",
         receiver.url("/live")
     );
+    sidecar.published_after(0).await;
+    let before = sidecar.catalogs();
     client(&url).await.batch_execute(&stored).await.expect("a webhook");
-    eventually("the other table", PATIENCE, async || published(&database, "walhook", "later").await).await;
+    sidecar.published_after(before).await;
+    assert!(published(&database, "walhook", "later").await);
     client(&url).await.batch_execute("insert into later values (1)").await.expect("a row");
     receiver.expect("/live", 1).await;
     sidecar.logged(OTHERS).await;
@@ -251,9 +254,12 @@ async fn without_management_both_publications_are_asked_for_at_once_so_that_a_ta
         "insert into walhook.webhooks (name, url, secret, events) values ('live', '{}', '{SECRET}', '{{log.created}}')",
         receiver.url("/live")
     );
+    sidecar.published_after(0).await;
+    let before = sidecar.catalogs();
     database.execute(&stored).await;
     let told = sidecar.logged("the publication could not be looked after").await;
     let told = told["fields"]["problem"].as_str().expect("a text").to_owned();
+    sidecar.published_after(before).await;
     database.execute(&sql_of(&told)).await;
     database
         .execute("insert into log values ('a'); update log set line = 'b'; insert into log values ('c')")
@@ -310,6 +316,9 @@ async fn a_publication_of_somebody_elses_that_would_lose_events_is_refused_with_
             "{made}"
         );
         assert_eq!(sidecar.terminate().await, Some(0));
+        let active =
+            "select count(*) from pg_replication_slots where database = current_database() and active";
+        eventually("the slot is left", PATIENCE, async || database.number(active).await == 0).await;
         database
             .execute(
                 "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database();

@@ -13,13 +13,13 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const ENDLESS_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 const CHUNK: &[u8] = b"10\r\n0123456789abcdef\r\n";
 
-/// The outcome of one attempt on a receiver with this script, within 400 ms.
+/// The outcome of one attempt on a receiver with this script, within a second.
 async fn outcome_of(script: Script) -> Outcome {
     let receiver = Receiver::start(script).await;
     let started = Instant::now();
     let outcome =
-        send(&transport(Policy::default(), Vec::new()), &receiver.url("/h"), WebhookSource::Toml, 400).await;
-    assert!(started.elapsed() < Duration::from_secs(3), "{outcome:?} came late");
+        send(&transport(Policy::default(), Vec::new()), &receiver.url("/h"), WebhookSource::Toml, 1000).await;
+    assert!(started.elapsed() < Duration::from_secs(10), "{outcome:?} came late");
     outcome
 }
 

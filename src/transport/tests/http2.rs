@@ -85,12 +85,12 @@ async fn converse(
     Ok(())
 }
 
-/// The outcome of one attempt at a receiver with this script, within 400 ms.
+/// The outcome of one attempt at a receiver with this script, within a second.
 async fn outcome_of(script: Script) -> Outcome {
     let (transport, receiver) = receiver_of(script).await;
     let started = Instant::now();
-    let outcome = send(&transport, &at(receiver.port), WebhookSource::Toml, 400).await;
-    assert!(started.elapsed() < Duration::from_secs(3), "{outcome:?} came late");
+    let outcome = send(&transport, &at(receiver.port), WebhookSource::Toml, 1000).await;
+    assert!(started.elapsed() < Duration::from_secs(10), "{outcome:?} came late");
     outcome
 }
 

@@ -17,6 +17,9 @@ fn count(webhook: &str, status: &str) -> String {
 const A_MINUTE_LATER: &str =
     "update walhook.deliveries set sent_again_at = sent_again_at - interval '1 minute'";
 
+/// Makes it this moment, however long the machine has taken since.
+const JUST_NOW: &str = "update walhook.deliveries set sent_again_at = now() where sent_again_at is not null";
+
 async fn id_of(database: &Database, webhook: &str) -> String {
     database.text(&format!("select min(id) from walhook.deliveries where webhook = '{webhook}'")).await
 }
@@ -212,6 +215,7 @@ async fn a_delivery_that_several_send_again_at_once_is_sent_once() {
     answers.sort_unstable();
     assert_eq!(answers, [200, 409], "{} {}", one.text(), two.text());
     ended(2).await;
+    database.execute(JUST_NOW).await;
     let late = press(&json!({})).await.is(409);
     assert!(late.text().contains("was sent again at") && late.text().contains("attempts"), "{}", late.text());
     ended(2).await;
@@ -230,6 +234,7 @@ async fn a_delivery_that_several_send_again_at_once_is_sent_once() {
     let (one, two) = tokio::join!(press(&replay), press(&replay));
     assert_eq!(one.status + two.status, 200 + 409, "{} {}", one.text(), two.text());
     ended(4).await;
+    database.execute(JUST_NOW).await;
     press(&replay).await.is(409);
     ended(4).await;
     // Later it is meant again.
@@ -283,7 +288,7 @@ async fn a_retry_that_several_ask_for_at_once_is_one_and_takes_nothing_that_was_
     let came = || receiver.requests("/crm").len();
 
     // Failed: slowly, so that the other is there while it is not over.
-    let slow = json!({ "per_second": 2 });
+    let slow = json!({ "per_second": 1 });
     let (one, two) = tokio::join!(press(&slow), press(&slow));
     let (made, refused) = if one.status == 202 { (one, two) } else { (two, one) };
     let (made, refused) = (made.is(202).json(), refused.is(409));
@@ -303,6 +308,9 @@ async fn a_retry_that_several_ask_for_at_once_is_one_and_takes_nothing_that_was_
     database.execute(A_MINUTE_LATER).await;
     let replay = json!({ "status": "delivered" });
     for (expect, left_out) in [(18, 0), (18, 6)] {
+        if left_out > 0 {
+            database.execute(JUST_NOW).await;
+        }
         let dry = json!({ "status": "delivered", "dry_run": true });
         let counted = press(&dry).await.is(200).json();
         assert_eq!((&counted["count"], &counted["left_out"]), (&json!(6 - left_out), &json!(left_out)));

@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
 use walhook::cluster::{Cluster, Options};
 
-use super::background;
+use super::{PATIENCE, background, eventually};
 
 static SHARED: OnceLock<Cluster> = OnceLock::new();
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -107,6 +107,17 @@ impl Database {
     /// The server's version as a number: 180004 is 18.4.
     pub async fn version(&self) -> i64 {
         self.number("select current_setting('server_version_num')::int8").await
+    }
+
+    /// Waits until the slot has confirmed all that was written by now, by whomever.
+    pub async fn is_followed(&self) {
+        let now = self.text("select pg_current_wal_lsn()::text").await;
+        let reached = "select count(*) from pg_replication_slots \
+                       where slot_name = $1 and confirmed_flush_lsn >= $2::text::pg_lsn";
+        eventually("a slot that follows", PATIENCE, async || {
+            self.rows(reached, &[&self.name, &now]).await[0].get::<_, i64>(0) == 1
+        })
+        .await;
     }
 
     /// How many bytes of log the slot holds back.

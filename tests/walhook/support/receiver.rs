@@ -235,7 +235,7 @@ async fn keep_door(
             continue;
         }
         if listener.is_none() {
-            listener = Some(TcpListener::bind(address).await.expect("the port it had"));
+            listener = Some(bind_again(address).await);
         }
         let accept = async { listener.as_ref().expect("an open door").accept().await };
         tokio::select! {
@@ -252,6 +252,17 @@ async fn keep_door(
             }
         }
     }
+}
+
+/// Another test may have been given the port for a moment.
+async fn bind_again(address: SocketAddr) -> TcpListener {
+    for _ in 0..100 {
+        if let Ok(listener) = TcpListener::bind(address).await {
+            return listener;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    TcpListener::bind(address).await.expect("the port it had")
 }
 
 /// Serves one connection until either side ends it.

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Database, PATIENCE, background};
+use super::{Database, PATIENCE, background, eventually};
 
 /// How a sidecar is run. The file is `[database]`, `[server]` and what the test adds.
 #[derive(Debug, Clone, Default)]
@@ -226,6 +226,16 @@ impl Sidecar {
             let late = tokio::time::timeout_at(deadline, news).await.is_err();
             assert!(!late, "never logged: {part}\n{}", self.log_text());
         }
+    }
+
+    /// How often it has published what is declared, over all its runs.
+    pub fn catalogs(&self) -> usize {
+        self.log_text().matches("the catalog is up to date").count()
+    }
+
+    /// Waits until it has published what is declared once more than `before`.
+    pub async fn published_after(&self, before: usize) {
+        eventually("what is declared is in force", PATIENCE, async || self.catalogs() > before).await;
     }
 
     /// Every line of its log, over all its runs.
