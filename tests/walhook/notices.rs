@@ -263,9 +263,13 @@ async fn a_gap_and_a_log_that_lags_are_told() {
     // Nothing can be recorded, so nothing can be confirmed; nor can a notice be written before that is over.
     database.execute("begin; lock table walhook.deliveries in access exclusive mode").await;
     let writer = crate::support::connect(&database.url).await.expect("a connection");
-    let insert =
-        "insert into orders select n, 'a', 1, repeat(md5(n::text), 40) from generate_series(2, 9000) n";
-    writer.batch_execute(insert).await.expect("rows");
+    // Behind one that waits nothing is confirmed, not even while the others are being written.
+    for rows in ["(2, 2)", "(3, 9000)"] {
+        let insert = format!(
+            "insert into orders select n, 'a', 1, repeat(md5(n::text), 40) from generate_series{rows} n"
+        );
+        writer.batch_execute(&insert).await.expect("rows");
+    }
     eventually("a lag that is seen", PATIENCE * 6, async || {
         sidecar.log_text().contains("the log lags behind")
     })
