@@ -136,6 +136,7 @@ impl Worker {
         wanted_as(&snapshot, &job.webhook, &job.schema, &job.table)?;
         let table = Table::look(source, &job.schema, &job.table).await?;
         table.insist_on_changes(&source.client, &self.with.publications).await?;
+        table.insist_on_order(&source.client).await?;
         let owned = owned_by(&snapshot, &job.webhook, &job.schema, &job.table);
         Ok((table, owned))
     }

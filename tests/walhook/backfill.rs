@@ -30,7 +30,7 @@ pub async fn done(sidecar: &Sidecar, arguments: &[&str]) -> String {
     said
 }
 
-async fn refused(sidecar: &Sidecar, arguments: &[&str], code: i32, part: &str) {
+pub async fn refused(sidecar: &Sidecar, arguments: &[&str], code: i32, part: &str) {
     let output = walhook(sidecar, arguments).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::backfill::{LONG, done};
+use crate::backfill::{LONG, done, refused};
+use crate::rights::restricted;
 use crate::support::{Database, PATIENCE, Receiver, Request, Run, Sidecar, beside_others, eventually};
 
 const ALL: &str = "events = [\"*\"]\nconcurrency = 64";
@@ -41,5 +42,56 @@ async fn rows_without_a_value_where_moves_are_folded_and_one_too_large_arrive_on
     assert_eq!((accepted(&requests), records(&requests, "id").len()), (620, 620));
     let failed = "select count(*) from walhook.deliveries where status = 'failed' and operation = 'snapshot'";
     eventually("a dead letter", PATIENCE, async || database.number(failed).await == 1).await;
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+/// As case is ignored, the order by the type is another than the order by its text.
+#[tokio::test]
+async fn a_key_whose_operators_are_in_a_schema_of_their_own_is_compared_as_it_is_sorted() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::new().await, Receiver::start().await);
+    database
+        .execute(
+            "create schema \"Ext\"; create extension citext schema \"Ext\"; create schema app;
+             create domain app.word as \"Ext\".citext;
+             create table app.words (word \"Ext\".citext, n int, primary key (n, word));
+             create table app.names (name app.word primary key);
+             insert into app.words
+                 select case when i % 2 = 0 then upper(md5(i::text)) else md5(i::text) end, i / 600
+                 from generate_series(1, 1200) i;
+             insert into app.names select word from app.words;",
+        )
+        .await;
+    let run = Run::default().webhook("all", &receiver.url("/all"), ALL);
+    let mut sidecar = Sidecar::start(&database, run).await;
+    for (table, column) in [("app.words", "word"), ("app.names", "name")] {
+        let said = done(&sidecar, &["backfill", "all", "--table", table]).await;
+        assert!(said.contains("is done, 1200 rows, 1200 deliveries"), "{table}: {said}");
+        let requests = receiver.wait("/all", table, LONG, |rs| records(rs, column).len() >= 1200).await;
+        assert!(requests.iter().all(|request| request.accepted));
+    }
+    assert_eq!(receiver.requests("/all").len(), 2400);
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_key_whose_operators_the_role_may_not_use_is_refused_with_the_remedy() {
+    let _turn = beside_others().await;
+    let (database, role) = restricted().await;
+    let receiver = Receiver::start().await;
+    database
+        .execute(&format!(
+            "create schema ext; create extension citext schema ext; create domain word as ext.citext;
+             create table words (word word primary key); insert into words values ('a'), ('B'), ('c');
+             alter table words owner to {role}",
+        ))
+        .await;
+    let run = Run::default().webhook("all", &receiver.url("/all"), ALL);
+    let mut sidecar = Sidecar::start(&database, run).await;
+    let backfill = ["backfill", "all", "--table", "words"];
+    refused(&sidecar, &backfill, 1, "GRANT USAGE ON SCHEMA \"ext\"").await;
+    database.execute(&format!("grant usage on schema ext to {role}")).await;
+    let said = done(&sidecar, &backfill).await;
+    assert!(said.contains("is done, 3 rows, 3 deliveries"), "{said}");
     assert_eq!(sidecar.terminate().await, Some(0));
 }
