@@ -4,14 +4,17 @@
 //! was dropped goes on with a new one. What was lost is recorded first, and gets its end when the new slot is there: only
 //! then is it known where reading goes on ([`crate::ledger::gaps`]). All of it is done under a lock, and looks at what is
 //! there under that lock: so instances that lose their slot together make one new slot, and one gap; and whoever comes
-//! after a crash takes it up where it was broken off.
+//! after a crash takes it up where it was broken off. A new slot can be read before its gap has ended, so whoever reads it
+//! waits for that before it takes the ledger over ([`finish`]): the end begins the generation that the ids are made of.
 
 use super::{AppError, Config, Places};
 use crate::config::OnSlotLost;
 use crate::domain::{EndLsn, Lsn};
 use crate::ledger::own::Known;
 use crate::postgres::Session;
-use crate::source::{PUBLICATION_DROPPED, Preparation, SlotHistory, WalStatus, drop_lost_slot, slot_state};
+use crate::source::{
+    PUBLICATION_DROPPED, Preparation, SlotHistory, WalStatus, drop_lost_slot, lock_slot, slot_state,
+};
 
 /// Why an earlier life of this process could not go on with its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +70,28 @@ pub(super) async fn end(
 ) -> Result<i32, AppError> {
     fail::fail_point!("after_slot_is_made", |_| std::process::abort());
     let Some(owned) = owned else { return Ok(1) };
-    let Some(gap) = places.ledger.end_gap(slot, begins.0).await? else { return Ok(owned.generation) };
+    let ended = close(places, slot, begins).await?;
+    Ok(owned.generation.saturating_add(i32::from(ended)))
+}
+
+/// The slot is ours to read, and nobody has confirmed anything of it to the server since it was: a renewal that somebody is at
+/// has its end before this returns, and so has one that was broken off. None begins while the session lasts.
+pub(super) async fn finish(places: &Places, slot: &str) -> Result<Session, AppError> {
+    let session = places.database.session("walhook start").await?;
+    lock_slot(&session, slot).await?;
+    if places.ledger.open_gap(slot).await?.is_some()
+        && let Some(state) = slot_state(&session, slot).await?
+    {
+        close(places, slot, state.confirmed).await?;
+    }
+    Ok(session)
+}
+
+/// Ends what is open and tells of it. Returns whether anything was.
+async fn close(places: &Places, slot: &str, begins: EndLsn) -> Result<bool, AppError> {
+    let Some(gap) = places.ledger.end_gap(slot, begins.0).await? else { return Ok(false) };
     let (from, to) = (gap.from.map(|from| from.to_string()), begins.to_string());
     let reason = gap.reason;
     tracing::error!(slot, from, to, reason, "changes between these positions are lost; recorded in gaps");
-    Ok(owned.generation.saturating_add(1))
+    Ok(true)
 }

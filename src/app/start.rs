@@ -50,6 +50,20 @@ impl Ready {
     pub(super) fn to_work_with(&self) -> (Places, Clock) {
         (self.places.clone(), self.clock.clone())
     }
+
+    /// Takes the ledger over, in the generation of the slot that is read.
+    async fn take_over(&self, slot: &str) -> Result<Ownership, AppError> {
+        let identity = Identity {
+            system: self.identity.system,
+            timeline: i32::try_from(self.identity.timeline).unwrap_or(i32::MAX),
+            confirmed: self.prepared.slot.confirmed.0,
+            fork: self.fork,
+        };
+        let renewals = renewal::finish(&self.places, slot).await?;
+        let own = self.places.ledger.take_over(slot, &identity, &standby::instance()).await?;
+        drop(renewals);
+        Ok(own)
+    }
 }
 
 /// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
@@ -212,13 +226,13 @@ impl Body {
         let Self { live, config, ready, tasks, settlement, items, config_out, health, trouble, gaps, end } =
             self;
         let ledger = ready.places.ledger.clone();
-        let identity = Identity {
-            system: ready.identity.system,
-            timeline: i32::try_from(ready.identity.timeline).unwrap_or(i32::MAX),
-            confirmed: ready.prepared.slot.confirmed.0,
-            fork: ready.fork,
+        let own = tokio::select! {
+            own = ready.take_over(&config.database.slot) => own?,
+            () = stop.cancelled() => {
+                drained.cancel();
+                return Ok(());
+            }
         };
-        let own = ledger.take_over(&config.database.slot, &identity, &standby::instance()).await?;
         let recovery = Recovery::begin(ledger.clone(), &own).await?;
         let open_at_start = recovery.open_webhooks().await?;
         // Standing by may have taken long: what is declared now counts, from the first change on.

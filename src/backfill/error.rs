@@ -61,6 +61,14 @@ pub enum BackfillError {
         /// Where they should be.
         publication: String,
     },
+    /// The order of its key's values cannot be asked for by name.
+    #[error("walhook's role may not use schema {schema}, whose operators sort the key of table {table}")]
+    NoUsage {
+        /// The table's name, quoted.
+        table: String,
+        /// The schema's, quoted.
+        schema: String,
+    },
     /// The condition is no SQL condition on the table's columns.
     #[error("the condition cannot be used: {problem}")]
     Condition {
@@ -170,6 +178,9 @@ impl BackfillError {
                      PUBLICATION {} ADD TABLE {table};",
                     super::table::quoted(publication)
                 ));
+            }
+            Self::NoUsage { schema, .. } => {
+                return Some(format!("Let an owner run: GRANT USAGE ON SCHEMA {schema} TO walhook's role;"));
             }
             Self::Condition { .. } => {
                 "--where is what would follow WHERE: SQL over the table's columns, such as \"status = 'paid'\"."

@@ -39,6 +39,7 @@ mod condition;
 mod error;
 mod pages;
 mod read;
+mod recode;
 mod step;
 mod table;
 

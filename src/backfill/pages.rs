@@ -5,8 +5,10 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::domain::{CommitLsn, Relation, Tuple};
 
@@ -113,9 +115,23 @@ impl Pages {
         }
     }
 
-    /// Gives the open page up.
-    pub(super) fn close(&self) {
-        *self.lock() = None;
+    /// Gives the open page up. Returns whether there was one: else it has been taken, and what becomes of it will be told.
+    pub(super) fn close(&self) -> bool {
+        self.lock().take().is_some()
+    }
+
+    /// What became of the open page. It is given up if it has not been taken after a while: the rows of one that has are
+    /// owed, however long that takes. `None` where it was given up, or nobody can tell any more.
+    pub(super) async fn outcome(
+        &self,
+        mut told: oneshot::Receiver<Outcome>,
+        patience: Duration,
+    ) -> Option<Outcome> {
+        match timeout(patience, &mut told).await {
+            Ok(outcome) => outcome.ok(),
+            Err(_) if self.close() => None,
+            Err(_) => told.await.ok(),
+        }
     }
 
     /// The table of the open page, if it has this name.
@@ -137,6 +153,7 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ReplicaIdentity;
 
     #[test]
     fn a_mark_of_another_page_opens_nothing() {
@@ -145,8 +162,60 @@ mod tests {
         assert_eq!(pages.table_of("s/1/1/2"), None);
         assert!(pages.take("s/1/1/2").is_none());
         assert_eq!(pages.table_of("s/1/1/1"), Some(7));
-        pages.close();
+        assert!(pages.close());
         assert_eq!(pages.table_of("s/1/1/1"), None);
+        assert!(!pages.close());
+    }
+
+    fn filled(pages: &Pages) -> oneshot::Receiver<Outcome> {
+        let told = pages.open("s/1/1/1", 7);
+        let relation = Relation {
+            id: 7,
+            schema: "public".into(),
+            name: "orders".into(),
+            identity: ReplicaIdentity::Default,
+            columns: Box::default(),
+        };
+        pages.fill(Page {
+            job: 1,
+            webhook: "crm".into(),
+            relation: Arc::new(relation),
+            rows: Vec::new(),
+            running: HashSet::new(),
+            held: Arc::default(),
+        });
+        told
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_was_taken_is_waited_for_however_long_its_rows_take() {
+        let pages = Pages::default();
+        let told = filled(&pages);
+        let (_page, tell) = pages.take("s/1/1/1").expect("it is open");
+        let taking = async {
+            tokio::time::sleep(PATIENCE * 10).await;
+            tell.send(Outcome::Spoiled).expect("somebody waits");
+        };
+        let (outcome, ()) = tokio::join!(pages.outcome(told, PATIENCE), taking);
+        assert!(matches!(outcome, Some(Outcome::Spoiled)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_nobody_takes_is_given_up_and_cannot_be_taken_afterwards() {
+        let pages = Pages::default();
+        let told = filled(&pages);
+        assert!(pages.outcome(told, PATIENCE).await.is_none());
+        assert!(pages.take("s/1/1/1").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_whose_taker_has_ended_is_given_up_at_once() {
+        let pages = Pages::default();
+        let told = filled(&pages);
+        drop(pages.take("s/1/1/1"));
+        assert!(pages.outcome(told, PATIENCE).await.is_none());
     }
 
     #[test]

@@ -5,17 +5,20 @@
 //! to `text` would not do: it writes `true` for `t`, strips `char(n)` of its spaces and `inet` of nothing.
 //!
 //! A page ends at a number of rows or of bytes, whichever comes first; rows are fetched in small portions, and a row
-//! that is too large to send comes without its values.
+//! that is too large to send comes without its values. What the server cannot send as UTF-8 is read once more, as it is, and
+//! made UTF-8 here ([`recode`](super::recode)).
 
 use std::collections::HashSet;
 use std::error::Error;
 
 use bytes::Bytes;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::BackfillError;
 use super::pages::PageRow;
+use super::recode::{AS_IT_IS, is_of_a_character, recode};
 use super::table::{Table, quoted};
 use crate::domain::{Cell, Tuple, limits};
 
@@ -63,6 +66,21 @@ pub(super) struct Found {
     pub more: bool,
 }
 
+/// Rows as they come.
+#[derive(Default)]
+struct Read {
+    rows: Vec<Fetched>,
+    running: HashSet<u32>,
+    more: bool,
+}
+
+/// A row as it comes; one that is too large without its values.
+struct Fetched {
+    key: Vec<Raw>,
+    size: usize,
+    values: Option<Vec<Option<Raw>>>,
+}
+
 /// A value's text, whatever its bytes.
 struct Raw(Bytes);
 
@@ -99,9 +117,38 @@ pub async fn read_one(
 pub(super) async fn read(
     client: &mut Client,
     table: &Table,
-    (condition, owned): (Option<&str>, Option<&Owned>),
+    filter: (Option<&str>, Option<&Owned>),
     which: &Which<'_>,
 ) -> Result<Found, BackfillError> {
+    let read = match fetch(client, table, filter, which, Text::Utf8).await {
+        Err(BackfillError::Rows { code }) if is_of_a_character(&code) => {
+            let mut read = fetch(client, table, filter, which, Text::AsItIs).await?;
+            recode(client, read.rows.iter_mut().flat_map(Fetched::texts).collect()).await?;
+            read
+        }
+        read => read?,
+    };
+    let mut found = Found { running: read.running, more: read.more, ..Found::default() };
+    for row in read.rows {
+        row.put(table, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// How the server sends text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Utf8,
+    AsItIs,
+}
+
+async fn fetch(
+    client: &mut Client,
+    table: &Table,
+    (condition, owned): (Option<&str>, Option<&Owned>),
+    which: &Which<'_>,
+    text: Text,
+) -> Result<Read, BackfillError> {
     let failed = BackfillError::query("read the table's rows");
     let transaction = client.build_transaction().read_only(true).start().await.map_err(&failed)?;
     let settings = format!("{PATIENCE}; set local {}", table.names_sql());
@@ -115,27 +162,31 @@ pub(super) async fn read(
     };
     parameters.extend(owned.map(|owned| &owned.tenant as &(dyn ToSql + Sync)));
     let portal = transaction.bind(&statement, &parameters).await.map_err(BackfillError::of_rows)?;
-    let mut found = Found::default();
+    if text == Text::AsItIs {
+        // The statement and its parameters were UTF-8.
+        transaction.batch_execute(AS_IT_IS).await.map_err(&failed)?;
+    }
+    let mut read = Read::default();
     let mut bytes = 0;
     loop {
         let portion = transaction.query_portal(&portal, PORTION).await.map_err(BackfillError::of_rows)?;
         let last = portion.len() < usize::try_from(PORTION).unwrap_or(usize::MAX);
         for row in portion {
-            bytes += take(table, &row, &mut found).map_err(BackfillError::of_rows)?;
+            bytes += read.take(&row).map_err(BackfillError::of_rows)?;
         }
         if last {
             break;
         }
         if bytes >= limits::BACKFILL_PAGE_BYTES {
-            found.more = true;
+            read.more = true;
             break;
         }
     }
     if let Which::After(_, most) = which {
-        found.more |= found.rows.len() >= *most;
+        read.more |= read.rows.len() >= *most;
     }
     transaction.commit().await.map_err(&failed)?;
-    Ok(found)
+    Ok(read)
 }
 
 fn statement(table: &Table, (condition, owned): (Option<&str>, Option<&Owned>), which: &Which<'_>) -> String {
@@ -188,28 +239,47 @@ fn statement(table: &Table, (condition, owned): (Option<&str>, Option<&Owned>), 
     )
 }
 
-/// Takes a row. Returns its size in bytes.
-fn take(table: &Table, row: &Row, into: &mut Found) -> Result<usize, tokio_postgres::Error> {
-    let key: Vec<String> = row.try_get(0)?;
-    let size = usize::try_from(row.try_get::<_, i64>(1)?).unwrap_or(usize::MAX);
-    let values: Option<Vec<Option<Raw>>> = row.try_get(2)?;
-    if into.rows.is_empty() {
-        into.running = running(row.try_get(3)?);
+impl Read {
+    /// Takes a row. Returns its size in bytes, as far as it was sent.
+    fn take(&mut self, row: &Row) -> Result<usize, tokio_postgres::Error> {
+        let size = usize::try_from(row.try_get::<_, i64>(1)?).unwrap_or(usize::MAX);
+        let taken = Fetched { key: row.try_get(0)?, size, values: row.try_get(2)? };
+        if self.rows.is_empty() {
+            self.running = running(row.try_get(3)?);
+        }
+        let sent = if taken.values.is_some() { size } else { 0 };
+        self.rows.push(taken);
+        Ok(sent)
     }
-    let oversized = values.is_none().then_some(size);
-    let cells = if let Some(values) = values {
-        values.into_iter().map(|value| value.map_or(Cell::Null, |raw| Cell::Text(raw.0))).collect()
-    } else {
-        let of_key = |name: &str| {
-            let place = table.key.iter().position(|column| column.name == name)?;
-            Some(Cell::Text(Bytes::from(key.get(place)?.clone())))
+}
+
+impl Fetched {
+    fn texts(&mut self) -> impl Iterator<Item = &mut Bytes> {
+        let values = self.values.iter_mut().flatten().flatten();
+        self.key.iter_mut().chain(values).map(|raw| &mut raw.0)
+    }
+
+    /// Puts it to those found. A key is remembered as text.
+    fn put(self, table: &Table, into: &mut Found) -> Result<(), BackfillError> {
+        let no_text =
+            |_| BackfillError::Rows { code: SqlState::CHARACTER_NOT_IN_REPERTOIRE.code().to_owned() };
+        let key: Result<Vec<String>, _> =
+            self.key.iter().map(|raw| String::from_utf8(raw.0.to_vec()).map_err(no_text)).collect();
+        let oversized = self.values.is_none().then_some(self.size);
+        let cells = if let Some(values) = self.values {
+            values.into_iter().map(|value| value.map_or(Cell::Null, |raw| Cell::Text(raw.0))).collect()
+        } else {
+            let of_key = |name: &str| {
+                let place = table.key.iter().position(|column| column.name == name)?;
+                Some(Cell::Text(self.key.get(place)?.0.clone()))
+            };
+            let columns = table.relation.columns.iter();
+            columns.map(|column| of_key(&column.name).unwrap_or(Cell::Unchanged)).collect()
         };
-        let columns = table.relation.columns.iter();
-        columns.map(|column| of_key(&column.name).unwrap_or(Cell::Unchanged)).collect()
-    };
-    into.rows.push(PageRow { values: Tuple(cells), oversized });
-    into.keys.push(key);
-    Ok(if oversized.is_some() { 0 } else { size })
+        into.rows.push(PageRow { values: Tuple(cells), oversized });
+        into.keys.push(key?);
+        Ok(())
+    }
 }
 
 /// The transactions of a snapshot (`xmin:xmax:xip,xip,…`) that were under way.

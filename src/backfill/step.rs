@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::pages::{Mark, Outcome, Page};
 use super::read::{Found, Which, read};
@@ -15,7 +15,7 @@ use crate::postgres::Session;
 
 /// How often a row is read again that changes at every look.
 const LOOKS: u32 = 25;
-/// How long the stream may take to bring a mark back; beyond it the page is read anew.
+/// How long the stream may take to bring a mark back; beyond it the page is read anew, unless intake has it by then.
 const MARK_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What is remembered of a backfill between its steps.
@@ -136,6 +136,7 @@ impl Worker {
         wanted_as(&snapshot, &job.webhook, &job.schema, &job.table)?;
         let table = Table::look(source, &job.schema, &job.table).await?;
         table.insist_on_changes(&source.client, &self.with.publications).await?;
+        table.insist_on_order(&source.client).await?;
         let owned = owned_by(&snapshot, &job.webhook, &job.schema, &job.table);
         Ok((table, owned))
     }
@@ -198,13 +199,19 @@ impl Worker {
             held: Arc::clone(held),
         });
         fail::fail_point!("before_backfill_mark", |_| std::process::abort());
-        mark(source, &Mark::High(&name)).await?;
+        let marked = mark(source, &Mark::High(&name)).await;
+        // An answer may be lost, and the mark is in the log: then intake may have the page, and its rows are owed.
+        if let Err(error) = marked
+            && self.with.pages.close()
+        {
+            return Err(error);
+        }
         let outcome = tokio::select! {
-            outcome = timeout(MARK_PATIENCE, outcome) => outcome,
+            outcome = self.with.pages.outcome(outcome, MARK_PATIENCE) => outcome,
             () = self.stop.cancelled() => return Ok(Turned::Stopped),
         };
         match outcome {
-            Ok(Ok(Outcome::Taken { commit, changed, deliveries })) => {
+            Some(Outcome::Taken { commit, changed, deliveries }) => {
                 let settled = self.with.confirmed.wait_for(|end| end.0 > commit.0);
                 tokio::select! {
                     settled = settled => if settled.is_err() { return Ok(Turned::Stopped) },
@@ -214,9 +221,9 @@ impl Worker {
                 let changed = changed.iter().filter_map(|at| rows.keys.get(*at).cloned()).collect();
                 Ok(Turned::Over { rows, changed, commit: Some(commit), deliveries })
             }
-            Ok(Ok(Outcome::Spoiled)) => Ok(Turned::Again),
-            Ok(Ok(Outcome::NoWebhook)) => Err(BackfillError::NoWebhook { webhook: job.webhook.clone() }),
-            Ok(Err(_)) | Err(_) => Err(BackfillError::NoMark),
+            Some(Outcome::Spoiled) => Ok(Turned::Again),
+            Some(Outcome::NoWebhook) => Err(BackfillError::NoWebhook { webhook: job.webhook.clone() }),
+            None => Err(BackfillError::NoMark),
         }
     }
 

@@ -54,6 +54,7 @@ pub async fn ask(desk: &Desk, actor: &Actor, ask: &Ask) -> Result<Asked, Control
     let (schema, name) = place(&known, &ask.table)?;
     let event_type = wanted_as(&snapshot, webhook, schema, name)?;
     let table = Table::look(&source, schema, name).await?;
+    table.insist_on_order(&source.client).await?;
     let since = ask.since.as_ref().map(|(column, time)| (column.as_str(), time.as_str()));
     let condition = ask.condition.as_deref();
     if let Some(condition) = condition {

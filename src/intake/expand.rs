@@ -56,7 +56,10 @@ pub(super) enum Touched {
 struct Table {
     relation: Arc<Relation>,
     interest: Interest,
+    /// Its rows' lanes.
     key: Key,
+    /// What tells its rows apart: another key than that of the lanes where moves are folded.
+    row_key: Key,
     /// Whether a column of the key is masked or excluded: then its text stands nowhere.
     hides_key: bool,
     schema: Arc<str>,
@@ -146,7 +149,7 @@ impl Expander {
     pub async fn touched(&mut self, snapshot: &Snapshot, raw: &RawChange) -> Touched {
         self.resolve(snapshot, &raw.relation).await;
         let Some(table) = self.tables.get(&raw.relation.id) else { return Touched::Unknown };
-        if !matches!(table.key, Key::Columns(_)) || raw.operation == Operation::Truncate {
+        if !matches!(table.row_key, Key::Columns(_)) || raw.operation == Operation::Truncate {
             return Touched::Unknown;
         }
         let change = raw.decode();
@@ -185,8 +188,8 @@ impl Expander {
         }
         let sequence = change.sequence;
         let expansion = self.of_change(&table, change, owing.deliveries, transaction, oversized, sequence);
-        let naming = Naming::of_row(job, &expansion.subject.key);
-        Some(expansion.named(naming))
+        let row_key = table.key_where(|at| change.new_cell(at)).unwrap_or_default();
+        Some(expansion.named(Naming::of_row(job, &row_key)))
     }
 
     /// The deliveries a logical message owes; `None` where nobody wants it.
@@ -275,16 +278,18 @@ impl Expander {
             return;
         }
         let interest = snapshot.matcher.interest(relation);
+        let row_key = if interest.is_empty() { Key::EachRow } else { self.keys.of(relation).await };
         let key = match interest.rules().fold_moves() {
+            [] => row_key.clone(),
             _ if interest.is_empty() => Key::EachRow,
-            [] => self.keys.of(relation).await,
             // A row keeps its lane when it moves.
             columns => Key::Columns(columns.to_vec()),
         };
         let (schema, name) = (relation.schema.as_ref().into(), relation.name.as_ref().into());
         let hides = |at: &usize| interest.rules().of(*at) != Treatment::Keep;
         let hides_key = matches!(&key, Key::Columns(columns) if columns.iter().any(hides));
-        let table = Table { relation: Arc::clone(relation), interest, key, hides_key, schema, name };
+        let resolved = Arc::clone(relation);
+        let table = Table { relation: resolved, interest, key, row_key, hides_key, schema, name };
         self.tables.insert(relation.id, Arc::new(table));
     }
 }
@@ -392,9 +397,9 @@ impl Table {
         }
     }
 
-    /// The text of the key's values, where every one of them is known.
+    /// The text of the values of the row's own key, where every one of them is known.
     fn key_where<'c>(&self, cell: impl Fn(usize) -> Option<&'c Cell>) -> Option<Vec<Bytes>> {
-        let Key::Columns(positions) = &self.key else { return None };
+        let Key::Columns(positions) = &self.row_key else { return None };
         let text = |position: &usize| match cell(*position) {
             Some(Cell::Text(text)) => Some(text.clone()),
             _ => None,
@@ -402,7 +407,7 @@ impl Table {
         positions.iter().map(text).collect()
     }
 
-    /// The text of the key's values, of the row after the change or, where there is none, of the one before.
+    /// The text of the values of the lane's key, of the row after the change or, where there is none, of the one before.
     fn key_values(&self, change: &Change) -> Vec<Bytes> {
         let Key::Columns(positions) = &self.key else { return Vec::new() };
         let old = match &change.old {

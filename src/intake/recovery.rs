@@ -1,7 +1,8 @@
 //! After a restart: what the ledger already holds is not sent again (invariant I3).
 //!
 //! Ids sort in commit order, so one look at the start tells how far the ledger reaches; up to there each batch is
-//! compared with it, beyond there nothing is asked any more. Memory is a batch's, whatever the ledger holds.
+//! compared with it, beyond there nothing is asked any more. Within one place of the log their order means nothing: of
+//! what one change owes, the ledger may hold any part. Memory is a batch's, whatever the ledger holds.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Recovery {
         stop: &CancellationToken,
     ) -> Result<Option<Vec<Offer>>, LedgerError> {
         let Some(furthest) = &self.furthest else { return Ok(Some(batch)) };
-        if batch.iter().all(|offer| offer.young().delivery.id > *furthest) {
+        if batch.iter().all(|offer| is_beyond(&offer.young().delivery.id, furthest)) {
             tracing::info!(skipped = self.skipped, "caught up with the ledger");
             (self.furthest, self.session) = (None, None);
             return Ok(Some(batch));
@@ -99,5 +100,40 @@ impl Recovery {
         let known = recorded::among(&session.client, &ids).await;
         self.session = Some(session);
         known
+    }
+}
+
+/// Whether a delivery stands at a later place than the furthest that the ledger holds.
+fn is_beyond(id: &DeliveryId, furthest: &DeliveryId) -> bool {
+    DeliveryId::place_of(id.as_str()) > DeliveryId::place_of(furthest.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Lsn, Origin, Place};
+
+    fn at(generation: u32, commit: u64, sequence: u32) -> Place {
+        let origin = Origin { system: 7, generation };
+        Place { origin, commit: CommitLsn(Lsn(commit)), sequence }
+    }
+
+    #[test]
+    fn i3_what_one_change_owes_is_asked_for_whichever_part_of_it_the_ledger_holds() {
+        let owed = ["crm", "billing", "audit"].map(|webhook| DeliveryId::of(&at(2, 5, 3), "", webhook));
+        for furthest in &owed {
+            assert!(owed.iter().all(|id| !is_beyond(id, furthest)));
+        }
+    }
+
+    #[test]
+    fn what_stands_at_a_later_place_is_not_asked_for() {
+        let furthest = DeliveryId::of(&at(2, 5, 3), "", "crm");
+        for later in [at(2, 5, 4), at(2, 6, 1), at(3, 1, 1)] {
+            assert!(is_beyond(&DeliveryId::of(&later, "", "crm"), &furthest));
+        }
+        for earlier in [at(2, 5, 2), at(2, 4, 9), at(1, 9, 9)] {
+            assert!(!is_beyond(&DeliveryId::of(&earlier, "", "crm"), &furthest));
+        }
     }
 }

@@ -41,7 +41,8 @@ impl Running {
         let Changes::Keys(touched) = window else { return Ok(Outcome::Spoiled) };
         let snapshot = Arc::clone(&self.snapshot);
         let Some(webhook) = snapshot.index_of(&page.webhook) else { return Ok(Outcome::NoWebhook) };
-        let (mut changed, mut deliveries) = (Vec::new(), 0);
+        // A page is spoiled as a whole: nothing of it may be owed by then.
+        let mut rows = Vec::with_capacity(page.rows.len());
         for (at, row) in page.rows.into_iter().enumerate() {
             let sequence = u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1);
             let change = Change {
@@ -55,6 +56,10 @@ impl Running {
             let Some(key) = unless_stopped(&self.stop, looking).await? else {
                 return Ok(Outcome::Spoiled);
             };
+            rows.push((key, change, row.oversized));
+        }
+        let (mut changed, mut deliveries) = (Vec::new(), 0);
+        for (at, (key, change, oversized)) in rows.into_iter().enumerate() {
             if touched.contains(&key) {
                 changed.push(at);
                 continue;
@@ -63,7 +68,7 @@ impl Running {
                 &snapshot,
                 piece.transaction,
                 &change,
-                row.oversized,
+                oversized,
                 (page.job, webhook),
             );
             let Some(expansion) = expansion.filter(|expansion| !expansion.is_held(&snapshot, &page.held))

@@ -67,6 +67,9 @@ on conflict (slot) do update
     where s.system_identifier = excluded.system_identifier
 returning generation, epoch";
 
+/// Which generation the ledger is in; nobody changes it until the transaction ends.
+const GENERATION: &str = "select generation from sources where slot = $1 for update";
+
 const ADD_FORK: &str =
     "insert into forks (slot, generation, from_lsn, timeline) values ($1, $2, $3::text::pg_lsn, $4)";
 const FORKS: &str = "select from_lsn::text, generation from forks where slot = $1 order by generation";
@@ -95,6 +98,7 @@ impl Ledger {
         let from = identity.fork.map(|fork| fork.from.to_string());
         let found_in = identity.fork.map(|fork| fork.found_in);
         let (timeline, confirmed) = (&identity.timeline, identity.confirmed.to_string());
+        let before = transaction.query_opt(GENERATION, &[&slot]).await.map_err(&taking)?;
         let row = transaction
             .query_opt(TAKE_OVER, &[&slot, &met, timeline, &holder, &from, &found_in, &confirmed])
             .await
@@ -105,7 +109,8 @@ impl Ledger {
             return Err(LedgerError::Foreign { known, met });
         };
         let (generation, epoch): (i32, i64) = (row.get(0), row.get(1));
-        if found_in.is_some_and(|old| old.saturating_add(1) == generation) {
+        // Whoever else found the fork may have recorded it, and somebody may have made a new slot since.
+        if before.is_some_and(|before| before.get::<_, i32>(0) < generation) {
             transaction.execute(ADD_FORK, &[&slot, &generation, &from, timeline]).await.map_err(&taking)?;
         }
         let rows = transaction.query(FORKS, &[&slot]).await.map_err(&taking)?;

@@ -14,7 +14,7 @@ use crate::support::{
 
 const ALL: &str = "events = [\"orders.*\"]\nretry = { schedule = [\"50ms\", \"100ms\", \"200ms\", \"1s\", \"1s\"], jitter = 0 }";
 /// A kill may leave the slot with the dead for a moment.
-const LONG: Duration = Duration::from_secs(90);
+pub const LONG: Duration = Duration::from_secs(90);
 
 async fn walhook(sidecar: &Sidecar, arguments: &[&str]) -> Output {
     let file = sidecar.file();
@@ -23,14 +23,14 @@ async fn walhook(sidecar: &Sidecar, arguments: &[&str]) -> Output {
     run_once(&all, &[]).await
 }
 
-async fn done(sidecar: &Sidecar, arguments: &[&str]) -> String {
+pub async fn done(sidecar: &Sidecar, arguments: &[&str]) -> String {
     let output = walhook(sidecar, arguments).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
     said
 }
 
-async fn refused(sidecar: &Sidecar, arguments: &[&str], code: i32, part: &str) {
+pub async fn refused(sidecar: &Sidecar, arguments: &[&str], code: i32, part: &str) {
     let output = walhook(sidecar, arguments).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
@@ -64,7 +64,7 @@ fn each_once(requests: &[Request]) -> HashSet<i64> {
     ids.into_keys().collect()
 }
 
-async fn wait_done(database: &Database) {
+pub async fn wait_done(database: &Database) {
     let query = "select count(*) from walhook.backfills where status not in ('done', 'cancelled')";
     eventually("backfills that are over", LONG, async || database.number(query).await == 0).await;
 }

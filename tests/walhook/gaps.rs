@@ -289,3 +289,64 @@ async fn two_instances_that_lose_their_slot_make_one_new_slot_and_one_gap() {
         assert_eq!(sidecar.terminate().await, Some(0));
     }
 }
+
+/// One instance loses its slot and makes a new one; another, which has not heard of it, reads that one while the first is
+/// still, or was to the last, about to end the gap (`last`: what it does there).
+async fn quicker_than_the_renewal(last: &str) {
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let slow =
+        recreating(&receiver).expecting("standby").fail_at(&format!("after_slot_is_made=1*off->{last}"));
+    let mut renewing = Sidecar::start(&database, slow).await;
+    let mut quicker = Sidecar::prepare(&database, recreating(&receiver).expecting("standby"));
+    quicker.spawn();
+    quicker.logged("standby").await;
+    begun(&database, &receiver).await;
+    quicker.signal("STOP").await;
+    drop_slot(&database).await;
+    let there = "select count(*) from pg_replication_slots where slot_name = current_database()";
+    eventually("a new slot", PATIENCE, async || database.number(there).await == 1).await;
+    if last == "return" {
+        assert!(!renewing.ended().await.success(), "it was to end there");
+    }
+    assert_eq!(database.number("select count(*) from walhook.gaps where is_open").await, 1);
+    quicker.signal("CONT").await;
+    eventually("it to be read", PATIENCE, async || database.number(ACTIVE).await == 1).await;
+    insert(&database, 2).await;
+    let id = receiver.expect("/crm", 2).await[1].id().to_owned();
+    quicker.ready().await;
+    if last == "return" {
+        renewing.next_run(|mut run| {
+            run.environment.retain(|(name, _)| name != "FAILPOINTS");
+            run
+        });
+        renewing.spawn();
+    }
+    eventually("the other to stand by", PATIENCE, async || {
+        let Some(address) = renewing.address() else { return false };
+        let page = crate::support::get(&address, "/readyz").await;
+        page.is_some_and(|(_, page)| page.starts_with("standby"))
+    })
+    .await;
+    // The ids are of the generation that the ledger is in: whoever takes over makes the same.
+    assert!(id.starts_with("dlv_0002"), "{id}");
+    assert_eq!(database.number("select generation::int8 from walhook.sources").await, 2);
+    assert_eq!(database.number("select count(*) from walhook.gaps where not is_open").await, 1);
+    assert_eq!(database.number("select count(*) from walhook.gaps").await, 1);
+    for sidecar in [&mut renewing, &mut quicker] {
+        assert_eq!(sidecar.terminate().await, Some(0));
+    }
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "failpoints"), ignore = "needs the feature `failpoints`")]
+async fn i2_who_reads_a_new_slot_before_its_gap_has_ended_makes_ids_of_the_new_generation() {
+    let _turn = beside_others().await;
+    quicker_than_the_renewal("sleep(6000)").await;
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "failpoints"), ignore = "needs the feature `failpoints`")]
+async fn i2_who_reads_a_new_slot_whose_maker_was_killed_ends_its_gap_and_makes_ids_of_the_new_generation() {
+    let _turn = beside_others().await;
+    quicker_than_the_renewal("return").await;
+}

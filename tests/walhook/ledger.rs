@@ -13,7 +13,7 @@ use walhook::domain::{
     StoreBodies,
 };
 use walhook::ledger::claim::{Claimed, Claimer, Room};
-use walhook::ledger::own::{Identity, Ownership};
+use walhook::ledger::own::{Fork, Identity, Ownership};
 use walhook::ledger::record::{Finish, Lease, NewRow, State};
 use walhook::ledger::writer::{Ack, Command, Health, Writer};
 use walhook::ledger::{Ledger, LedgerError, recorded, states};
@@ -429,4 +429,32 @@ async fn i7_a_lane_is_not_left_behind_when_its_rest_is_released_while_its_first_
         desk.hear(200).await;
         assert_eq!(desk.database.number("select count(*) from deliveries_open").await, 0);
     }
+}
+
+#[tokio::test]
+async fn a_fork_that_several_standbys_found_is_recorded_once_and_never_for_a_new_slot() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    let found_in = |found_in| Identity {
+        system: 7,
+        timeline: 2,
+        confirmed: Lsn(600),
+        fork: Some(Fork { from: Lsn(500), found_in }),
+    };
+    let generation = "select generation::int8 from walhook.sources";
+    let forks = "select count(*) from walhook.forks";
+    // Both prepared when the ledger was in its first generation; the second takes over after the first.
+    for turn in 1..=2 {
+        let own = desk.ledger.take_over("slot", &found_in(1), "a standby").await.expect("the ledger");
+        assert_eq!(own.epoch, desk.own.epoch + turn);
+        let of = |lsn| own.lineage.of(CommitLsn(Lsn(lsn))).generation;
+        assert_eq!((of(499), of(501)), (1, 2));
+        assert_eq!((desk.database.number(generation).await, desk.database.number(forks).await), (2, 1));
+    }
+    // Somebody made a new slot meanwhile: its log has no fork.
+    desk.ledger.begin_gap("slot", Some(Lsn(600)), Lsn(700), "the slot is gone").await.expect("a gap");
+    desk.ledger.end_gap("slot", Lsn(800)).await.expect("the gap's end");
+    let own = desk.ledger.take_over("slot", &found_in(2), "a standby").await.expect("the ledger");
+    assert_eq!(own.lineage.of(CommitLsn(Lsn(1))).generation, 3);
+    assert_eq!((desk.database.number(generation).await, desk.database.number(forks).await), (3, 0));
 }

@@ -13,6 +13,8 @@ mod api;
 #[cfg(test)]
 mod backfill;
 #[cfg(test)]
+mod backfill_keys;
+#[cfg(test)]
 mod batch;
 #[cfg(test)]
 mod bench;

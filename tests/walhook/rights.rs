@@ -8,7 +8,7 @@ use crate::support::{
 const KEYS: &str = "events = [\"orders.*\"]\nretry = { schedule = [\"200ms\", \"200ms\"], jitter = 0 }";
 
 /// A database whose tables belong to a role that may do what walhook needs, and the database's connection as that role.
-async fn restricted() -> (Database, String) {
+pub async fn restricted() -> (Database, String) {
     let mut database = Database::with_orders().await;
     let role = format!("least_{}", database.name);
     let grants = format!(

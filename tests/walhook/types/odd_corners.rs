@@ -1,6 +1,7 @@
 //! Values that no ordinary database can hold: text that is not UTF-8, and nesting beyond all sense.
 
 use super::{rows, string};
+use crate::backfill::done;
 use crate::support::{Database, Receiver, Run, Sidecar, beside_others};
 
 async fn with_encoding(encoding: &str) -> Database {
@@ -141,4 +142,39 @@ async fn a_type_named_like_an_array_goes_out_as_its_text() {
     let _sidecar = Sidecar::start(&database, run).await;
     database.execute("insert into moods values (1, 'sad')").await;
     assert_eq!(rows(&receiver, "/all", 1).await[&("moods".to_owned(), 1)]["m"].get(), "\"sad\"");
+}
+
+/// What stands in a row of `words` that a backfill has sent, for each text that was put into one.
+async fn backfilled(encoding: &str, texts: &[(&str, &str)]) {
+    let (database, receiver) = (with_encoding(encoding).await, Receiver::start().await);
+    database.execute("create table words (id int, place text, v text, primary key (id, place))").await;
+    for (id, (text, _)) in texts.iter().enumerate() {
+        database.execute(&format!("insert into words values ({id}, 'a' || {id}, {text})")).await;
+    }
+    let run = Run::default().webhook("all", &receiver.url("/all"), "events = [\"words.*\"]");
+    let mut sidecar = Sidecar::start(&database, run).await;
+    let said = done(&sidecar, &["backfill", "all", "--table", "words"]).await;
+    let count = texts.len();
+    assert!(said.contains(&format!("is done, {count} rows, {count} deliveries")), "{encoding}: {said}");
+    let came = rows(&receiver, "/all", count).await;
+    for (id, (_, expect)) in (0..).zip(texts) {
+        let row = &came[&("words".to_owned(), id)];
+        assert_eq!(row["v"].get(), format!("\"{expect}\""), "{encoding}");
+    }
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn existing_rows_with_text_that_has_no_utf_8_are_sent_with_only_that_replaced() {
+    let _turn = beside_others().await;
+    let plain = ("'plain'", "plain");
+    let long = "ä".repeat(9000);
+    let (text, expect) =
+        ("repeat('ä', 9000) || chr(129) || repeat('ä', 9000)", format!("{long}\u{fffd}{long}"));
+    let odd = [plain, ("'Käse €' || chr(129) || 'é'", "Käse €\u{fffd}é"), ("'ß'", "ß"), (text, &*expect)];
+    backfilled("WIN1252", &odd).await;
+    let two = "convert_from('\\xfefe', 'EUC_JP')";
+    let odd = [("'かな'".to_owned(), "かな"), (format!("'か' || {two} || 'な'"), "か\u{fffd}な")];
+    backfilled("EUC_JP", &odd.each_ref().map(|(text, expect)| (&**text, *expect))).await;
+    backfilled("SQL_ASCII", &[plain, ("E'a\\377b\\303\\251'", "a\u{fffd}bé")]).await;
 }
