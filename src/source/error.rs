@@ -154,18 +154,22 @@ impl From<ConnectError> for SourceError {
 }
 
 impl SourceError {
-    /// The same, or that one of these publications is not there, where the server means that.
+    /// The same, or that one of these publications is not there, where the server ends the stream over that
+    /// (`undefined_object`).
     pub(super) fn about(self, publications: &[String]) -> Self {
-        let named = |text: &str| publications.iter().any(|name| text.contains(&format!("\"{name}\"")));
         match self {
-            // `undefined_object`, and the notice's `object_not_in_prerequisite_state`.
-            Self::Ended { source }
-                if ["42704", "55000"].contains(&&*source.code) && named(&source.message) =>
-            {
+            Self::Ended { source } if source.code == "42704" && names_one(&source.message, publications) => {
                 Self::PublicationGone { source }
             }
             other => other,
         }
+    }
+
+    /// That one of these publications is not there, where a notice says so (`object_not_in_prerequisite_state`): from
+    /// Postgres 18 on the server skips it and goes on.
+    pub(super) fn noticed(notice: Fault, publications: &[String]) -> Option<Self> {
+        let gone = notice.code == "55000" && names_one(&notice.message, publications);
+        gone.then(|| Self::PublicationGone { source: Box::new(notice) })
     }
 
     pub(super) fn out_of_order(what: &str) -> Self {
@@ -309,6 +313,12 @@ impl SourceError {
         };
         Some(text.to_owned())
     }
+}
+
+/// Whether a message names one of these. The server speaks the language of its `lc_messages`, each with quotes of its own, so
+/// only the name is looked for; and one that is not ASCII may have come in another encoding, so its code must do.
+fn names_one(message: &str, publications: &[String]) -> bool {
+    publications.iter().any(|name| !name.is_ascii() || message.contains(name.as_str()))
 }
 
 /// What gives tables (by quoted name) a replica identity: all of them, as SQL to paste.

@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::copy::{CopyBothResponse, CopyData};
 use pgwire::messages::data::DataRow;
-use pgwire::messages::response::{CommandComplete, ErrorResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::Authentication;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -114,9 +114,15 @@ impl Walsender {
     }
 
     pub(super) async fn fail(&mut self, code: &str) {
-        let fields = [(b'S', "FATAL"), (b'C', code), (b'M', "as the test wants")];
-        let fields = fields.map(|(kind, text)| (kind, text.to_owned())).to_vec();
-        self.send(&[Backend::ErrorResponse(ErrorResponse::new(fields))]).await;
+        self.fail_with(code, "as the test wants").await;
+    }
+
+    pub(super) async fn fail_with(&mut self, code: &str, message: &str) {
+        self.send(&[Backend::ErrorResponse(ErrorResponse::new(fields("FATAL", code, message)))]).await;
+    }
+
+    pub(super) async fn warn(&mut self, code: &str, message: &str) {
+        self.send(&[Backend::NoticeResponse(NoticeResponse::new(fields("WARNING", code, message)))]).await;
     }
 
     /// The next status message.
@@ -146,6 +152,10 @@ impl Walsender {
         };
         timeout(Duration::from_secs(10), whole).await.expect("a message in time")
     }
+}
+
+fn fields(severity: &str, code: &str, message: &str) -> Vec<(u8, String)> {
+    [(b'S', severity), (b'C', code), (b'M', message)].map(|(kind, text)| (kind, text.to_owned())).to_vec()
 }
 
 fn row(values: &[Option<&str>]) -> Backend {

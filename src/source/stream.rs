@@ -302,14 +302,10 @@ impl Reader {
             b'd' => self.take_copy_data(frame.body, frame.cut),
             b'E' => Err(SourceError::Ended { source: Box::new(fault(&frame.body)) }),
             b'c' | b'C' => Err(SourceError::HungUp),
-            // From Postgres 18 on the server skips a publication that is not there, and says so.
-            b'N' => {
-                let notice = SourceError::Ended { source: Box::new(fault(&frame.body)) };
-                match notice.about(&self.publications) {
-                    gone @ SourceError::PublicationGone { .. } => Err(gone),
-                    _ => Ok(()),
-                }
-            }
+            b'N' => match SourceError::noticed(fault(&frame.body), &self.publications) {
+                Some(gone) => Err(gone),
+                None => Ok(()),
+            },
             b'S' => Ok(()),
             tag => Err(unexpected(tag, "streaming")),
         }

@@ -277,6 +277,33 @@ async fn a_server_that_goes_away_is_an_error_that_passes() {
 }
 
 #[tokio::test]
+async fn a_missing_publication_is_recognised_in_whatever_language_the_server_speaks() {
+    let ended = [
+        "publication \"p\" does not exist",
+        "Publikation »p_inserts« existiert nicht",
+        "la publication « p » n'existe pas",
+        "パブリケーション\"p\"は存在しません",
+    ];
+    for message in ended {
+        let mut scene = scene(8, MINUTE).await;
+        scene.server.fail_with("42704", message).await;
+        let error = scene.outcome().await.unwrap_err();
+        assert!(matches!(error, SourceError::PublicationGone { .. }), "{message}: {error:?}");
+        assert_eq!(error.loss(), Some(super::PUBLICATION_DROPPED));
+    }
+    for message in ["skipped loading publication \"p\"", "Laden der Publikation »p« wurde übersprungen"] {
+        let mut scene = scene(8, MINUTE).await;
+        scene.server.warn("01000", message).await;
+        scene.server.warn("55000", "das ist etwas Anderes").await;
+        scene.server.send(&one_transaction()).await;
+        scene.transaction().await;
+        scene.server.warn("55000", message).await;
+        let error = scene.outcome().await.unwrap_err();
+        assert!(matches!(error, SourceError::PublicationGone { .. }), "{message}: {error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_stop_sends_the_newest_position_and_ends_the_copy() {
     let mut scene = scene(8, MINUTE).await;
     scene.server.status().await;
