@@ -3,6 +3,7 @@
 //! ```text
 //!   another system                                        stop: it is another database
 //!   same timeline, log ends before what the ledger holds   stop or go on: an older backup
+//!   same timeline, log ended before what we have read      go on: an older backup, and the ledger with it
 //!   another timeline, the slot is a synchronized copy      go on: a standby was promoted
 //!   another timeline, any other slot                       stop or go on: a backup, or a standby without the copy
 //! ```
@@ -18,11 +19,12 @@ use crate::ledger::own::{Fork, Known};
 use crate::postgres::Session;
 use crate::source::{Identity, SourceError, slot_state};
 
-/// Where the log has forked since the ledger was last taken over; an error where somebody must decide.
+/// Where the log has forked since the ledger was last taken over; an error where somebody must decide. `reverted_to` is the
+/// end of the log in which an earlier life of this process did not find what it had read.
 pub(super) async fn fork(
     config: &Config,
     places: &Places,
-    known: &Known,
+    (known, reverted_to): (&Known, Option<Lsn>),
     identity: &Identity,
     session: &Session,
 ) -> Result<Option<Fork>, AppError> {
@@ -38,11 +40,15 @@ pub(super) async fn fork(
     };
     let old = u32::try_from(known.timeline).unwrap_or_default();
     if old == identity.timeline {
-        let beyond = places.ledger.reaches_beyond(known, identity.flushed).await?;
+        // More may have been written since it was found reverted.
+        let end = reverted_to.map_or(identity.flushed, |end| end.min(identity.flushed));
+        let beyond = places.ledger.reaches_beyond(known, end).await?;
         return match (beyond, goes_on) {
+            (true, true) => here(end, "the ledger is ahead of the database"),
+            (true, false) => Err(SourceError::Restored { end }.into()),
+            // Ledger and slot agree, so nobody need choose. But ids beyond the end may be used, and only we know that.
+            (false, _) if reverted_to.is_some() => here(end, "an older state of the database was put back"),
             (false, _) => Ok(None),
-            (true, true) => here(identity.flushed, "the ledger is ahead of the database"),
-            (true, false) => Err(SourceError::Restored { end: identity.flushed }.into()),
         };
     }
     // A slot that is not there is a lost one, and is dealt with as such.

@@ -109,6 +109,14 @@ pub enum SourceError {
         /// How far the server's log reaches.
         end: crate::domain::Lsn,
     },
+    /// The server's log ends before what this process has read of it: an older state of its disk was put back.
+    #[error("the database's log ends before what was read of it")]
+    Reverted {
+        /// How far it was read.
+        read: crate::domain::Lsn,
+        /// How far it reaches.
+        end: crate::domain::Lsn,
+    },
     /// A message's length is impossible.
     #[error("the replication stream is malformed")]
     Frame(#[from] FrameError),
@@ -154,36 +162,8 @@ impl From<ConnectError> for SourceError {
 }
 
 impl SourceError {
-    /// The same, or that one of these publications is not there, where the server ends the stream over that
-    /// (`undefined_object`).
-    pub(super) fn about(self, publications: &[String]) -> Self {
-        match self {
-            Self::Ended { source } if source.code == "42704" && names_one(&source.message, publications) => {
-                Self::PublicationGone { source }
-            }
-            other => other,
-        }
-    }
-
-    /// That one of these publications is not there, where a notice says so (`object_not_in_prerequisite_state`): from
-    /// Postgres 18 on the server skips it and goes on.
-    pub(super) fn noticed(notice: Fault, publications: &[String]) -> Option<Self> {
-        let gone = notice.code == "55000" && names_one(&notice.message, publications);
-        gone.then(|| Self::PublicationGone { source: Box::new(notice) })
-    }
-
     pub(super) fn out_of_order(what: &str) -> Self {
         Self::Protocol { problem: what.to_owned() }
-    }
-
-    /// Whether the server met text that it cannot convert: `character_not_in_repertoire`, `untranslatable_character`.
-    pub(super) fn is_of_a_character(&self) -> bool {
-        match self {
-            Self::Refused { source, .. } | Self::Ended { source } => {
-                matches!(source.code.as_str(), "22021" | "22P05")
-            }
-            _ => false,
-        }
     }
 
     /// Whether trying again can help. A malformed stream counts as transient: a new connection starts with clean bytes.
@@ -199,7 +179,8 @@ impl SourceError {
             | Self::OtherSystem { .. }
             | Self::OtherTimeline { .. }
             | Self::Forked { .. }
-            | Self::Restored { .. } => Nature::Definite,
+            | Self::Restored { .. }
+            | Self::Reverted { .. } => Nature::Definite,
             _ => Nature::Transient,
         }
     }
@@ -249,6 +230,9 @@ impl SourceError {
             Self::Restored { end } => Some(format!(
                 "It holds deliveries of changes beyond {end}, where the log of this database ends: an older backup was \
                  restored, and receivers have heard of changes that it does not have."
+            )),
+            Self::Reverted { read, end } => Some(format!(
+                "It was read up to {read}, and ends at {end}: an older state of the server was put back."
             )),
             Self::Silent { seconds } => Some(format!("Nothing came for {seconds} s.")),
             _ => self.source().map(chain),
@@ -304,7 +288,9 @@ impl SourceError {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \
                  or use another schema and slot."
             }
-            Self::OtherTimeline { .. } => "Start walhook again: it looks at what has happened first.",
+            Self::OtherTimeline { .. } | Self::Reverted { .. } => {
+                "Start walhook again: it looks at what has happened first."
+            }
             Self::Forked { .. } | Self::Restored { .. } => {
                 "To go on from the slot's position, with new ids from the fork on, set database.on_timeline_change = \
                  \"continue\" for the next start. To begin anew instead, run \"walhook uninstall\"."
@@ -313,12 +299,6 @@ impl SourceError {
         };
         Some(text.to_owned())
     }
-}
-
-/// Whether a message names one of these. The server speaks the language of its `lc_messages`, each with quotes of its own, so
-/// only the name is looked for; and one that is not ASCII may have come in another encoding, so its code must do.
-fn names_one(message: &str, publications: &[String]) -> bool {
-    publications.iter().any(|name| !name.is_ascii() || message.contains(name.as_str()))
 }
 
 /// What gives tables (by quoted name) a replica identity: all of them, as SQL to paste.

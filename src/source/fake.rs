@@ -9,7 +9,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::copy::{CopyBothResponse, CopyData};
 use pgwire::messages::data::DataRow;
-use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{
+    CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
+};
 use pgwire::messages::startup::Authentication;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -178,9 +180,16 @@ fn copy(data: BytesMut) -> Backend {
 
 /// `XLogData` around a payload.
 pub(super) fn wal(payload: &[u8]) -> Backend {
+    wal_at(0, payload)
+}
+
+/// The same, of a place in the log.
+pub(super) fn wal_at(place: u64, payload: &[u8]) -> Backend {
     let mut data = BytesMut::new();
     data.put_u8(b'w');
-    data.put_bytes(0, 24);
+    data.put_u64(place);
+    data.put_u64(place);
+    data.put_i64(0);
     data.put_slice(payload);
     copy(data)
 }

@@ -90,6 +90,8 @@ pub struct Carried {
     /// The last connection ended over a character that the server could not make UTF-8 of.
     pub(super) to_recode: bool,
     pub(super) patience: Patience,
+    /// How far the log was read.
+    pub(super) read: Lsn,
 }
 
 /// A connection on which the server is about to stream.
@@ -134,6 +136,7 @@ pub async fn stream(
         idle_sent: floor,
         clock: options.clock.clone(),
         publications: options.publications.clone(),
+        furthest: &mut carried.read,
     };
     let ended = reader.run(items, confirmed, stop).await.map_err(|error| error.about(&options.publications));
     match &ended {
@@ -155,6 +158,10 @@ async fn open(options: &SourceOptions, carried: &mut Carried) -> Result<Begun, S
     }
     if let Some(expected) = options.timeline.filter(|expected| *expected != identity.timeline) {
         return Err(SourceError::OtherTimeline { expected, found: identity.timeline });
+    }
+    // Positions mean something else from its end on: what we have confirmed or taken would be skipped there unread.
+    if carried.read > identity.flushed {
+        return Err(SourceError::Reverted { read: carried.read, end: identity.flushed });
     }
     let state = slot::state_on(link, &options.slot).await?;
     let state = state.ok_or_else(|| SourceError::SlotMissing { slot: options.slot.clone() })?;
@@ -201,7 +208,7 @@ fn feedback_every(wished: Duration, server: Duration) -> Duration {
     if server.is_zero() { wished } else { wished.min(server / 3) }
 }
 
-struct Reader {
+struct Reader<'a> {
     link: Link,
     assembler: Assembler,
     feedback: Feedback,
@@ -223,9 +230,10 @@ struct Reader {
     idle_sent: EndLsn,
     clock: Clock,
     publications: Vec<String>,
+    furthest: &'a mut Lsn,
 }
 
-impl Reader {
+impl Reader<'_> {
     async fn run(
         mut self,
         items: &mpsc::Sender<Item>,
@@ -315,7 +323,9 @@ impl Reader {
     fn take_copy_data(&mut self, mut body: Bytes, cut: Option<usize>) -> Result<(), SourceError> {
         match body.first() {
             Some(b'w') if body.len() > WAL_HEAD => {
-                body.advance(WAL_HEAD);
+                body.advance(1);
+                self.reaches(Lsn(body.get_u64()));
+                body.advance(WAL_HEAD - 1 - 8);
                 self.closing.is_told();
                 if let Some(recoder) = self.recoder.as_ref().filter(|_| cut.is_none()) {
                     body = recoder.message(body);
@@ -329,6 +339,7 @@ impl Reader {
             Some(b'k') if body.len() > 8 + 8 + 1 => {
                 body.advance(1);
                 let end = EndLsn(Lsn(body.get_u64()));
+                self.reaches(end.0);
                 body.advance(8);
                 if body.get_u8() == 1 {
                     self.feedback.ask();
@@ -350,6 +361,10 @@ impl Reader {
             }
             None => Err(SourceError::out_of_order("CopyData without content")),
         }
+    }
+
+    fn reaches(&mut self, place: Lsn) {
+        *self.furthest = place.max(*self.furthest);
     }
 
     /// Whether an item waits for room, and from when on it may go.

@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::fake::{
     FLOOR, SYSTEM, Status, Walsender, begin, commit, insert, keepalive, listen, message, relation, wal,
+    wal_at,
 };
 use super::{Carried, Entry, Item, Piece, Positions, SourceError, Stopped, stream};
 use crate::domain::{Cell, EndLsn, Lsn, limits};
+use crate::postgres::Nature;
 
 /// Both ends of a stream that has begun.
 struct Scene {
@@ -266,7 +268,7 @@ async fn a_server_that_goes_away_is_an_error_that_passes() {
     scene.server.send(&[begin(0x200), relation(1, "public", "t"), insert(1, "a")]).await;
     scene.server.fail("57P01").await;
     let error = scene.outcome().await.unwrap_err();
-    assert_eq!(error.nature(), crate::postgres::Nature::Transient);
+    assert_eq!(error.nature(), Nature::Transient);
     let mut pieces: Vec<Piece> = Vec::new();
     while let Some(item) = scene.items.recv().await {
         if let Item::Chunk(chunk) = item {
@@ -355,8 +357,36 @@ async fn a_server_that_shuts_down_is_left_though_something_is_not_confirmed() {
         }
     };
     assert!(matches!(error, SourceError::Closing), "{error:?}");
-    assert_eq!(error.nature(), crate::postgres::Nature::Transient);
+    assert_eq!(error.nature(), Nature::Transient);
     assert!(asked >= 20, "{asked}");
+}
+
+#[tokio::test]
+async fn a_log_that_ends_before_what_was_read_of_it_is_not_read_on() {
+    let read = [
+        keepalive(0x600, 0),
+        // What is decoded counts, whether it is taken, settled or not.
+        wal_at(0x600, b"O\0\0\0\0\0\0\0\0o\0"),
+    ];
+    for message in read {
+        let (listener, options) = listen().await;
+        let (sender, _items) = mpsc::channel(8);
+        let (_positions, mut confirmed) = Positions::new(EndLsn::default());
+        let (mut carried, stop) = (Carried::default(), CancellationToken::new());
+        let first = stream(&options, &sender, &mut confirmed, &stop, &mut carried, |_| {});
+        let (ended, ()) = tokio::join!(first, async {
+            let mut server = Walsender::accept(&listener, MINUTE).await;
+            server.send(&[message]).await;
+            server.fail("57P01").await;
+        });
+        assert!(matches!(ended, Err(SourceError::Ended { .. })), "{ended:?}");
+        let second = stream(&options, &sender, &mut confirmed, &stop, &mut carried, |_| {});
+        let error = tokio::select! {
+            ended = second => ended.unwrap_err(),
+            _ = Walsender::accept(&listener, MINUTE) => unreachable!("it must not begin to stream"),
+        };
+        assert!(matches!(error, SourceError::Reverted { read: Lsn(0x600), end: Lsn(0x500) }), "{error:?}");
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 use walhook::cluster::{Cluster, Options};
 
-pub use database::{Database, ORDERS, connect};
+pub use database::{Database, ORDERS, connect, shared};
 pub use proxy::{Network, Proxy};
 pub use receiver::{Answer, Receiver, Request};
 pub use sidecar::{Run, Sidecar, get, refused, run_once};
