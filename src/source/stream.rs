@@ -5,9 +5,9 @@
 //!                                                               └── one select! ◀───┘
 //! ```
 //!
-//! The loop waits, in this order, for: the stop; the moment a status message is due; a moved position; room in the
-//! channel; bytes. Bytes are not asked for while a full chunk waits for room. `START_REPLICATION` gives 0/0: the
-//! server then starts at the slot's own confirmed position.
+//! The loop waits, in this order, for: the stop; the moment a status message is due; a moved position; while nothing is
+//! read, the server's end; room in the channel; bytes. Bytes are not asked for while a full chunk waits for room.
+//! `START_REPLICATION` gives 0/0: the server then starts at the slot's own confirmed position.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::Assembler;
-use super::closing::Closing;
+use super::closing::{Closing, Unread};
 use super::feedback::{Answer, Feedback};
 use super::frame::Frame;
 use super::gate::Gate;
@@ -119,6 +119,7 @@ pub async fn stream(
     started(&identity);
     let now = Instant::now();
     let reader = Reader {
+        unread: Unread::new(link.server.clone()),
         link,
         assembler: Assembler::new(&options.own_schema),
         feedback: Feedback::new(floor, every, now),
@@ -214,6 +215,7 @@ struct Reader<'a> {
     feedback: Feedback,
     gate: Gate,
     closing: Closing,
+    unread: Unread,
     every: Duration,
     /// How long nothing may come.
     patience: Duration,
@@ -249,6 +251,9 @@ impl Reader<'_> {
             }
             let newest = *confirmed.borrow_and_update();
             let reading = !self.assembler.is_full();
+            if reading {
+                self.unread.is_read();
+            }
             let (item_ready, item_at) = self.next_item_at();
             tokio::select! {
                 biased;
@@ -260,6 +265,7 @@ impl Reader<'_> {
                 moved = confirmed.changed() => if moved.is_err() {
                     return Ok(Stopped::Abandoned);
                 },
+                () = self.unread.server_closes(), if !reading => return Err(SourceError::Closing),
                 permit = ready(item_at, items), if item_ready => match permit {
                     Ok(permit) => if let Some(item) = self.next_item() {
                         permit.send(item);
