@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::Unowned;
 use super::frame::FrameError;
+use super::meaning::is_of_a_large_row;
 use crate::pgoutput::DecodeError;
 use crate::postgres::{ConnectError, Fault, Nature, fault_nature};
 use crate::telemetry::chain;
@@ -135,8 +136,14 @@ pub enum SourceError {
     /// The server closed the connection.
     #[error("Postgres closed the replication connection")]
     HungUp,
-    /// More tables came than are remembered.
-    #[error("the replication stream describes more than {most} tables")]
+    /// More tables came over one connection than are remembered.
+    #[error("the replication stream has described {most} tables")]
+    ManyTables {
+        /// As many are.
+        most: usize,
+    },
+    /// The same again, and nothing was confirmed in between.
+    #[error("the replication stream describes more than {most} tables at one place")]
     TooManyTables {
         /// As many are.
         most: usize,
@@ -170,6 +177,7 @@ impl SourceError {
     pub fn nature(&self) -> Nature {
         match self {
             Self::Connect(error) => error.nature(),
+            Self::Ended { source } if is_of_a_large_row(source) => Nature::Definite,
             Self::Refused { source, .. } | Self::Ended { source } => fault_nature(source),
             Self::SlotMissing { .. }
             | Self::SlotLost { .. }
@@ -234,6 +242,7 @@ impl SourceError {
             Self::Reverted { read, end } => Some(format!(
                 "It was read up to {read}, and ends at {end}: an older state of the server was put back."
             )),
+            Self::ManyTables { .. } => Some("They are forgotten with the connection.".to_owned()),
             Self::Silent { seconds } => Some(format!("Nothing came for {seconds} s.")),
             _ => self.source().map(chain),
         }
@@ -245,8 +254,7 @@ impl SourceError {
             Self::Connect(error) => return error.hint(),
             Self::Refused { source, .. } | Self::Ended { source } => match source.code.as_str() {
                 "42501" => "The role needs the REPLICATION attribute.",
-                // `program_limit_exceeded`: a row that the server's own messages cannot hold.
-                code if code.starts_with("54") => {
+                _ if is_of_a_large_row(source) => {
                     "A row is larger than the server can send, so this slot can never pass its place. To go on from now and \
                      record the gap, drop the slot (SELECT pg_drop_replication_slot('SLOT');) and set \
                      database.on_slot_lost = \"recreate\"; keep such tables out of webhooks to avoid it."
@@ -281,8 +289,10 @@ impl SourceError {
             }
             Self::SlotForeign { .. } => "Choose another name in database.slot.",
             Self::TooManyTables { .. } => {
-                "Name fewer tables in the webhooks' events, or publish partitions by their root \
-                 (publish_via_partition_root = true) where the publication is not walhook's own."
+                "A transaction changes more tables than that, so this slot can never pass its place. To go on from now and \
+                 record the gap, drop the slot (SELECT pg_drop_replication_slot('SLOT');) and set \
+                 database.on_slot_lost = \"recreate\"; to avoid it, name fewer tables in the webhooks' events, or publish \
+                 partitions by their root (publish_via_partition_root = true) where the publication is not walhook's own."
             }
             Self::OtherSystem { .. } => {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \

@@ -38,3 +38,10 @@ impl SourceError {
 fn names_one(message: &str, publications: &[String]) -> bool {
     publications.iter().any(|name| !name.is_ascii() || message.contains(name.as_str()))
 }
+
+/// Whether it is about a row that the server's own messages cannot hold: `program_limit_exceeded`, or an allocation that it
+/// never makes. That one is an internal error like any other, but internal errors are never translated.
+pub(super) fn is_of_a_large_row(fault: &Fault) -> bool {
+    fault.code.starts_with("54")
+        || (fault.code == "XX000" && fault.message.starts_with("invalid memory alloc request size"))
+}

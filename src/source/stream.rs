@@ -92,6 +92,8 @@ pub struct Carried {
     pub(super) patience: Patience,
     /// How far the log was read.
     pub(super) read: Lsn,
+    /// What was confirmed when a connection last ended over the number of its tables.
+    pub(super) crowded_at: Option<EndLsn>,
 }
 
 /// A connection on which the server is about to stream.
@@ -141,6 +143,12 @@ pub async fn stream(
     };
     let ended = reader.run(items, confirmed, stop).await.map_err(|error| error.about(&options.publications));
     match &ended {
+        &Err(SourceError::ManyTables { most }) => {
+            let place = floor.max(*confirmed.borrow());
+            if carried.crowded_at.replace(place) == Some(place) {
+                return Err(SourceError::TooManyTables { most });
+            }
+        }
         Err(SourceError::Silent { .. }) => carried.patience.was_in_vain(),
         Err(error) if error.is_of_a_character() => carried.to_recode = carried.recoder.is_none(),
         Err(SourceError::Recoded) => carried.recoder = None,

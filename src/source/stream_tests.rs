@@ -362,6 +362,48 @@ async fn a_server_that_shuts_down_is_left_though_something_is_not_confirmed() {
 }
 
 #[tokio::test]
+async fn more_tables_than_are_remembered_are_forgotten_with_the_connection_and_too_many_only_at_one_place() {
+    let (listener, options) = listen().await;
+    let (sender, _items) = mpsc::channel(8);
+    let (positions, mut confirmed) = Positions::new(EndLsn::default());
+    let (mut carried, stop) = (Carried::default(), CancellationToken::new());
+    let mut tables = BytesMut::new();
+    for id in 0..=u32::try_from(limits::RELATIONS).unwrap() {
+        relation(id, "public", "t").encode(&mut tables).unwrap();
+    }
+    // Each time with something confirmed since, but for the last.
+    for (confirms, definite) in [(0x110, false), (0x120, false), (0x120, true)] {
+        let streaming = stream(&options, &sender, &mut confirmed, &stop, &mut carried, |_| {});
+        let (ended, _server) = tokio::join!(streaming, async {
+            let mut server = Walsender::accept(&listener, MINUTE).await;
+            positions.confirm(lsn(confirms));
+            server.send_bytes(&tables).await;
+            server
+        });
+        let error = ended.unwrap_err();
+        assert_eq!(matches!(error, SourceError::TooManyTables { .. }), definite, "{error:?}");
+        let nature = if definite { Nature::Definite } else { Nature::Transient };
+        assert_eq!(error.nature(), nature, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_larger_than_the_server_can_send_is_told_with_the_choice_however_the_server_says_it() {
+    for (code, message, definite) in [
+        ("54000", "out of memory", true),
+        ("XX000", "invalid memory alloc request size 1073741825", true),
+        ("XX000", "cache lookup failed for relation 7", false),
+    ] {
+        let mut scene = scene(8, MINUTE).await;
+        scene.server.fail_with(code, message).await;
+        let error = scene.outcome().await.unwrap_err();
+        let nature = if definite { Nature::Definite } else { Nature::Transient };
+        assert_eq!(error.nature(), nature, "{message}");
+        assert_eq!(error.hint().is_some_and(|hint| hint.contains("on_slot_lost")), definite, "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_log_that_ends_before_what_was_read_of_it_is_not_read_on() {
     let read = [
         keepalive(0x600, 0),
