@@ -67,11 +67,12 @@ pub async fn run(sources: Sources, tell: fn(&str)) -> Result<(), AppError> {
                 () = stop::asked(signals) => return Ok(()),
             },
         };
-        before = Before::default();
+        before = Before { used: before.used, ..Before::default() };
         let mut generation = 0;
         let result = match prepared {
             Ok(prepared) => {
                 generation = prepared.generation;
+                before.used = before.used.max(prepared.uses());
                 let heard = match signals.take() {
                     Some(signals) => signals,
                     None => stop::signals()?,
@@ -101,13 +102,15 @@ pub async fn run(sources: Sources, tell: fn(&str)) -> Result<(), AppError> {
     }
 }
 
-/// What a life knows of the one before, by which it was ended.
+/// What a life knows of those before.
 #[derive(Debug, Clone, Copy, Default)]
 struct Before {
-    /// Its slot was lost.
+    /// The slot of the last one was lost.
     lost: Option<renewal::Loss>,
     /// The server's log ended here, before what had been read of it.
     reverted_to: Option<Lsn>,
+    /// The highest generation that one of them has used.
+    used: i32,
 }
 
 /// Prepares a life that is not the first. What ended the one before was an upheaval of the server's, so what passes by

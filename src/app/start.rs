@@ -50,6 +50,11 @@ impl Ready {
     pub(super) fn to_work_with(&self) -> (Places, Clock) {
         (self.places.clone(), self.clock.clone())
     }
+
+    /// The highest generation that this life uses.
+    pub(super) fn uses(&self) -> i32 {
+        self.fork.map_or(self.generation, |fork| fork.begins())
+    }
 }
 
 /// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
@@ -87,9 +92,7 @@ pub(super) async fn prepare(config: &Config, before: Before) -> Result<Ready, Ap
     let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
     let owned = places.ledger.known(slot).await?;
     let fork = match &owned {
-        Some(owned) => {
-            timeline::fork(config, &places, (owned, before.reverted_to), &identity, &session).await?
-        }
+        Some(owned) => timeline::fork(config, &places, (owned, before), &identity, &session).await?,
         None => None,
     };
     wish.wanted = upkeep::wanted(&snapshot, &known);

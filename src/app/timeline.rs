@@ -12,19 +12,18 @@
 //! another generation, so none is used twice. What cannot be known here is whether the slot's position is the one the
 //! receivers have heard up to; that is why somebody must say so, unless Postgres itself has kept the slot in step.
 
-use super::{AppError, Config, Places};
+use super::{AppError, Before, Config, Places};
 use crate::config::OnTimelineChange;
 use crate::domain::Lsn;
 use crate::ledger::own::{Fork, Known};
 use crate::postgres::Session;
 use crate::source::{Identity, SourceError, slot_state};
 
-/// Where the log has forked since the ledger was last taken over; an error where somebody must decide. `reverted_to` is the
-/// end of the log in which an earlier life of this process did not find what it had read.
+/// Where the log has forked since the ledger was last taken over; an error where somebody must decide.
 pub(super) async fn fork(
     config: &Config,
     places: &Places,
-    (known, reverted_to): (&Known, Option<Lsn>),
+    (known, before): (&Known, Before),
     identity: &Identity,
     session: &Session,
 ) -> Result<Option<Fork>, AppError> {
@@ -36,18 +35,20 @@ pub(super) async fn fork(
     let goes_on = config.database.on_timeline_change == OnTimelineChange::Continue;
     let here = |from: Lsn, reason: &str| {
         tracing::warn!(slot, %from, timeline = identity.timeline, reason, "the log has forked");
-        Ok(Some(Fork { from, found_in: known.generation }))
+        Ok(Some(Fork { from, found_in: known.generation, used: before.used }))
     };
     let old = u32::try_from(known.timeline).unwrap_or_default();
     if old == identity.timeline {
         // More may have been written since it was found reverted.
-        let end = reverted_to.map_or(identity.flushed, |end| end.min(identity.flushed));
+        let end = before.reverted_to.map_or(identity.flushed, |end| end.min(identity.flushed));
         let beyond = places.ledger.reaches_beyond(known, end).await?;
         return match (beyond, goes_on) {
             (true, true) => here(end, "the ledger is ahead of the database"),
             (true, false) => Err(SourceError::Restored { end }.into()),
             // Ledger and slot agree, so nobody need choose. But ids beyond the end may be used, and only we know that.
-            (false, _) if reverted_to.is_some() => here(end, "an older state of the database was put back"),
+            (false, _) if before.reverted_to.is_some() => {
+                here(end, "an older state of the database was put back")
+            }
             (false, _) => Ok(None),
         };
     }

@@ -13,7 +13,7 @@ use walhook::domain::{
     StoreBodies,
 };
 use walhook::ledger::claim::{Claimed, Claimer, Room};
-use walhook::ledger::own::{Identity, Ownership};
+use walhook::ledger::own::{Fork, Identity, Ownership};
 use walhook::ledger::record::{Finish, Lease, NewRow, State};
 use walhook::ledger::writer::{Ack, Command, Health, Writer};
 use walhook::ledger::{Ledger, LedgerError, recorded, states};
@@ -307,6 +307,24 @@ async fn i6_a_lost_lease_writes_nothing_beside_the_one_that_holds_in_the_same_ba
     desk.hear(2).await;
     assert_eq!(desk.all().await, ["delivered 2"]);
     desk.check().await;
+}
+
+#[tokio::test]
+async fn i2_a_fork_is_noted_once_whoever_found_it_and_begins_a_generation_that_nobody_has_used() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    let found = async |from, found_in, used| {
+        let fork = Some(Fork { from: Lsn(from), found_in, used });
+        let identity = Identity { system: 7, timeline: 1, confirmed: Lsn(0), fork };
+        let own = desk.ledger.take_over("slot", &identity, "a test").await.expect("the ledger");
+        [49, 50, 99, 100].map(|lsn| own.lineage.of(CommitLsn(Lsn(lsn))).generation)
+    };
+    assert_eq!(found(100, 1, 0).await, [1, 1, 1, 2]);
+    // Another instance has found it too, and takes over later.
+    assert_eq!(found(90, 1, 1).await, [1, 1, 1, 2]);
+    // The ledger is older than what this process has seen of it.
+    assert_eq!(found(50, 2, 4).await, [1, 5, 5, 5]);
+    assert_eq!(found(100, 5, 4).await, [1, 5, 5, 6]);
 }
 
 #[tokio::test]
