@@ -1,7 +1,8 @@
 //! What ends the process, told as Postgres tells it: primary, detail, hint.
 
 use crate::control::ControlError;
-use crate::postgres::told;
+use crate::domain::Lsn;
+use crate::postgres::{Nature, told};
 use crate::source::{SetupError, SourceError};
 
 /// Why the process cannot begin or go on.
@@ -37,9 +38,32 @@ impl<E: Into<ControlError>> From<E> for AppError {
 }
 
 impl AppError {
-    /// Whether it ended because the server's log has forked.
-    pub(super) fn is_another_timeline(&self) -> bool {
-        matches!(self, Self::Control(ControlError::Source(SourceError::OtherTimeline { .. })))
+    /// Whether it ended because the server's log is not the one that was read.
+    pub(super) fn is_another_log(&self) -> bool {
+        let source = |error: &SourceError| {
+            matches!(error, SourceError::OtherTimeline { .. } | SourceError::Reverted { .. })
+        };
+        matches!(self, Self::Control(ControlError::Source(error)) if source(error))
+    }
+
+    /// Whether it may pass by itself.
+    pub(super) fn is_transient(&self) -> bool {
+        let Self::Control(error) = self else { return false };
+        match error {
+            ControlError::Connect(error) => error.nature() == Nature::Transient,
+            ControlError::Setup(error) => error.nature() == Nature::Transient,
+            ControlError::Source(error) => error.nature() == Nature::Transient,
+            ControlError::Ledger(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// Where the server's log ended, where it ended because that is before what was read of it.
+    pub(super) fn reverted_to(&self) -> Option<Lsn> {
+        match self {
+            Self::Control(ControlError::Source(SourceError::Reverted { end, .. })) => Some(*end),
+            _ => None,
+        }
     }
 
     /// Why the slot cannot be read from any more, where it is that.

@@ -34,7 +34,7 @@ use crate::config::{Config, OnSlotLost, Sources};
 use crate::control::keys::one_time_token;
 use crate::control::{Desk, Places, load_config, transport};
 use crate::dispatcher::{self, Dispatcher, Doors};
-use crate::domain::limits;
+use crate::domain::{Lsn, limits};
 use crate::ledger::LedgerError;
 use crate::ledger::writer::{Health, Writer};
 use crate::live::Live;
@@ -46,8 +46,8 @@ use crate::tasks::{Role, Tasks};
 const BEFORE_ANOTHER: Duration = Duration::from_secs(1);
 
 /// Runs the sidecar until a signal or a fault ends it. Two faults are no end, but the beginning of another life: a server
-/// on another timeline (what was in memory belongs to the log as it was), and a slot that is lost, where the operator has
-/// chosen to go on.
+/// whose log is another one (what was in memory belongs to the log as it was), and a slot that is lost, where the operator
+/// has chosen to go on.
 ///
 /// `tell` says a line to whoever started it, outside of the log: the token of this run, where the operator has set none and
 /// only this machine can reach the API.
@@ -57,20 +57,22 @@ pub async fn run(sources: Sources, tell: fn(&str)) -> Result<(), AppError> {
     let door = serve::Door::open(config.server.listen).await?;
     let token = token_of_this_run(&config, tell)?;
     let served = Served { metrics, door, token };
-    let (mut signals, mut lost) = (None, None);
+    let (mut signals, mut before) = (None, Before::default());
     loop {
         let prepared = match &mut signals {
-            None => start::prepare(&config, lost.take()).await,
+            None => start::prepare(&config, before).await,
             // Nobody else hears them any more.
             Some(signals) => tokio::select! {
-                prepared = start::prepare(&config, lost.take()) => prepared,
+                prepared = prepare_anew(&config, before) => prepared,
                 () = stop::asked(signals) => return Ok(()),
             },
         };
+        before = Before { used: before.used, ..Before::default() };
         let mut generation = 0;
         let result = match prepared {
             Ok(prepared) => {
                 generation = prepared.generation;
+                before.used = before.used.max(prepared.uses());
                 let heard = match signals.take() {
                     Some(signals) => signals,
                     None => stop::signals()?,
@@ -83,18 +85,48 @@ pub async fn run(sources: Sources, tell: fn(&str)) -> Result<(), AppError> {
         };
         let goes_on = config.database.on_slot_lost == OnSlotLost::Recreate;
         match result {
-            Err(error) if error.is_another_timeline() => {
+            Err(error) if error.is_another_log() => {
+                before.reverted_to = error.reverted_to();
                 tracing::warn!(reason = error.tell(), "the log has forked: beginning anew");
             }
             Err(error) => match error.loss().filter(|_| goes_on) {
                 Some(reason) => {
-                    lost = Some(renewal::Loss { reason, generation });
+                    before.lost = Some(renewal::Loss { reason, generation });
                     tracing::error!(reason, "the slot is lost; going on with a new one");
                     tokio::time::sleep(BEFORE_ANOTHER).await;
                 }
                 None => return Err(error),
             },
             result => return result,
+        }
+    }
+}
+
+/// What a life knows of those before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    /// The slot of the last one was lost.
+    lost: Option<renewal::Loss>,
+    /// The server's log ended here, before what had been read of it.
+    reverted_to: Option<Lsn>,
+    /// The highest generation that one of them has used.
+    used: i32,
+}
+
+/// Prepares a life that is not the first. What ended the one before was an upheaval of the server's, so what passes by
+/// itself is waited for.
+async fn prepare_anew(config: &Config, before: Before) -> Result<start::Ready, AppError> {
+    let (mut wait, mut told) = (BEFORE_ANOTHER, false);
+    loop {
+        match start::prepare(config, before).await {
+            Err(error) if error.is_transient() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(reason = error.tell(), "cannot begin anew yet; trying again");
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(limits::RECONNECT_MAX);
+            }
+            prepared => return prepared,
         }
     }
 }

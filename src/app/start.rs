@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::renewal::{self, Loss};
 use super::{
-    AppError, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running, Settlement,
-    SourceState, Tasks, Watcher, Writer, catalog, dispatcher, first, limits, standby, timeline,
+    AppError, Before, Config, Dispatcher, Doors, Health, Item, LedgerError, Places, Published, Running,
+    Settlement, SourceState, Tasks, Watcher, Writer, catalog, dispatcher, first, limits, renewal, standby,
+    timeline,
 };
 use crate::backfill::{Backfills, Pages};
 use crate::catalog::Compiler;
@@ -64,11 +64,15 @@ impl Ready {
         drop(renewals);
         Ok(own)
     }
+
+    /// The highest generation that this life uses.
+    pub(super) fn uses(&self) -> i32 {
+        self.fork.map_or(self.generation, |fork| fork.begins())
+    }
 }
 
 /// Checks and makes everything that the link needs, in order: nothing is created before all is found possible.
-/// `lost` says why an earlier life could not go on with its slot.
-pub(super) async fn prepare(config: &Config, lost: Option<Loss>) -> Result<Ready, AppError> {
+pub(super) async fn prepare(config: &Config, before: Before) -> Result<Ready, AppError> {
     let clock = Clock::system();
     let places = Places::of(config)?;
     let transport = super::transport(config, &clock)?;
@@ -102,14 +106,14 @@ pub(super) async fn prepare(config: &Config, lost: Option<Loss>) -> Result<Ready
     let snapshot = catalog::compile_with(config, &rows).map_err(ControlError::Compile)?;
     let owned = places.ledger.known(slot).await?;
     let fork = match &owned {
-        Some(owned) => timeline::fork(config, &places, owned, &identity, &session).await?,
+        Some(owned) => timeline::fork(config, &places, (owned, before), &identity, &session).await?,
         None => None,
     };
     wish.wanted = upkeep::wanted(&snapshot, &known);
     if owned.is_some() {
         wish.history = SlotHistory::Made;
     }
-    let found = (owned.as_ref(), identity.flushed, lost);
+    let found = (owned.as_ref(), identity.flushed, before.lost);
     renewal::begin(config, &places, &mut wish, &session, found).await?;
     let prepared = source::prepare(&mut session, &wish).await?;
     let generation = renewal::end(&places, slot, prepared.slot.confirmed, owned.as_ref()).await?;

@@ -3,6 +3,7 @@
 //! ```text
 //!   another system                                        stop: it is another database
 //!   same timeline, log ends before what the ledger holds   stop or go on: an older backup
+//!   same timeline, log ended before what we have read      go on: an older backup, and the ledger with it
 //!   another timeline, the slot is a synchronized copy      go on: a standby was promoted
 //!   another timeline, any other slot                       stop or go on: a backup, or a standby without the copy
 //! ```
@@ -11,7 +12,7 @@
 //! another generation, so none is used twice. What cannot be known here is whether the slot's position is the one the
 //! receivers have heard up to; that is why somebody must say so, unless Postgres itself has kept the slot in step.
 
-use super::{AppError, Config, Places};
+use super::{AppError, Before, Config, Places};
 use crate::config::OnTimelineChange;
 use crate::domain::Lsn;
 use crate::ledger::own::{Fork, Known};
@@ -22,7 +23,7 @@ use crate::source::{Identity, SourceError, slot_state};
 pub(super) async fn fork(
     config: &Config,
     places: &Places,
-    known: &Known,
+    (known, before): (&Known, Before),
     identity: &Identity,
     session: &Session,
 ) -> Result<Option<Fork>, AppError> {
@@ -34,15 +35,21 @@ pub(super) async fn fork(
     let goes_on = config.database.on_timeline_change == OnTimelineChange::Continue;
     let here = |from: Lsn, reason: &str| {
         tracing::warn!(slot, %from, timeline = identity.timeline, reason, "the log has forked");
-        Ok(Some(Fork { from, found_in: known.generation }))
+        Ok(Some(Fork { from, found_in: known.generation, used: before.used }))
     };
     let old = u32::try_from(known.timeline).unwrap_or_default();
     if old == identity.timeline {
-        let beyond = places.ledger.reaches_beyond(known, identity.flushed).await?;
+        // More may have been written since it was found reverted.
+        let end = before.reverted_to.map_or(identity.flushed, |end| end.min(identity.flushed));
+        let beyond = places.ledger.reaches_beyond(known, end).await?;
         return match (beyond, goes_on) {
+            (true, true) => here(end, "the ledger is ahead of the database"),
+            (true, false) => Err(SourceError::Restored { end }.into()),
+            // Ledger and slot agree, so nobody need choose. But ids beyond the end may be used, and only we know that.
+            (false, _) if before.reverted_to.is_some() => {
+                here(end, "an older state of the database was put back")
+            }
             (false, _) => Ok(None),
-            (true, true) => here(identity.flushed, "the ledger is ahead of the database"),
-            (true, false) => Err(SourceError::Restored { end: identity.flushed }.into()),
         };
     }
     // A slot that is not there is a lost one, and is dealt with as such.

@@ -38,6 +38,16 @@ pub struct Fork {
     pub from: Lsn,
     /// The generation the ledger was in when it was found: whoever finds it in another one by now leaves it.
     pub found_in: i32,
+    /// The highest generation that is known to be used. A ledger that was restored together with its database may have
+    /// forgotten it.
+    pub used: i32,
+}
+
+impl Fork {
+    /// The generation that begins there.
+    pub fn begins(&self) -> i32 {
+        self.found_in.max(self.used).saturating_add(1)
+    }
 }
 
 /// What the ledger knows of a slot.
@@ -51,27 +61,28 @@ pub struct Known {
     pub generation: i32,
 }
 
+/// Waits for a predecessor's last transaction, as the takeover itself does.
+const GENERATION: &str = "select generation from sources where slot = $1 for no key update";
+
 const TAKE_OVER: &str = "
 insert into sources as s (slot, system_identifier, timeline, generation, epoch, holder, confirmed_lsn, confirmed_at)
-values ($1, $2, $3, 1, 1, $4, $7::text::pg_lsn, now())
+values ($1, $2, $3, 1, 1, $4, $6::text::pg_lsn, now())
 on conflict (slot) do update
     set epoch = s.epoch + 1,
-        generation = s.generation
-            + case when $5::text is not null and s.generation = $6 then 1 else 0 end,
+        generation = coalesce($5, s.generation),
         timeline = excluded.timeline,
         holder = excluded.holder,
         held_since = now(),
         confirmed_lsn = case
-            when $5::text is not null and s.generation = $6 then excluded.confirmed_lsn
+            when $5 is not null then excluded.confirmed_lsn
             else greatest(s.confirmed_lsn, excluded.confirmed_lsn) end
     where s.system_identifier = excluded.system_identifier
 returning generation, epoch";
 
-/// Which generation the ledger is in; nobody changes it until the transaction ends.
-const GENERATION: &str = "select generation from sources where slot = $1 for update";
-
-const ADD_FORK: &str =
-    "insert into forks (slot, generation, from_lsn, timeline) values ($1, $2, $3::text::pg_lsn, $4)";
+/// With the generations that are passed over, so that each follows the one before.
+const ADD_FORK: &str = "
+insert into forks (slot, generation, from_lsn, timeline)
+select $1, g, $4::text::pg_lsn, $5 from pg_catalog.generate_series($2::int4, $3::int4) g";
 const FORKS: &str = "select from_lsn::text, generation from forks where slot = $1 order by generation";
 
 /// Leases of earlier epochs mean nothing any more: their deliveries are due at once, or when the earlier ones of their lane
@@ -95,12 +106,13 @@ impl Ledger {
         let taking = doing("taking over the slot");
         let transaction = session.client.transaction().await.map_err(&taking)?;
         let met = identity.system.to_string();
-        let from = identity.fork.map(|fork| fork.from.to_string());
-        let found_in = identity.fork.map(|fork| fork.found_in);
-        let (timeline, confirmed) = (&identity.timeline, identity.confirmed.to_string());
         let before = transaction.query_opt(GENERATION, &[&slot]).await.map_err(&taking)?;
+        let before: Option<i32> = before.map(|row| row.get(0));
+        let fork = identity.fork.filter(|fork| before == Some(fork.found_in));
+        let begins = fork.map(|fork| fork.begins());
+        let (timeline, confirmed) = (&identity.timeline, identity.confirmed.to_string());
         let row = transaction
-            .query_opt(TAKE_OVER, &[&slot, &met, timeline, &holder, &from, &found_in, &confirmed])
+            .query_opt(TAKE_OVER, &[&slot, &met, timeline, &holder, &begins, &confirmed])
             .await
             .map_err(&taking)?;
         let Some(row) = row else {
@@ -109,9 +121,10 @@ impl Ledger {
             return Err(LedgerError::Foreign { known, met });
         };
         let (generation, epoch): (i32, i64) = (row.get(0), row.get(1));
-        // Whoever else found the fork may have recorded it, and somebody may have made a new slot since.
-        if before.is_some_and(|before| before.get::<_, i32>(0) < generation) {
-            transaction.execute(ADD_FORK, &[&slot, &generation, &from, timeline]).await.map_err(&taking)?;
+        if let Some(fork) = fork {
+            let (first, from) = (fork.found_in.saturating_add(1), fork.from.to_string());
+            let noted = transaction.execute(ADD_FORK, &[&slot, &first, &generation, &from, timeline]).await;
+            noted.map_err(&taking)?;
         }
         let rows = transaction.query(FORKS, &[&slot]).await.map_err(&taking)?;
         let forks: Vec<(Lsn, u32)> = rows

@@ -33,7 +33,7 @@ pub use server::{Server, TlsMode};
 pub use session::{Heard, Session};
 
 /// Settings of every connection, whatever the role's or the database's own are.
-pub const PINS: [(&str, &str); 13] = [
+pub const PINS: [(&str, &str); 14] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "iso_8601"),
     ("bytea_output", "hex"),
@@ -48,6 +48,8 @@ pub const PINS: [(&str, &str); 13] = [
     ("idle_in_transaction_session_timeout", "0"),
     ("idle_session_timeout", "0"),
     ("default_transaction_read_only", "off"),
+    // That a publication is skipped is a warning.
+    ("client_min_messages", "warning"),
 ];
 
 /// [`PINS`] as the `options` of a startup packet, after those the connection string has.

@@ -138,7 +138,7 @@ impl Assembler {
         let whose = if *relation.schema == *self.own_schema { Whose::Ours } else { Whose::Theirs };
         let id = relation.id;
         if self.relations.len() >= limits::RELATIONS && !self.relations.contains_key(&id) {
-            return Err(SourceError::TooManyTables { most: limits::RELATIONS });
+            return Err(SourceError::ManyTables { most: limits::RELATIONS });
         }
         self.relations.insert(id, Known { relation: Arc::new(relation), whose });
         Ok(())

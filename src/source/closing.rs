@@ -5,10 +5,19 @@
 //! same server; so it never is, and a link that goes on answering would keep the server from its end. The protocol does
 //! not say that this is so: but a server that asks again as soon as it has its answer, with nothing else to say, and does
 //! so for [`PATIENCE`], is waiting for us to go. What was not confirmed comes again when it is back.
+//!
+//! It gets as far as asking only where everything that it has to send is read. While we do not read, because nothing of it
+//! can be recorded, its walsender stands in the middle of a write and hears of nothing; and our status messages keep it from
+//! giving us up. So a link that is not read looks now and then whether the server still lets anybody in ([`Unread`]).
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::link::Link;
+use crate::postgres::Server;
 
 /// How long it is waited for the ledger, which may be elsewhere.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -16,6 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const APART: Duration = Duration::from_millis(500);
 /// It has asked so often at least.
 const ASKED: u32 = 20;
+
+/// A link is not read for so long before it is looked.
+const UNREAD: Duration = Duration::from_secs(3);
+/// How long after a look it is looked again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a look may take.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// How often, and since when, the server has asked in a row.
 #[derive(Debug, Default)]
@@ -36,6 +52,51 @@ impl Closing {
     /// It has something else to say.
     pub(super) fn is_told(&mut self) {
         self.row = None;
+    }
+}
+
+/// A link that is not read at the moment, or is.
+pub(super) struct Unread {
+    server: Server,
+    next: Option<Instant>,
+    look: Option<BoxFuture<'static, bool>>,
+}
+
+impl Unread {
+    /// Of a link to this host.
+    pub(super) fn new(server: Server) -> Self {
+        Self { server, next: None, look: None }
+    }
+
+    /// It is read.
+    pub(super) fn is_read(&mut self) {
+        (self.next, self.look) = (None, None);
+    }
+
+    /// Waits, while it is not read, until the server shuts down. May be dropped at any point and called again.
+    pub(super) async fn server_closes(&mut self) {
+        loop {
+            let next = *self.next.get_or_insert_with(|| Instant::now() + UNREAD);
+            sleep_until(next).await;
+            let look = self.look.get_or_insert_with(|| turns_away(self.server.clone()).boxed());
+            let closes = look.await;
+            (self.next, self.look) = (Some(Instant::now() + LOOK_AGAIN), None);
+            if closes {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a server lets nobody in any more (`cannot_connect_now`).
+async fn turns_away(server: Server) -> bool {
+    match timeout(LOOK, Link::knock(&server)).await {
+        Ok(Ok(refusal)) => refusal.is_some_and(|fault| fault.code == "57P03"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "whether the server shuts down is not known");
+            false
+        }
+        Err(_) => false,
     }
 }
 

@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::Unowned;
 use super::frame::FrameError;
+use super::meaning::is_of_a_large_row;
 use crate::pgoutput::DecodeError;
 use crate::postgres::{ConnectError, Fault, Nature, fault_nature};
 use crate::telemetry::chain;
@@ -109,6 +110,14 @@ pub enum SourceError {
         /// How far the server's log reaches.
         end: crate::domain::Lsn,
     },
+    /// The server's log ends before what this process has read of it: an older state of its disk was put back.
+    #[error("the database's log ends before what was read of it")]
+    Reverted {
+        /// How far it was read.
+        read: crate::domain::Lsn,
+        /// How far it reaches.
+        end: crate::domain::Lsn,
+    },
     /// A message's length is impossible.
     #[error("the replication stream is malformed")]
     Frame(#[from] FrameError),
@@ -127,8 +136,14 @@ pub enum SourceError {
     /// The server closed the connection.
     #[error("Postgres closed the replication connection")]
     HungUp,
-    /// More tables came than are remembered.
-    #[error("the replication stream describes more than {most} tables")]
+    /// More tables came over one connection than are remembered.
+    #[error("the replication stream has described {most} tables")]
+    ManyTables {
+        /// As many are.
+        most: usize,
+    },
+    /// The same again, and nothing was confirmed in between.
+    #[error("the replication stream describes more than {most} tables at one place")]
     TooManyTables {
         /// As many are.
         most: usize,
@@ -154,38 +169,15 @@ impl From<ConnectError> for SourceError {
 }
 
 impl SourceError {
-    /// The same, or that one of these publications is not there, where the server means that.
-    pub(super) fn about(self, publications: &[String]) -> Self {
-        let named = |text: &str| publications.iter().any(|name| text.contains(&format!("\"{name}\"")));
-        match self {
-            // `undefined_object`, and the notice's `object_not_in_prerequisite_state`.
-            Self::Ended { source }
-                if ["42704", "55000"].contains(&&*source.code) && named(&source.message) =>
-            {
-                Self::PublicationGone { source }
-            }
-            other => other,
-        }
-    }
-
     pub(super) fn out_of_order(what: &str) -> Self {
         Self::Protocol { problem: what.to_owned() }
-    }
-
-    /// Whether the server met text that it cannot convert: `character_not_in_repertoire`, `untranslatable_character`.
-    pub(super) fn is_of_a_character(&self) -> bool {
-        match self {
-            Self::Refused { source, .. } | Self::Ended { source } => {
-                matches!(source.code.as_str(), "22021" | "22P05")
-            }
-            _ => false,
-        }
     }
 
     /// Whether trying again can help. A malformed stream counts as transient: a new connection starts with clean bytes.
     pub fn nature(&self) -> Nature {
         match self {
             Self::Connect(error) => error.nature(),
+            Self::Ended { source } if is_of_a_large_row(source) => Nature::Definite,
             Self::Refused { source, .. } | Self::Ended { source } => fault_nature(source),
             Self::SlotMissing { .. }
             | Self::SlotLost { .. }
@@ -195,7 +187,8 @@ impl SourceError {
             | Self::OtherSystem { .. }
             | Self::OtherTimeline { .. }
             | Self::Forked { .. }
-            | Self::Restored { .. } => Nature::Definite,
+            | Self::Restored { .. }
+            | Self::Reverted { .. } => Nature::Definite,
             _ => Nature::Transient,
         }
     }
@@ -246,6 +239,10 @@ impl SourceError {
                 "It holds deliveries of changes beyond {end}, where the log of this database ends: an older backup was \
                  restored, and receivers have heard of changes that it does not have."
             )),
+            Self::Reverted { read, end } => Some(format!(
+                "It was read up to {read}, and ends at {end}: an older state of the server was put back."
+            )),
+            Self::ManyTables { .. } => Some("They are forgotten with the connection.".to_owned()),
             Self::Silent { seconds } => Some(format!("Nothing came for {seconds} s.")),
             _ => self.source().map(chain),
         }
@@ -257,8 +254,7 @@ impl SourceError {
             Self::Connect(error) => return error.hint(),
             Self::Refused { source, .. } | Self::Ended { source } => match source.code.as_str() {
                 "42501" => "The role needs the REPLICATION attribute.",
-                // `program_limit_exceeded`: a row that the server's own messages cannot hold.
-                code if code.starts_with("54") => {
+                _ if is_of_a_large_row(source) => {
                     "A row is larger than the server can send, so this slot can never pass its place. To go on from now and \
                      record the gap, drop the slot (SELECT pg_drop_replication_slot('SLOT');) and set \
                      database.on_slot_lost = \"recreate\"; keep such tables out of webhooks to avoid it."
@@ -293,14 +289,18 @@ impl SourceError {
             }
             Self::SlotForeign { .. } => "Choose another name in database.slot.",
             Self::TooManyTables { .. } => {
-                "Name fewer tables in the webhooks' events, or publish partitions by their root \
-                 (publish_via_partition_root = true) where the publication is not walhook's own."
+                "A transaction changes more tables than that, so this slot can never pass its place. To go on from now and \
+                 record the gap, drop the slot (SELECT pg_drop_replication_slot('SLOT');) and set \
+                 database.on_slot_lost = \"recreate\"; to avoid it, name fewer tables in the webhooks' events, or publish \
+                 partitions by their root (publish_via_partition_root = true) where the publication is not walhook's own."
             }
             Self::OtherSystem { .. } => {
                 "If the database was restored or replaced on purpose, remove the old state with \"walhook uninstall\" \
                  or use another schema and slot."
             }
-            Self::OtherTimeline { .. } => "Start walhook again: it looks at what has happened first.",
+            Self::OtherTimeline { .. } | Self::Reverted { .. } => {
+                "Start walhook again: it looks at what has happened first."
+            }
             Self::Forked { .. } | Self::Restored { .. } => {
                 "To go on from the slot's position, with new ids from the fork on, set database.on_timeline_change = \
                  \"continue\" for the next start. To begin anew instead, run \"walhook uninstall\"."

@@ -9,7 +9,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::copy::{CopyBothResponse, CopyData};
 use pgwire::messages::data::DataRow;
-use pgwire::messages::response::{CommandComplete, ErrorResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{
+    CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
+};
 use pgwire::messages::startup::Authentication;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -114,9 +116,15 @@ impl Walsender {
     }
 
     pub(super) async fn fail(&mut self, code: &str) {
-        let fields = [(b'S', "FATAL"), (b'C', code), (b'M', "as the test wants")];
-        let fields = fields.map(|(kind, text)| (kind, text.to_owned())).to_vec();
-        self.send(&[Backend::ErrorResponse(ErrorResponse::new(fields))]).await;
+        self.fail_with(code, "as the test wants").await;
+    }
+
+    pub(super) async fn fail_with(&mut self, code: &str, message: &str) {
+        self.send(&[Backend::ErrorResponse(ErrorResponse::new(fields("FATAL", code, message)))]).await;
+    }
+
+    pub(super) async fn warn(&mut self, code: &str, message: &str) {
+        self.send(&[Backend::NoticeResponse(NoticeResponse::new(fields("WARNING", code, message)))]).await;
     }
 
     /// The next status message.
@@ -148,6 +156,10 @@ impl Walsender {
     }
 }
 
+fn fields(severity: &str, code: &str, message: &str) -> Vec<(u8, String)> {
+    [(b'S', severity), (b'C', code), (b'M', message)].map(|(kind, text)| (kind, text.to_owned())).to_vec()
+}
+
 fn row(values: &[Option<&str>]) -> Backend {
     let mut data = BytesMut::new();
     for value in values {
@@ -168,9 +180,16 @@ fn copy(data: BytesMut) -> Backend {
 
 /// `XLogData` around a payload.
 pub(super) fn wal(payload: &[u8]) -> Backend {
+    wal_at(0, payload)
+}
+
+/// The same, of a place in the log.
+pub(super) fn wal_at(place: u64, payload: &[u8]) -> Backend {
     let mut data = BytesMut::new();
     data.put_u8(b'w');
-    data.put_bytes(0, 24);
+    data.put_u64(place);
+    data.put_u64(place);
+    data.put_i64(0);
     data.put_slice(payload);
     copy(data)
 }

@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub(super) socket: Socket,
     pub(super) splitter: Splitter,
     pub(super) out: BytesMut,
+    /// The one host that it leads to.
+    pub(super) server: Server,
 }
 
 impl Link {
@@ -50,11 +52,31 @@ impl Link {
     }
 
     async fn open_there(server: &Server, name: &str) -> Result<Self, SourceError> {
-        let Dialled { socket, end_point } = dial(server).await?;
-        let mut link = Self { socket, splitter: Splitter::new(), out: BytesMut::new() };
+        let (mut link, end_point) = Self::dial(server).await?;
         let slow = || ConnectError::TimedOut { server: server.display(), seconds: PATIENCE.as_secs() };
         timeout(PATIENCE, link.startup(server, name, end_point)).await.map_err(|_| slow())??;
         Ok(link)
+    }
+
+    async fn dial(server: &Server) -> Result<(Self, Option<Vec<u8>>), SourceError> {
+        let Dialled { socket, end_point } = dial(server).await?;
+        let link = Self { socket, splitter: Splitter::new(), out: BytesMut::new(), server: server.clone() };
+        Ok((link, end_point))
+    }
+
+    /// What a server says that turns a newcomer away at the door, before it asks who that is.
+    pub(super) async fn knock(server: &Server) -> Result<Option<Fault>, SourceError> {
+        let (mut link, _) = Self::dial(server).await?;
+        let parameters = [("user", server.user()), ("database", server.database().unwrap_or_default())];
+        frontend::startup_message(parameters, &mut link.out)?;
+        link.flush().await?;
+        let frame = link.frame().await?;
+        if frame.tag == b'E' {
+            return Ok(Some(fault(&frame.body)));
+        }
+        frontend::terminate(&mut link.out);
+        link.flush().await?;
+        Ok(None)
     }
 
     async fn startup(

@@ -40,6 +40,7 @@ mod gate;
 mod identity;
 mod item;
 mod link;
+mod meaning;
 mod patience;
 mod plan;
 mod positions;

@@ -5,9 +5,9 @@
 //!                                                               └── one select! ◀───┘
 //! ```
 //!
-//! The loop waits, in this order, for: the stop; the moment a status message is due; a moved position; room in the
-//! channel; bytes. Bytes are not asked for while a full chunk waits for room. `START_REPLICATION` gives 0/0: the
-//! server then starts at the slot's own confirmed position.
+//! The loop waits, in this order, for: the stop; the moment a status message is due; a moved position; while nothing is
+//! read, the server's end; room in the channel; bytes. Bytes are not asked for while a full chunk waits for room.
+//! `START_REPLICATION` gives 0/0: the server then starts at the slot's own confirmed position.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::Assembler;
-use super::closing::Closing;
+use super::closing::{Closing, Unread};
 use super::feedback::{Answer, Feedback};
 use super::frame::Frame;
 use super::gate::Gate;
@@ -90,6 +90,10 @@ pub struct Carried {
     /// The last connection ended over a character that the server could not make UTF-8 of.
     pub(super) to_recode: bool,
     pub(super) patience: Patience,
+    /// How far the log was read.
+    pub(super) read: Lsn,
+    /// What was confirmed when a connection last ended over the number of its tables.
+    pub(super) crowded_at: Option<EndLsn>,
 }
 
 /// A connection on which the server is about to stream.
@@ -117,6 +121,7 @@ pub async fn stream(
     started(&identity);
     let now = Instant::now();
     let reader = Reader {
+        unread: Unread::new(link.server.clone()),
         link,
         assembler: Assembler::new(&options.own_schema),
         feedback: Feedback::new(floor, every, now),
@@ -134,9 +139,16 @@ pub async fn stream(
         idle_sent: floor,
         clock: options.clock.clone(),
         publications: options.publications.clone(),
+        furthest: &mut carried.read,
     };
     let ended = reader.run(items, confirmed, stop).await.map_err(|error| error.about(&options.publications));
     match &ended {
+        &Err(SourceError::ManyTables { most }) => {
+            let place = floor.max(*confirmed.borrow());
+            if carried.crowded_at.replace(place) == Some(place) {
+                return Err(SourceError::TooManyTables { most });
+            }
+        }
         Err(SourceError::Silent { .. }) => carried.patience.was_in_vain(),
         Err(error) if error.is_of_a_character() => carried.to_recode = carried.recoder.is_none(),
         Err(SourceError::Recoded) => carried.recoder = None,
@@ -155,6 +167,10 @@ async fn open(options: &SourceOptions, carried: &mut Carried) -> Result<Begun, S
     }
     if let Some(expected) = options.timeline.filter(|expected| *expected != identity.timeline) {
         return Err(SourceError::OtherTimeline { expected, found: identity.timeline });
+    }
+    // Positions mean something else from its end on: what we have confirmed or taken would be skipped there unread.
+    if carried.read > identity.flushed {
+        return Err(SourceError::Reverted { read: carried.read, end: identity.flushed });
     }
     let state = slot::state_on(link, &options.slot).await?;
     let state = state.ok_or_else(|| SourceError::SlotMissing { slot: options.slot.clone() })?;
@@ -201,12 +217,13 @@ fn feedback_every(wished: Duration, server: Duration) -> Duration {
     if server.is_zero() { wished } else { wished.min(server / 3) }
 }
 
-struct Reader {
+struct Reader<'a> {
     link: Link,
     assembler: Assembler,
     feedback: Feedback,
     gate: Gate,
     closing: Closing,
+    unread: Unread,
     every: Duration,
     /// How long nothing may come.
     patience: Duration,
@@ -223,9 +240,10 @@ struct Reader {
     idle_sent: EndLsn,
     clock: Clock,
     publications: Vec<String>,
+    furthest: &'a mut Lsn,
 }
 
-impl Reader {
+impl Reader<'_> {
     async fn run(
         mut self,
         items: &mpsc::Sender<Item>,
@@ -241,6 +259,9 @@ impl Reader {
             }
             let newest = *confirmed.borrow_and_update();
             let reading = !self.assembler.is_full();
+            if reading {
+                self.unread.is_read();
+            }
             let (item_ready, item_at) = self.next_item_at();
             tokio::select! {
                 biased;
@@ -252,6 +273,7 @@ impl Reader {
                 moved = confirmed.changed() => if moved.is_err() {
                     return Ok(Stopped::Abandoned);
                 },
+                () = self.unread.server_closes(), if !reading => return Err(SourceError::Closing),
                 permit = ready(item_at, items), if item_ready => match permit {
                     Ok(permit) => if let Some(item) = self.next_item() {
                         permit.send(item);
@@ -302,14 +324,10 @@ impl Reader {
             b'd' => self.take_copy_data(frame.body, frame.cut),
             b'E' => Err(SourceError::Ended { source: Box::new(fault(&frame.body)) }),
             b'c' | b'C' => Err(SourceError::HungUp),
-            // From Postgres 18 on the server skips a publication that is not there, and says so.
-            b'N' => {
-                let notice = SourceError::Ended { source: Box::new(fault(&frame.body)) };
-                match notice.about(&self.publications) {
-                    gone @ SourceError::PublicationGone { .. } => Err(gone),
-                    _ => Ok(()),
-                }
-            }
+            b'N' => match SourceError::noticed(fault(&frame.body), &self.publications) {
+                Some(gone) => Err(gone),
+                None => Ok(()),
+            },
             b'S' => Ok(()),
             tag => Err(unexpected(tag, "streaming")),
         }
@@ -319,7 +337,9 @@ impl Reader {
     fn take_copy_data(&mut self, mut body: Bytes, cut: Option<usize>) -> Result<(), SourceError> {
         match body.first() {
             Some(b'w') if body.len() > WAL_HEAD => {
-                body.advance(WAL_HEAD);
+                body.advance(1);
+                self.reaches(Lsn(body.get_u64()));
+                body.advance(WAL_HEAD - 1 - 8);
                 self.closing.is_told();
                 if let Some(recoder) = self.recoder.as_ref().filter(|_| cut.is_none()) {
                     body = recoder.message(body);
@@ -333,6 +353,7 @@ impl Reader {
             Some(b'k') if body.len() > 8 + 8 + 1 => {
                 body.advance(1);
                 let end = EndLsn(Lsn(body.get_u64()));
+                self.reaches(end.0);
                 body.advance(8);
                 if body.get_u8() == 1 {
                     self.feedback.ask();
@@ -354,6 +375,10 @@ impl Reader {
             }
             None => Err(SourceError::out_of_order("CopyData without content")),
         }
+    }
+
+    fn reaches(&mut self, place: Lsn) {
+        *self.furthest = place.max(*self.furthest);
     }
 
     /// Whether an item waits for room, and from when on it may go.

@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::fake::{
     FLOOR, SYSTEM, Status, Walsender, begin, commit, insert, keepalive, listen, message, relation, wal,
+    wal_at,
 };
 use super::{Carried, Entry, Item, Piece, Positions, SourceError, Stopped, stream};
 use crate::domain::{Cell, EndLsn, Lsn, limits};
+use crate::postgres::Nature;
 
 /// Both ends of a stream that has begun.
 struct Scene {
@@ -266,7 +268,7 @@ async fn a_server_that_goes_away_is_an_error_that_passes() {
     scene.server.send(&[begin(0x200), relation(1, "public", "t"), insert(1, "a")]).await;
     scene.server.fail("57P01").await;
     let error = scene.outcome().await.unwrap_err();
-    assert_eq!(error.nature(), crate::postgres::Nature::Transient);
+    assert_eq!(error.nature(), Nature::Transient);
     let mut pieces: Vec<Piece> = Vec::new();
     while let Some(item) = scene.items.recv().await {
         if let Item::Chunk(chunk) = item {
@@ -274,6 +276,33 @@ async fn a_server_that_goes_away_is_an_error_that_passes() {
         }
     }
     assert!(pieces.iter().all(|piece| piece.end.is_none()));
+}
+
+#[tokio::test]
+async fn a_missing_publication_is_recognised_in_whatever_language_the_server_speaks() {
+    let ended = [
+        "publication \"p\" does not exist",
+        "Publikation »p_inserts« existiert nicht",
+        "la publication « p » n'existe pas",
+        "パブリケーション\"p\"は存在しません",
+    ];
+    for message in ended {
+        let mut scene = scene(8, MINUTE).await;
+        scene.server.fail_with("42704", message).await;
+        let error = scene.outcome().await.unwrap_err();
+        assert!(matches!(error, SourceError::PublicationGone { .. }), "{message}: {error:?}");
+        assert_eq!(error.loss(), Some(super::PUBLICATION_DROPPED));
+    }
+    for message in ["skipped loading publication \"p\"", "Laden der Publikation »p« wurde übersprungen"] {
+        let mut scene = scene(8, MINUTE).await;
+        scene.server.warn("01000", message).await;
+        scene.server.warn("55000", "das ist etwas Anderes").await;
+        scene.server.send(&one_transaction()).await;
+        scene.transaction().await;
+        scene.server.warn("55000", message).await;
+        let error = scene.outcome().await.unwrap_err();
+        assert!(matches!(error, SourceError::PublicationGone { .. }), "{message}: {error:?}");
+    }
 }
 
 #[tokio::test]
@@ -328,8 +357,78 @@ async fn a_server_that_shuts_down_is_left_though_something_is_not_confirmed() {
         }
     };
     assert!(matches!(error, SourceError::Closing), "{error:?}");
-    assert_eq!(error.nature(), crate::postgres::Nature::Transient);
+    assert_eq!(error.nature(), Nature::Transient);
     assert!(asked >= 20, "{asked}");
+}
+
+#[tokio::test]
+async fn more_tables_than_are_remembered_are_forgotten_with_the_connection_and_too_many_only_at_one_place() {
+    let (listener, options) = listen().await;
+    let (sender, _items) = mpsc::channel(8);
+    let (positions, mut confirmed) = Positions::new(EndLsn::default());
+    let (mut carried, stop) = (Carried::default(), CancellationToken::new());
+    let mut tables = BytesMut::new();
+    for id in 0..=u32::try_from(limits::RELATIONS).unwrap() {
+        relation(id, "public", "t").encode(&mut tables).unwrap();
+    }
+    // Each time with something confirmed since, but for the last.
+    for (confirms, definite) in [(0x110, false), (0x120, false), (0x120, true)] {
+        let streaming = stream(&options, &sender, &mut confirmed, &stop, &mut carried, |_| {});
+        let (ended, _server) = tokio::join!(streaming, async {
+            let mut server = Walsender::accept(&listener, MINUTE).await;
+            positions.confirm(lsn(confirms));
+            server.send_bytes(&tables).await;
+            server
+        });
+        let error = ended.unwrap_err();
+        assert_eq!(matches!(error, SourceError::TooManyTables { .. }), definite, "{error:?}");
+        let nature = if definite { Nature::Definite } else { Nature::Transient };
+        assert_eq!(error.nature(), nature, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_larger_than_the_server_can_send_is_told_with_the_choice_however_the_server_says_it() {
+    for (code, message, definite) in [
+        ("54000", "out of memory", true),
+        ("XX000", "invalid memory alloc request size 1073741825", true),
+        ("XX000", "cache lookup failed for relation 7", false),
+    ] {
+        let mut scene = scene(8, MINUTE).await;
+        scene.server.fail_with(code, message).await;
+        let error = scene.outcome().await.unwrap_err();
+        let nature = if definite { Nature::Definite } else { Nature::Transient };
+        assert_eq!(error.nature(), nature, "{message}");
+        assert_eq!(error.hint().is_some_and(|hint| hint.contains("on_slot_lost")), definite, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_ends_before_what_was_read_of_it_is_not_read_on() {
+    let read = [
+        keepalive(0x600, 0),
+        // What is decoded counts, whether it is taken, settled or not.
+        wal_at(0x600, b"O\0\0\0\0\0\0\0\0o\0"),
+    ];
+    for message in read {
+        let (listener, options) = listen().await;
+        let (sender, _items) = mpsc::channel(8);
+        let (_positions, mut confirmed) = Positions::new(EndLsn::default());
+        let (mut carried, stop) = (Carried::default(), CancellationToken::new());
+        let first = stream(&options, &sender, &mut confirmed, &stop, &mut carried, |_| {});
+        let (ended, ()) = tokio::join!(first, async {
+            let mut server = Walsender::accept(&listener, MINUTE).await;
+            server.send(&[message]).await;
+            server.fail("57P01").await;
+        });
+        assert!(matches!(ended, Err(SourceError::Ended { .. })), "{ended:?}");
+        let second = stream(&options, &sender, &mut confirmed, &stop, &mut carried, |_| {});
+        let error = tokio::select! {
+            ended = second => ended.unwrap_err(),
+            _ = Walsender::accept(&listener, MINUTE) => unreachable!("it must not begin to stream"),
+        };
+        assert!(matches!(error, SourceError::Reverted { read: Lsn(0x600), end: Lsn(0x500) }), "{error:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 //! Each test has servers of its own. A standby with a copy of the slot is followed to (Postgres 17 and later; on an
 //! older server that test ends at once); everything else stops walhook with the choice to make.
 
+use std::net::Ipv4Addr;
+
 use walhook::cluster::{Cluster, Copied, Mode, Options};
 
 use crate::support::{
-    Database, ORDERS, PATIENCE, Receiver, Run, Sidecar, beside_others, eventually, witness,
+    Database, ORDERS, PATIENCE, Proxy, Receiver, Run, Sidecar, beside_others, eventually, witness,
 };
 
 const TABLES: [&str; 2] = ["apples", "pears"];
@@ -237,6 +239,64 @@ async fn a_snapshot_older_than_the_ledger_stops_it_and_what_goes_on_uses_no_id_t
     assert_eq!((ids.len(), distinct.len()), (8, 8), "{ids:?}");
     assert!(ids[5..].iter().all(|(status, _)| status == "new"), "{ids:?}");
     assert_eq!(it.sidecar.terminate().await, Some(0));
+}
+
+/// A sidecar that has read far beyond a snapshot which is put back under it, while it runs; and the snapshot.
+async fn reverted(ledger: Option<&Database>) -> (Before, Cluster, Database) {
+    let mut it = before(ledger).await;
+    let snapshot = it.cluster.copy(Copied::Snapshot, &[]);
+    let mut snapshot = snapshot.expect("a copy");
+    let proxy = Proxy::start((Ipv4Addr::LOCALHOST, it.cluster.port()).into()).await;
+    it.database.url = proxy.in_front_of(&it.database.url);
+    it.database.reconnect().await;
+    it.sidecar.next_run(|run| run.expecting("\"level\":\"WARN\"").expecting("the ledger cannot be"));
+    it.sidecar.write_own_file(&it.database);
+    it.sidecar.restart().await;
+    // Further than what a server writes by itself when it starts.
+    it.database.execute("select pg_switch_wal()").await;
+    it.database.execute("insert into orders select n, 'lost' from generate_series(2, 4) n").await;
+    ids_of(&it.receiver, 4).await;
+    it.cluster.stop(Mode::Immediate).expect("an end");
+    snapshot.start().expect("a server");
+    proxy.lead_to((Ipv4Addr::LOCALHOST, snapshot.port()).into());
+    let other = it.database.on_copy(&snapshot).await;
+    (it, snapshot, other)
+}
+
+/// What is written to a reverted database arrives, each under an id of its own.
+async fn goes_on_with_new_ids(it: &mut Before, other: &Database) {
+    other.execute("insert into orders select n, 'new' from generate_series(2, 4) n").await;
+    let ids = ids_of(&it.receiver, 7).await;
+    let distinct: std::collections::BTreeSet<&str> = ids.iter().map(|(_, id)| &**id).collect();
+    assert_eq!((ids.len(), distinct.len()), (7, 7), "{ids:?}");
+    assert!(ids[4..].iter().all(|(status, id)| status == "new" && id.starts_with("dlv_0002")), "{ids:?}");
+    assert_eq!(it.sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_snapshot_put_back_under_a_running_sidecar_stops_it_where_the_ledger_is_ahead() {
+    let _turn = beside_others().await;
+    let ledger = Database::new().await;
+    let (mut it, _snapshot, other) = reverted(Some(&ledger)).await;
+    assert_eq!(it.sidecar.ended().await.code(), Some(1), "{}", it.sidecar.log_text());
+    let told = it.sidecar.log_text();
+    assert!(told.contains("an older state of the server was put back"), "{told}");
+    assert!(told.contains("the ledger is ahead of the database"), "{told}");
+    it.sidecar.next_run(and_continue);
+    it.sidecar.spawn();
+    it.sidecar.ready().await;
+    goes_on_with_new_ids(&mut it, &other).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_of_database_and_ledger_put_back_under_a_running_sidecar_is_gone_on_from_and_no_id_is_used_twice()
+ {
+    let _turn = beside_others().await;
+    let (mut it, _snapshot, other) = reverted(None).await;
+    it.sidecar.logged("the log has forked: beginning anew").await;
+    it.sidecar.ready().await;
+    goes_on_with_new_ids(&mut it, &other).await;
+    assert_eq!(other.number("select count(*) from walhook.forks where generation = 2").await, 1);
 }
 
 #[tokio::test]

@@ -310,6 +310,24 @@ async fn i6_a_lost_lease_writes_nothing_beside_the_one_that_holds_in_the_same_ba
 }
 
 #[tokio::test]
+async fn i2_a_fork_is_noted_once_whoever_found_it_and_begins_a_generation_that_nobody_has_used() {
+    let _turn = beside_others().await;
+    let desk = Desk::new().await;
+    let found = async |from, found_in, used| {
+        let fork = Some(Fork { from: Lsn(from), found_in, used });
+        let identity = Identity { system: 7, timeline: 1, confirmed: Lsn(0), fork };
+        let own = desk.ledger.take_over("slot", &identity, "a test").await.expect("the ledger");
+        [49, 50, 99, 100].map(|lsn| own.lineage.of(CommitLsn(Lsn(lsn))).generation)
+    };
+    assert_eq!(found(100, 1, 0).await, [1, 1, 1, 2]);
+    // Another instance has found it too, and takes over later.
+    assert_eq!(found(90, 1, 1).await, [1, 1, 1, 2]);
+    // The ledger is older than what this process has seen of it.
+    assert_eq!(found(50, 2, 4).await, [1, 5, 5, 5]);
+    assert_eq!(found(100, 5, 4).await, [1, 5, 5, 6]);
+}
+
+#[tokio::test]
 async fn i3_who_has_lost_the_slot_writes_nothing() {
     let _turn = beside_others().await;
     let mut desk = Desk::new().await;
@@ -439,7 +457,7 @@ async fn a_fork_that_several_standbys_found_is_recorded_once_and_never_for_a_new
         system: 7,
         timeline: 2,
         confirmed: Lsn(600),
-        fork: Some(Fork { from: Lsn(500), found_in }),
+        fork: Some(Fork { from: Lsn(500), found_in, used: found_in }),
     };
     let generation = "select generation::int8 from walhook.sources";
     let forks = "select count(*) from walhook.forks";

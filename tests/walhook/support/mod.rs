@@ -15,7 +15,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 use walhook::cluster::{Cluster, Options};
 
-pub use database::{Database, ORDERS, connect};
+pub use database::{Database, ORDERS, connect, shared};
 pub use http2::speaks_http2;
 pub use proxy::{Network, Proxy};
 pub use receiver::{Answer, Receiver, Request};

@@ -24,6 +24,7 @@ pub enum Network {
 /// Passes connections on to an address.
 pub struct Proxy {
     address: SocketAddr,
+    target: Arc<watch::Sender<SocketAddr>>,
     network: Arc<watch::Sender<(u64, Network)>>,
 }
 
@@ -34,8 +35,11 @@ impl Proxy {
         let address = listener.local_addr().expect("an address");
         let network = Arc::new(watch::Sender::new((0, Network::Well)));
         let news = Arc::clone(&network);
+        let target = Arc::new(watch::Sender::new(target));
+        let now = Arc::clone(&target);
         background(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let target = *now.borrow();
                 let Ok(server) = TcpStream::connect(target).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
@@ -44,7 +48,7 @@ impl Proxy {
                 background(pass(from_server, to_client, born, news.subscribe()));
             }
         });
-        Self { address, network }
+        Self { address, target, network }
     }
 
     /// A connection string with this proxy in the place of its host and port.
@@ -52,6 +56,11 @@ impl Proxy {
         let (head, tail) = url.rsplit_once('@').expect("a password");
         let (_, database) = tail.split_once('/').expect("a database");
         format!("{head}@{}/{database}", self.address)
+    }
+
+    /// Passes new connections on to another address.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// Changes how the network is, for the connections that stand now.
