@@ -61,6 +61,13 @@ pub(super) async fn listen() -> (TcpListener, SourceOptions) {
 impl Walsender {
     /// Takes a connection and leads it into streaming.
     pub(super) async fn accept(listener: &TcpListener, wal_sender_timeout: Duration) -> Self {
+        let mut fake = Self::asked(listener, wal_sender_timeout).await;
+        fake.send(&[Backend::CopyBothResponse(CopyBothResponse::new(0, 0, vec![]))]).await;
+        fake
+    }
+
+    /// Takes a connection that asks for the stream, and has not answered that.
+    pub(super) async fn asked(listener: &TcpListener, wal_sender_timeout: Duration) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
         let mut fake = Self { stream, received: BytesMut::new() };
         let length = fake.stream.read_u32().await.unwrap();
@@ -95,7 +102,6 @@ impl Walsender {
                 let expect = "START_REPLICATION SLOT \"s\" LOGICAL 0/0 (proto_version '1', messages 'true', publication_names \
                               '\"p\",\"p_inserts\"')\0";
                 assert_eq!(sql, expect);
-                fake.send(&[Backend::CopyBothResponse(CopyBothResponse::new(0, 0, vec![]))]).await;
                 return fake;
             };
             let done = Backend::CommandComplete(CommandComplete::new("SELECT 1".to_owned()));

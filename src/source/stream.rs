@@ -207,6 +207,10 @@ async fn open(options: &SourceOptions, carried: &mut Carried) -> Result<Begun, S
         Err(SourceError::Refused { source, .. }) if source.code == "55006" => {
             Err(SourceError::SlotTaken { slot: options.slot.clone(), pid: None })
         }
+        // Or it was dropped.
+        Err(SourceError::Refused { source, .. }) if source.code == "42704" => {
+            Err(SourceError::SlotMissing { slot: options.slot.clone() })
+        }
         started => started.map(|()| Begun { link: opened, identity, floor: state.confirmed, every }),
     }
 }

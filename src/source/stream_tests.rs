@@ -460,3 +460,19 @@ async fn a_server_that_was_silent_at_a_place_is_waited_for_longer_there() {
         assert!(*waited >= Duration::from_millis(least), "{waited:?}");
     }
 }
+
+#[tokio::test]
+async fn a_slot_that_is_taken_or_dropped_between_the_look_at_it_and_the_start_is_told_as_such() {
+    for (code, expect) in [("55006", None), ("42704", Some("the slot is gone"))] {
+        let (listener, options) = listen().await;
+        let (sender, _items) = mpsc::channel(1);
+        let (_positions, mut confirmed) = Positions::new(EndLsn::default());
+        let (stop, mut carried) = (CancellationToken::new(), Carried::default());
+        let refused = stream(&options, &sender, &mut confirmed, &stop, &mut carried, |_| ());
+        let refusing = async { Walsender::asked(&listener, MINUTE).await.fail(code).await };
+        let (refused, ()) = tokio::join!(refused, refusing);
+        let error = refused.expect_err("it was refused");
+        assert_eq!(error.loss(), expect);
+        assert!(matches!(error, SourceError::SlotTaken { .. } | SourceError::SlotMissing { .. }), "{error}");
+    }
+}

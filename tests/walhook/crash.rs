@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use walhook::cluster::{Cluster, Mode, Options};
+use walhook::domain::{CommitLsn, DeliveryId, Lsn, Origin, Place};
 
-use crate::support::{Answer, Database, PATIENCE, Receiver, Run, Sidecar, beside_others, witness};
+use crate::support::{Answer, Database, PATIENCE, Receiver, Request, Run, Sidecar, beside_others, witness};
 
 const TABLES: [&str; 2] = ["apples", "pears"];
 const KEYS: &str = "events = [\"apples.*\", \"pears.*\"]\ntimeout = \"1s\"\n\
@@ -121,5 +122,51 @@ async fn a_receiver_that_was_away_gets_everything_when_it_is_back() {
     crate::support::eventually("rows that wait", PATIENCE, async || database.number(waiting).await > 0).await;
     receiver.welcome();
     all_arrives(&database, &receiver).await;
+    assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+/// Of the two deliveries that a change owes the ledger has the one that sorts first and is made last, and each batch after the
+/// restart is one delivery: it meets the other one first.
+#[tokio::test]
+#[cfg_attr(not(feature = "failpoints"), ignore = "needs the feature `failpoints`")]
+async fn i3_a_kill_between_two_deliveries_of_one_change_sends_the_recorded_one_no_second_time() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let system = database.text("select system_identifier::text from pg_control_system()").await;
+    let origin = Origin { system: system.parse().expect("a number"), generation: 1 };
+    let place = Place { origin, commit: CommitLsn(Lsn(1)), sequence: 1 };
+    let of = |name: &String| DeliveryId::of(&place, "", name);
+    let names = |letter: &str| (0..9).map(|n| format!("{letter}{n}")).collect::<Vec<_>>();
+    // The first is owed first, and sorts after the other.
+    let first = names("a").into_iter().max_by_key(of).expect("names");
+    let other = names("b").into_iter().min_by_key(of).expect("names");
+    assert!(of(&first) > of(&other), "{first} and {other} have unlikely fingerprints");
+    let keys = "events = [\"orders.*\"]\ntimeout = \"60s\"";
+    let memory = |bytes: &str| ("WALHOOK_DELIVERY__MEMORY".to_owned(), bytes.to_owned());
+    let mut run = Run::default()
+        .webhook(&first, &receiver.url("/first"), keys)
+        .webhook(&other, &receiver.url("/other"), keys)
+        .fail_at("after_ledger_commit=return");
+    run.environment.push(memory("64MiB"));
+    receiver.script("/first", |_| Answer::Hang);
+    let mut sidecar = Sidecar::start(&database, run).await;
+    database.execute("insert into orders values (1, 'paid', 1, repeat('x', 600000))").await;
+    assert!(!sidecar.ended().await.success(), "it was to end after the first row of the ledger");
+    let recorded = "select string_agg(webhook, ',') from walhook.deliveries";
+    assert_eq!(database.text(recorded).await, other);
+    receiver.script("/first", |_| Answer::Status(200));
+    sidecar.next_run(|mut run| {
+        run.environment = vec![memory("1MiB")];
+        run
+    });
+    sidecar.spawn();
+    sidecar.ready().await;
+    // It comes after all else that its row owes.
+    database.execute("update orders set status = 'last' where id = 1").await;
+    for path in ["/first", "/other"] {
+        let is_last = |request: &Request| request.accepted && request.column("status") == "last";
+        let requests = receiver.wait(path, path, PATIENCE, |requests| requests.iter().any(is_last)).await;
+        assert_eq!(requests.iter().filter(|request| request.accepted).count(), 2, "{path}");
+    }
     assert_eq!(sidecar.terminate().await, Some(0));
 }
