@@ -51,6 +51,16 @@ impl Ready {
         (self.places.clone(), self.clock.clone())
     }
 
+    async fn take_over(&self, slot: &str) -> Result<Ownership, LedgerError> {
+        let identity = Identity {
+            system: self.identity.system,
+            timeline: i32::try_from(self.identity.timeline).unwrap_or(i32::MAX),
+            confirmed: self.prepared.slot.confirmed.0,
+            fork: self.fork,
+        };
+        self.places.ledger.take_over(slot, &identity, &standby::instance()).await
+    }
+
     /// The highest generation that this life uses.
     pub(super) fn uses(&self) -> i32 {
         self.fork.map_or(self.generation, |fork| fork.begins())
@@ -216,28 +226,10 @@ impl Body {
                 return Ok(());
             }
         }
-        let Self {
-            live,
-            config,
-            ready,
-            tasks,
-            settlement,
-            items,
-            config_out,
-            health,
-            trouble,
-            gaps,
-            owned,
-            end,
-        } = self;
+        let Self { live, config, ready, tasks, settlement, items, config_out, health, trouble, .. } = self;
+        let Self { gaps, owned, end, .. } = self;
         let ledger = ready.places.ledger.clone();
-        let identity = Identity {
-            system: ready.identity.system,
-            timeline: i32::try_from(ready.identity.timeline).unwrap_or(i32::MAX),
-            confirmed: ready.prepared.slot.confirmed.0,
-            fork: ready.fork,
-        };
-        let own = ledger.take_over(&config.database.slot, &identity, &standby::instance()).await?;
+        let own = ready.take_over(&config.database.slot).await?;
         owned.send_replace(Some(own.clone()));
         let recovery = Recovery::begin(ledger.clone(), &own).await?;
         let open_at_start = recovery.open_webhooks().await?;
