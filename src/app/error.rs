@@ -2,6 +2,7 @@
 
 use crate::control::ControlError;
 use crate::domain::Lsn;
+use crate::ledger::LedgerError;
 use crate::postgres::{Nature, told};
 use crate::source::{SetupError, SourceError};
 
@@ -26,6 +27,9 @@ pub enum AppError {
         /// Which one.
         task: &'static str,
     },
+    /// The ledger is older than what this process knows of it.
+    #[error("the ledger is older than what was written to it")]
+    LedgerReverted,
     /// Stopping took longer than the grace.
     #[error("stopping took longer than delivery.shutdown_grace")]
     Grace,
@@ -38,12 +42,22 @@ impl<E: Into<ControlError>> From<E> for AppError {
 }
 
 impl AppError {
+    /// Whether it ended because the ledger is somebody else's, or may have.
+    pub(super) fn is_of_the_fence(&self) -> bool {
+        matches!(self, Self::Control(ControlError::Ledger(LedgerError::FencedOff)) | Self::Died { .. })
+    }
+
     /// Whether it ended because the server's log is not the one that was read.
     pub(super) fn is_another_log(&self) -> bool {
         let source = |error: &SourceError| {
             matches!(error, SourceError::OtherTimeline { .. } | SourceError::Reverted { .. })
         };
-        matches!(self, Self::Control(ControlError::Source(error)) if source(error))
+        match self {
+            Self::Control(ControlError::Source(error)) => source(error),
+            // Most likely it is in the same server.
+            Self::LedgerReverted => true,
+            _ => false,
+        }
     }
 
     /// Whether it may pass by itself.
@@ -58,10 +72,12 @@ impl AppError {
         }
     }
 
-    /// Where the server's log ended, where it ended because that is before what was read of it.
+    /// Where the server's log ended, where it ended because that is before what was read of it; at most, as far as that
+    /// is not known.
     pub(super) fn reverted_to(&self) -> Option<Lsn> {
         match self {
             Self::Control(ControlError::Source(SourceError::Reverted { end, .. })) => Some(*end),
+            Self::LedgerReverted => Some(Lsn(u64::MAX)),
             _ => None,
         }
     }
@@ -84,6 +100,10 @@ impl AppError {
                 "Another process may hold the port; choose another with server.listen.",
             ),
             Self::Died { .. } => (None, "This is a fault in walhook; the log before this line says more."),
+            Self::LedgerReverted => (
+                Some("An older state of its database was put back.".to_owned()),
+                "Start walhook again: it looks at what has happened first.",
+            ),
             Self::Grace => (None, "Nothing is lost: what was under way is sent again at the next start."),
         };
         told(self, detail.as_deref(), Some(hint))

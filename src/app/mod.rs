@@ -164,24 +164,33 @@ async fn live(
     let (gaps_in, gaps) = watch::channel(Vec::new());
     let metrics = served.metrics.clone();
     let (trouble_in, intake) = watch::channel(None);
+    let (owned_in, owned) = watch::channel(None);
     let page = serve::Pages { metrics, source: states.clone(), ledger: health, intake, gaps };
     let listener = match served.door.listener() {
         Ok(listener) => listener,
         Err(error) => return stop::Ended { result: Err(error), config: Arc::clone(config), signals },
     };
     let (places, clock) = prepared.to_work_with();
-    let live = Live::default();
+    let (live, ledger) = (Live::default(), places.ledger.clone());
     let running = start::begin(
         live.clone(),
         Arc::clone(config),
         prepared,
         &tasks,
-        (state_in, health_in, trouble_in, gaps_in),
+        (state_in, health_in, trouble_in, gaps_in, owned_in),
     );
     let desk = Arc::new(Desk::new(running.config.subscribe(), places, clock));
     let api = Api::new(desk, served.token.clone(), live, tasks.stopping());
     tasks.spawn("server", Role::Essential, serve::serve(listener, page, api, tasks.clone()));
-    stop::until_the_end(running, sources, tasks, deaths, states, signals).await
+    let mut ended = stop::until_the_end(running, sources, tasks, deaths, states, signals).await;
+    let own = owned.borrow().clone();
+    if let (Err(error), Some(own)) = (&ended.result, own)
+        && error.is_of_the_fence()
+        && ledger.is_older_than(&own).await.unwrap_or(false)
+    {
+        ended.result = Err(AppError::LedgerReverted);
+    }
+    ended
 }
 
 /// What [`start`] leaves for the rest of the process's life.

@@ -120,12 +120,13 @@ pub(super) async fn prepare(config: &Config, before: Before) -> Result<Ready, Ap
     Ok(Ready { places, identity, prepared, fork, generation, transport, clock })
 }
 
-/// Where it is told how source, ledger and intake are, and which gaps there are.
+/// Where it is told how source, ledger and intake are, which gaps there are, and that the ledger is ours.
 pub(super) type Told = (
     watch::Sender<SourceState>,
     watch::Sender<Health>,
     watch::Sender<Option<String>>,
     watch::Sender<Vec<Gap>>,
+    watch::Sender<Option<Ownership>>,
 );
 
 /// Begins the link, and behind it a task that builds the rest when the slot is ours.
@@ -134,7 +135,7 @@ pub(super) fn begin(
     config: Arc<Config>,
     ready: Ready,
     tasks: &Tasks,
-    (states, health, trouble, gaps): Told,
+    (states, health, trouble, gaps, owned): Told,
 ) -> Running {
     let (items_in, items) = mpsc::channel(limits::CHUNKS_WAITING);
     let (faults_in, faults) = mpsc::unbounded_channel();
@@ -176,6 +177,7 @@ pub(super) fn begin(
         health,
         trouble,
         gaps,
+        owned,
         end,
     };
     let build = body.build(watching, faults_in.clone(), drained.clone());
@@ -207,6 +209,7 @@ struct Body {
     health: watch::Sender<Health>,
     trouble: watch::Sender<Option<String>>,
     gaps: watch::Sender<Vec<Gap>>,
+    owned: watch::Sender<Option<Ownership>>,
     end: CancellationToken,
 }
 
@@ -227,8 +230,8 @@ impl Body {
                 return Ok(());
             }
         }
-        let Self { live, config, ready, tasks, settlement, items, config_out, health, trouble, gaps, end } =
-            self;
+        let Self { live, config, ready, tasks, settlement, items, config_out, health, trouble, .. } = self;
+        let Self { gaps, owned, end, .. } = self;
         let ledger = ready.places.ledger.clone();
         let own = tokio::select! {
             own = ready.take_over(&config.database.slot) => own?,
@@ -237,6 +240,7 @@ impl Body {
                 return Ok(());
             }
         };
+        owned.send_replace(Some(own.clone()));
         let recovery = Recovery::begin(ledger.clone(), &own).await?;
         let open_at_start = recovery.open_webhooks().await?;
         // Standing by may have taken long: what is declared now counts, from the first change on.

@@ -3,7 +3,7 @@
 //! ```text
 //!   another system                                        stop: it is another database
 //!   same timeline, log ends before what the ledger holds   stop or go on: an older backup
-//!   same timeline, log ended before what we have read      go on: an older backup, and the ledger with it
+//!   same timeline, log or ledger ends before what we know  go on: an older backup of both, or of the ledger
 //!   another timeline, the slot is a synchronized copy      go on: a standby was promoted
 //!   another timeline, any other slot                       stop or go on: a backup, or a standby without the copy
 //! ```

@@ -163,6 +163,15 @@ impl Ledger {
         Ok(row.map_err(doing("looking for the furthest row"))?.get(0))
     }
 
+    /// Whether this ledger is older than what its owner knows of it: a backup was restored.
+    pub async fn is_older_than(&self, own: &Ownership) -> Result<bool, LedgerError> {
+        const EPOCH: &str = "select epoch from sources where slot = $1";
+        let session = self.session("walhook takeover").await?;
+        let row = session.client.query_opt(EPOCH, &[&own.slot]).await;
+        let row = row.map_err(doing("looking for the slot's owner"))?;
+        Ok(row.is_some_and(|row| row.get::<_, i64>(0) < own.epoch))
+    }
+
     /// Whether this ledger has ever owned the slot: then a missing slot is a lost one.
     pub async fn knows_slot(&self, slot: &str) -> Result<bool, LedgerError> {
         let session = self.session("walhook takeover").await?;

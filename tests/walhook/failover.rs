@@ -300,6 +300,30 @@ async fn a_snapshot_of_database_and_ledger_put_back_under_a_running_sidecar_is_g
 }
 
 #[tokio::test]
+async fn a_ledger_that_went_back_under_a_running_sidecar_is_taken_over_again_and_no_id_is_used_twice() {
+    let _turn = beside_others().await;
+    let ledger = Database::new().await;
+    let mut it = before(Some(&ledger)).await;
+    it.sidecar.next_run(|run| run.expecting("\"level\":\"WARN\""));
+    it.sidecar.spawn();
+    it.sidecar.ready().await;
+    // The second takeover; a ledger from before it knows of the first alone.
+    let epoch = "select epoch from walhook.sources";
+    eventually("the takeover", PATIENCE, async || ledger.number(epoch).await == 2).await;
+    ledger.execute("update walhook.sources set epoch = 1").await;
+    it.database.execute("insert into orders values (2, 'second')").await;
+    it.sidecar.logged("the ledger is older than what was written to it").await;
+    let told = "select count(*) from walhook.deliveries where status = 'delivered'";
+    eventually("its row", PATIENCE, async || ledger.number(told).await == 2).await;
+    it.database.execute("insert into orders values (3, 'third')").await;
+    eventually("the next one's", PATIENCE, async || ledger.number(told).await == 3).await;
+    let ids: std::collections::BTreeSet<_> = ids_of(&it.receiver, 3).await.into_iter().collect();
+    let ids: Vec<_> = ids.iter().map(|(status, id)| (&**status, id.get(..8).unwrap_or_default())).collect();
+    assert_eq!(ids, [("first", "dlv_0001"), ("second", "dlv_0001"), ("third", "dlv_0002")]);
+    assert_eq!(it.sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test]
 async fn another_cluster_under_the_same_ledger_stops_it_and_nothing_is_made_there() {
     let _turn = beside_others().await;
     let ledger = Database::new().await;
