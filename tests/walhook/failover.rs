@@ -91,8 +91,8 @@ async fn i1_i2_a_promoted_standby_is_followed_without_loss_with_the_same_ids_and
     let there = Database::on_copy(&database, &standby).await;
     load(&database, 17, 40).await;
     let copied = "select count(*) from pg_replication_slots where synced and not temporary and failover";
-    eventually("the copy of the slot", PATIENCE, async || {
-        // The copy is made once the slot has moved on.
+    // The standby looks after up to half a minute, and the copy is made once the slot has moved on.
+    eventually("the copy of the slot", PATIENCE * 5, async || {
         load(&database, 18, 1).await;
         there.number(copied).await == 1
     })
