@@ -46,6 +46,10 @@ pub(super) struct Ended {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it stands in an end, which has the size of the large one anyhow"
+)]
 pub(super) enum Whose {
     Young { webhook: Arc<str>, lane: Lane },
     Claimed(Claimed),

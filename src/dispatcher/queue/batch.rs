@@ -41,6 +41,7 @@ pub(in crate::dispatcher) struct Batching {
 
 /// What goes in one request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and none is kept")]
 pub(in crate::dispatcher) enum Sending {
     /// One delivery, as it is.
     One(Start),
