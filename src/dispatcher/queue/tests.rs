@@ -124,6 +124,27 @@ fn i7_beyond_so_many_blocked_lanes_the_ledger_keeps_the_order() {
     assert_eq!(world.queue.in_flight(), 0, "a later change of a blocked row went out");
 }
 
+/// An earlier change of a row is sent again by hand while a later one waits for its retry, and nobody is told of that.
+#[test]
+fn i7_what_was_sent_again_unheard_frees_no_lane_in_which_another_waits() {
+    let mut world = World::new(Ordering::Row, Mode::Memory, None);
+    for ends in [Ends::Badly, Ends::Retry] {
+        for step in [Step::Offer(0), Step::Start, Step::End(0, ends), Step::Write(9), Step::Hear(9)] {
+            world.step(step);
+        }
+    }
+    world.step(Step::Replay);
+    world.lose_hints();
+    for step in [Step::Claim, Step::TakeClaimed, Step::Start, Step::End(0, Ends::Well)] {
+        world.step(step);
+    }
+    for step in [Step::Write(9), Step::Hear(9), Step::Offer(0), Step::Start] {
+        world.step(step);
+    }
+    assert_eq!(world.queue.in_flight(), 0, "a third change went before the second");
+    world.finish_all();
+}
+
 #[test]
 fn a_body_that_is_no_json_goes_as_it_is_and_a_test_send_alone() {
     let policy = BatchPolicy { max_wait: Duration::ZERO, ..BatchPolicy::default() };

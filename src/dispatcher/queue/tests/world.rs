@@ -340,6 +340,11 @@ impl World {
         }
     }
 
+    /// What somebody else has done is not heard of.
+    pub fn lose_hints(&mut self) {
+        self.heard.retain(|heard| !matches!(heard, Heard::Moved));
+    }
+
     fn take_claimed(&mut self) {
         for claimed in self.claimed.pop_front().unwrap_or_default() {
             self.with(|queue, turn| queue.take_claimed(claimed, turn));
