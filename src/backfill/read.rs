@@ -18,9 +18,10 @@ use tokio_postgres::{Client, Row};
 
 use super::BackfillError;
 use super::pages::PageRow;
-use super::recode::{AS_IT_IS, is_of_a_character, recode};
+use super::recode::{AS_IT_IS, recode};
 use super::table::{Table, quoted};
 use crate::domain::{Cell, Tuple, limits};
+use crate::postgres::is_of_a_character;
 
 /// Rows fetched at once, within a page: so many of the largest are in memory beyond the page's bytes.
 const PORTION: i32 = 8;

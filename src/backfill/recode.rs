@@ -9,9 +9,9 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::{Bytes, BytesMut};
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use super::BackfillError;
+use crate::postgres::is_of_a_character;
 
 /// Has the server send text as it is, until the transaction ends.
 pub(super) const AS_IT_IS: &str = "set local client_encoding = 'SQL_ASCII'";
@@ -36,13 +36,6 @@ from (select d.text, d.encoding, pg_catalog.char_length(d.text) / 2 as half
 const PIECE_BYTES: usize = 4096;
 /// No text in UTF-8 has it.
 const NONE: &[u8] = &[0xFF];
-
-/// Whether a statement failed because text is none, or cannot be made UTF-8.
-pub(super) fn is_of_a_character(code: &str) -> bool {
-    [&SqlState::CHARACTER_NOT_IN_REPERTOIRE, &SqlState::UNTRANSLATABLE_CHARACTER]
-        .iter()
-        .any(|s| s.code() == code)
-}
 
 /// Makes texts UTF-8 that are in the database's encoding.
 pub(super) async fn recode(client: &Client, texts: Vec<&mut Bytes>) -> Result<(), BackfillError> {

@@ -343,6 +343,12 @@ fn is_protocol(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::Other)
 }
 
+/// Whether a code (SQLSTATE) says that text is none, or cannot be made UTF-8: `character_not_in_repertoire`,
+/// `untranslatable_character`.
+pub fn is_of_a_character(code: &str) -> bool {
+    matches!(code, "22021" | "22P05")
+}
+
 /// Primary, detail and hint on lines of their own, as `psql` prints them.
 pub fn told(primary: &dyn fmt::Display, detail: Option<&str>, hint: Option<&str>) -> String {
     let mut text = primary.to_string();

@@ -28,7 +28,7 @@ mod watched;
 
 pub use dial::{Dialled, Socket, dial};
 pub(crate) use error::nature_of as fault_nature;
-pub use error::{ConnectError, Fault, Nature, ServerError, told};
+pub use error::{ConnectError, Fault, Nature, ServerError, is_of_a_character, told};
 pub use server::{Server, TlsMode};
 pub use session::{Heard, Session};
 

@@ -1,7 +1,7 @@
 //! What the server's own messages mean to the stream, beyond their nature.
 
 use super::SourceError;
-use crate::postgres::Fault;
+use crate::postgres::{Fault, is_of_a_character};
 
 impl SourceError {
     /// The same, or that one of these publications is not there, where the server ends the stream over that
@@ -22,12 +22,10 @@ impl SourceError {
         gone.then(|| Self::PublicationGone { source: Box::new(notice) })
     }
 
-    /// Whether the server met text that it cannot convert: `character_not_in_repertoire`, `untranslatable_character`.
+    /// Whether the server met text that it cannot convert.
     pub(super) fn is_of_a_character(&self) -> bool {
         match self {
-            Self::Refused { source, .. } | Self::Ended { source } => {
-                matches!(source.code.as_str(), "22021" | "22P05")
-            }
+            Self::Refused { source, .. } | Self::Ended { source } => is_of_a_character(&source.code),
             _ => false,
         }
     }

@@ -44,6 +44,15 @@ async fn begun(database: &Database, receiver: &Receiver) -> String {
     end
 }
 
+/// Waits until a new slot is streamed from. While it is being made it is active too, so the gap's end tells.
+async fn renewed(database: &Database) {
+    eventually("a new slot", PATIENCE, async || {
+        let closed = "select count(*) from walhook.gaps where not is_open";
+        database.number(closed).await == 1 && database.number(ACTIVE).await == 1
+    })
+    .await;
+}
+
 /// Drops the slot, and whoever reads from it loses it.
 async fn drop_slot(database: &Database) {
     let end =
@@ -158,14 +167,8 @@ async fn a_slot_that_is_invalidated_while_it_streams_is_a_gap_with_its_bounds() 
     .await;
     let lost_to = now(&database).await;
     sidecar.signal("CONT").await;
-    // While it is being made it is active too.
-    let closed = "select count(*) from walhook.gaps where not is_open";
-    eventually("a new slot", PATIENCE, async || {
-        database.number(lost).await == 0
-            && database.number(closed).await == 1
-            && database.number(ACTIVE).await == 1
-    })
-    .await;
+    eventually("the lost slot to go", PATIENCE, async || database.number(lost).await == 0).await;
+    renewed(&database).await;
     insert(&database, 3).await;
     let requests =
         receiver.wait("/crm", "the new row", PATIENCE, |rs| rs.iter().any(|r| r.column("id") == 3)).await;
@@ -193,11 +196,7 @@ async fn a_dropped_publications_gap_has_its_bounds() {
     insert(&database, 2).await;
     let lost_to = now(&database).await;
     sidecar.logged("going on with a new one").await;
-    eventually("a new slot", PATIENCE, async || {
-        let closed = "select count(*) from walhook.gaps where not is_open";
-        database.number(closed).await == 1 && database.number(ACTIVE).await == 1
-    })
-    .await;
+    renewed(&database).await;
     insert(&database, 3).await;
     arrived(&receiver, &[1, 3]).await;
     judge(&database, &sidecar, "the publication was dropped", [&delivered, &lost_from, &lost_to]).await;
@@ -270,11 +269,7 @@ async fn a_crash_on_the_way_to_a_new_slot_leaves_one_gap_that_is_right() {
         let lost_to = if point == "after_slot_is_made" { lost_from.clone() } else { now(&database).await };
         sidecar.spawn();
         sidecar.ready().await;
-        eventually("a new slot", PATIENCE, async || {
-            let closed = "select count(*) from walhook.gaps where not is_open";
-            database.number(closed).await == 1 && database.number(ACTIVE).await == 1
-        })
-        .await;
+        renewed(&database).await;
         insert(&database, 3).await;
         arrived(&receiver, &[1, 3]).await;
         judge(&database, &sidecar, reason, [&delivered, &lost_from, &lost_to]).await;
