@@ -90,7 +90,7 @@ async fn a_slot_that_is_dropped_under_it_is_made_again_where_that_was_chosen_and
             && sidecar.page("/metrics").await.contains("\nwalhook_gaps 1")
     })
     .await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn a_publication_that_is_dropped_under_it_is_a_loss_that_is_said_and_can_b
     insert(&database, 3).await;
     let requests = receiver.expect("/crm", 2).await;
     assert_eq!(requests[1].column("id"), 3);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn log_that_was_removed_before_it_was_read_is_a_gap_with_its_bounds() {
     let mut sidecar = Sidecar::start(&database, run(&receiver)).await;
     insert(&database, 1).await;
     receiver.expect("/crm", 1).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     insert(&database, 2).await;
     for _ in 0..12 {
         database.execute("select pg_switch_wal(); create table if not exists filler (x text); insert into filler select repeat('x', 100) from generate_series(1, 50000); checkpoint").await;
@@ -192,7 +192,9 @@ async fn a_connection_that_is_cut_or_goes_silent_is_noticed_and_nothing_is_lost(
     }
     witness::judge(&witness::committed(&database).await, &receiver.requests("/crm"));
     assert!(!sidecar.has_ended());
-    assert_eq!(sidecar.terminate().await, Some(0));
+    // What arrived may be unwritten still, where the server keeps the old connection's transaction: then no stop drains.
+    database.is_followed().await;
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -233,7 +235,7 @@ async fn a_server_of_little_patience_keeps_the_link_of_a_pipeline_that_is_blocke
         database.number("select count(*) from walhook.deliveries where status = 'delivered'").await == 20000
     })
     .await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 /// A server whose disk is full refuses rows with this code.
@@ -266,7 +268,7 @@ async fn a_ledger_whose_disk_is_full_is_waited_for_and_said() {
     })
     .await;
     eventually("readiness", PATIENCE, async || sidecar.page("/readyz").await.starts_with("streaming")).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     let ids: std::collections::HashSet<_> =
         receiver.requests("/crm").iter().map(|request| request.id().to_owned()).collect();
     assert_eq!(ids.len(), 20);
@@ -299,7 +301,7 @@ async fn rights_that_are_taken_away_while_it_runs_end_it_with_the_reason_and_not
     sidecar.restart().await;
     let ids = |requests: &[crate::support::Request]| requests.iter().any(|request| request.column("id") == 2);
     receiver.wait("/crm", "the second row", PATIENCE, ids).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -330,7 +332,7 @@ async fn a_server_that_is_restarted_in_order_is_waited_for_and_nothing_is_lost_o
     let all = |requests: &[crate::support::Request]| witness::accepted(requests) >= committed.len();
     receiver.wait("/crm", "every change", PATIENCE * 2, all).await;
     witness::judge(&committed, &receiver.requests("/crm"));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -392,7 +394,7 @@ async fn a_key_that_cannot_be_looked_up_is_told_and_delays_no_stop() {
     })
     .await;
     let began = Instant::now();
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
 
     database.execute(&format!("alter role {role} connection limit -1")).await;
@@ -400,7 +402,7 @@ async fn a_key_that_cannot_be_looked_up_is_told_and_delays_no_stop() {
     receiver.expect("/crm", 1).await;
     database.execute("create table more (id int8 primary key)").await;
     assert!(!sidecar.page("/readyz").await.contains("intake"));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -431,7 +433,7 @@ async fn a_standby_takes_over_within_ten_seconds_of_a_death_under_load() {
     let all = |requests: &[crate::support::Request]| witness::accepted(requests) >= committed.len();
     receiver.wait("/crm", "every change", PATIENCE * 2, all).await;
     witness::judge(&committed, &receiver.requests("/crm"));
-    assert_eq!(second.terminate().await, Some(0));
+    second.stop().await;
 }
 
 #[tokio::test]
@@ -461,7 +463,7 @@ async fn a_table_that_comes_later_is_published_within_half_a_minute_and_leaves_w
     sidecar.write_file(&database, &fewer.toml);
     sidecar.signal("HUP").await;
     eventually("the other table to leave", PATIENCE, async || !published("audit").await).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -481,5 +483,5 @@ async fn a_publication_of_somebody_elses_for_all_tables_works_without_feedback()
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(receiver.requests("/all").len(), 1, "the ledger's own rows came back as events");
     assert_eq!(database.number("select count(*) from pg_publication").await, 1);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

@@ -117,7 +117,7 @@ async fn existing_rows_arrive_as_snapshots_in_the_shape_that_changes_have() {
     }
     assert!(snapshots.iter().all(|r| r.header("x-webhook-event") == "odd.created"));
     assert!(receiver.requests("/other").iter().all(|r| r.json()["data"]["operation"] != "snapshot"));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 /// Each row that stays has one snapshot, and what came last of a row is how it is.
@@ -189,7 +189,7 @@ async fn i7_five_thousand_rows_under_constant_change_arrive_once_and_in_order() 
     }
     assert!(missing <= moving, "{missing} rows without a snapshot, {moving} were given up");
     println!("{} snapshots, {moving} rows given up, {missing} without", sent.len());
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 async fn killed_at(point: &str, skips: &[u32]) {
@@ -217,7 +217,7 @@ async fn killed_at(point: &str, skips: &[u32]) {
     receiver.wait("/crm", "every row", LONG, |rs| each_once(rs).len() == 1300).await;
     let rows = "select count(*) from walhook.deliveries where operation = 'snapshot'";
     assert_eq!(database.number(rows).await, 1300);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn a_backfill_is_paced_paused_resumed_and_cancelled() {
     let list: Value =
         serde_json::from_str(&done(&sidecar, &["backfill", "--list", "--json"]).await).expect("JSON");
     assert_eq!((&list["data"][0]["id"], &list["data"][1]["rows_done"]), (&json!(2), &json!(900)));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -314,7 +314,7 @@ async fn where_since_and_filters_choose_rows() {
     assert!(said.contains("is done, 16 rows, 11 deliveries"), "{said}");
     let ids: HashSet<i64> = receiver.expect("/crm", 11).await.iter().map(id_of).collect();
     assert_eq!(ids, (70..=90).filter(|id| id % 2 == 0).collect());
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -349,7 +349,7 @@ async fn keys_of_several_columns_of_text_and_of_an_identity_index_are_read_whole
         receiver.wait("/all", "all rows", LONG, |rs| rs.iter().filter(|r| r.accepted).count() >= 4600).await;
     let records: HashSet<String> = requests.iter().map(|r| r.json()["data"]["record"].to_string()).collect();
     assert_eq!((requests.len(), records.len()), (4600, 4600));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -405,7 +405,7 @@ async fn what_cannot_be_backfilled_is_refused_with_its_remedy_and_leaves_nothing
     assert!(output.status.code() == Some(1) && said.contains("SQLSTATE 25006"), "{said}");
     assert_eq!(database.number("select count(*) from orders").await, 10);
     sidecar.next_run(|run| run.expecting("a backfill cannot go on"));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -431,7 +431,7 @@ async fn a_row_that_is_too_large_is_a_failed_delivery_and_large_rows_come_in_sma
     .await;
     let reason = database.text(failed).await;
     assert!(reason.starts_with("21: ") && reason.contains("more than the"), "{reason}");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -456,7 +456,7 @@ async fn a_webhook_that_is_behind_is_waited_for_and_a_lost_server_is_ridden_out(
     wait_done(&database).await;
     let all = "select count(*) from walhook.deliveries where operation = 'snapshot'";
     assert_eq!(database.number(all).await, 6000);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 /// A transaction that waits for a synchronous standby is in the log, and sent, before anybody can see it.
@@ -496,5 +496,5 @@ async fn a_row_whose_last_change_was_sent_before_it_became_visible_is_not_sent_a
     let of_row: Vec<Value> =
         snapshots(&requests).iter().filter(|r| id_of(r) == 7).map(|r| r.column("status")).collect();
     assert_eq!(of_row, [json!("new")]);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

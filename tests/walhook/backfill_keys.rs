@@ -42,7 +42,7 @@ async fn rows_without_a_value_where_moves_are_folded_and_one_too_large_arrive_on
     assert_eq!((accepted(&requests), records(&requests, "id").len()), (620, 620));
     let failed = "select count(*) from walhook.deliveries where status = 'failed' and operation = 'snapshot'";
     eventually("a dead letter", PATIENCE, async || database.number(failed).await == 1).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 /// As case is ignored, the order by the type is another than the order by its text.
@@ -71,7 +71,7 @@ async fn a_key_whose_operators_are_in_a_schema_of_their_own_is_compared_as_it_is
         assert!(requests.iter().all(|request| request.accepted));
     }
     assert_eq!(receiver.requests("/all").len(), 2400);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -93,5 +93,5 @@ async fn a_key_whose_operators_the_role_may_not_use_is_refused_with_the_remedy()
     database.execute(&format!("grant usage on schema ext to {role}")).await;
     let said = done(&sidecar, &backfill).await;
     assert!(said.contains("is done, 3 rows, 3 deliveries"), "{said}");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

@@ -128,7 +128,7 @@ async fn one_alone_waits_for_company_as_long_as_it_may_and_a_full_batch_does_not
     // What waits at a stop is in the ledger, and comes from there.
     orders(&database, 4, 4).await;
     receiver.expect("/plain", 4).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     sidecar.restart().await;
     assert_eq!(row_ids(&receiver.expect("/patient", 2).await[1]), [4]);
 }
@@ -233,7 +233,7 @@ async fn through_failures_and_kills(ordering: &str, seed: u64) {
     let requests = receiver.requests("/crm");
     witness::judge(&committed, &apart(&requests));
     assert!(requests.iter().any(|request| elements(request).len() > 3), "no batch to speak of");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]

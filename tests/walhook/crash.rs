@@ -53,7 +53,7 @@ async fn killed_at(point: &str, skips: &[u32], answers: &[Answer]) {
         sidecar.ready().await;
     }
     all_arrives(&database, &receiver).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 macro_rules! killed {
@@ -103,7 +103,7 @@ async fn a_crash_of_postgres_under_load_is_ridden_out() {
     database.execute(&witness::transaction(&mut dice, &TABLES, 8)).await;
     all_arrives(&database, &receiver).await;
     assert!(!sidecar.has_ended(), "it did not ride it out\n{}", sidecar.log_text());
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_receiver_that_was_away_gets_everything_when_it_is_back() {
     crate::support::eventually("rows that wait", PATIENCE, async || database.number(waiting).await > 0).await;
     receiver.welcome();
     all_arrives(&database, &receiver).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 /// Of the two deliveries that a change owes the ledger has the one that sorts first and is made last, and each batch after the
@@ -168,5 +168,5 @@ async fn i3_a_kill_between_two_deliveries_of_one_change_sends_the_recorded_one_n
         let requests = receiver.wait(path, path, PATIENCE, |requests| requests.iter().any(is_last)).await;
         assert_eq!(requests.iter().filter(|request| request.accepted).count(), 2, "{path}");
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

@@ -38,7 +38,7 @@ async fn rows_of_one_copy_share_a_position_and_still_have_ids_that_differ_and_so
     assert_eq!(events.iter().map(|(_, id, _)| id).collect::<HashSet<_>>().len(), 51);
     let positions: HashSet<_> = events.iter().map(|(_, _, lsn)| lsn).collect();
     assert_eq!(positions.len(), 2, "one position a transaction");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn filters_and_exclusions_never_become_row_filters_or_column_lists_of_the_
     // A row filter of the publication would have made an insert of it.
     assert_eq!(requests[0].header("x-webhook-event"), "orders.updated");
     assert!(requests[0].column("note").is_null());
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_change_that_came_by_replication_from_elsewhere_is_a_change_like_any_o
     database.execute("insert into orders values (2, 'a', 1, null)").await;
     let requests = receiver.expect("/crm", 2).await;
     assert_eq!([requests[0].column("id"), requests[1].column("id")], [1, 2]);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn a_prepared_transaction_arrives_when_it_is_committed_and_never_when_it_i
     let requests = receiver.expect("/crm", 3).await;
     let ids: HashSet<_> = requests.iter().map(|request| request.column("id").as_u64()).collect();
     assert_eq!(ids, HashSet::from([Some(3), Some(1), Some(4)]));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 /// Notes how each of the ledger's rows was committed.
@@ -126,7 +126,7 @@ async fn the_ledger_waits_for_the_disk_where_role_and_database_would_not() {
     receiver.expect("/crm", 2).await;
     eventually("the rows", PATIENCE, async || database.number("select count(*) from how").await == 2).await;
     assert_eq!(database.number("select count(*) from how where setting = 'on'").await, 2);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn old_tells_what_the_replica_identity_gives_of_a_change_of_the_key_of_ano
             if identity == "full" { json!([["note"], ["id"], ["mark"]]) } else { json!([null, null, null]) };
         assert_eq!(json!(changed[1..4]), told, "{identity}");
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 /// Waits for so many events, and gives their types and data in commit order.
@@ -229,7 +229,7 @@ async fn fact_2_what_is_confirmed_is_the_end_of_a_transaction_and_none_of_it_com
     database.execute("insert into orders values (3, 'a', 1, null)").await;
     let requests = receiver.expect("/crm", 3).await;
     assert_eq!(requests.iter().filter(|request| request.column("id") == 3).count(), 1);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn fact_12_a_partitioned_table_is_one_a_move_is_a_delete_and_an_insert_and
                       update orders set id = 5 where status = 'new'";
     let refused = update.batch_execute(statements).await;
     assert!(refused.is_err_and(|error| error.code().is_some_and(|code| code.code() == "55000")));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -314,7 +314,7 @@ async fn fact_14_a_large_value_that_did_not_change_is_taken_from_the_old_row_or_
     assert_eq!((&whole[0]["unavailable"], &whole[0]["changed"]), (&json!([]), &json!(["n"])));
     assert_eq!(whole[1]["old"], json!({ "id": 1, "n": 2, "big": big }));
     assert_eq!(whole[1]["changed"], json!(["big"]));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -339,7 +339,7 @@ async fn fact_15_an_old_key_holds_the_key_alone_and_an_old_row_holds_its_nulls()
     let whole = of_type(&came, "whole.updated");
     assert_eq!(whole[1]["old"], json!({ "id": 1, "n": null, "note": "y" }));
     assert_eq!(of_type(&came, "whole.deleted")[0]["old"], json!({ "id": 2, "n": null, "note": "y" }));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -371,7 +371,7 @@ async fn fact_16_under_a_full_identity_it_is_still_the_primary_key_that_tells_ro
     // Each row is a lane through its changes; without a primary key the whole table is one.
     assert_eq!(lanes("whole").await, ("1 2".to_owned(), 2));
     assert_eq!(lanes("loose").await.1, 1);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -403,5 +403,5 @@ async fn fact_20_a_truncate_of_several_tables_is_an_event_of_each() {
         .collect();
     places.sort_unstable();
     assert_eq!(places, [1, 2, 3]);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

@@ -81,7 +81,7 @@ async fn i1_i2_a_promoted_standby_is_followed_without_loss_with_the_same_ids_and
     // Made without, then altered.
     let run = Run::default().webhook("crm", &receiver.url("/crm"), KEYS).expecting("\"level\":\"WARN\"");
     let mut sidecar = Sidecar::start(&database, run).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     sidecar.next_run(|mut run| {
         run.environment.push(("WALHOOK_DATABASE__SLOT_FAILOVER".to_owned(), "true".to_owned()));
         run
@@ -114,7 +114,7 @@ async fn i1_i2_a_promoted_standby_is_followed_without_loss_with_the_same_ids_and
     load(&there, 21, 5).await;
     all_arrives(&there, &receiver).await;
     assert_eq!(there.number("select count(*) from walhook.forks").await, 1);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     standby.stop(Mode::Fast).expect("an end");
 }
 
@@ -161,7 +161,7 @@ async fn before(ledger: Option<&Database>) -> Before {
     let mut sidecar = Sidecar::start(&database, run).await;
     database.execute("insert into orders values (1, 'first')").await;
     receiver.wait("/crm", "the first", PATIENCE, |requests| !requests.is_empty()).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     Before { cluster, database, receiver, sidecar }
 }
 
@@ -208,7 +208,7 @@ async fn a_restored_backup_stops_it_with_the_choice_and_what_goes_on_has_new_ids
     assert_eq!([&*ids[0].0, &*ids[1].0], ["first", "second"]);
     // Four digits of generation behind the prefix.
     assert!(ids[0].1.starts_with("dlv_0001") && ids[1].1.starts_with("dlv_0002"), "{ids:?}");
-    assert_eq!(it.sidecar.terminate().await, Some(0));
+    it.sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn a_snapshot_older_than_the_ledger_stops_it_and_what_goes_on_uses_no_id_t
     it.database.execute("insert into orders select n, 'lost' from generate_series(2, 4) n").await;
     it.database.execute("insert into orders values (5, 'lost')").await;
     ids_of(&it.receiver, 5).await;
-    assert_eq!(it.sidecar.terminate().await, Some(0));
+    it.sidecar.stop().await;
     snapshot.start().expect("a server");
     let other = it.database.on_copy(&snapshot).await;
     let told = stops_at(&mut it.sidecar, &other).await;
@@ -238,7 +238,7 @@ async fn a_snapshot_older_than_the_ledger_stops_it_and_what_goes_on_uses_no_id_t
     distinct.dedup();
     assert_eq!((ids.len(), distinct.len()), (8, 8), "{ids:?}");
     assert!(ids[5..].iter().all(|(status, _)| status == "new"), "{ids:?}");
-    assert_eq!(it.sidecar.terminate().await, Some(0));
+    it.sidecar.stop().await;
 }
 
 /// A sidecar that has read far beyond a snapshot which is put back under it, while it runs; and the snapshot.
@@ -270,7 +270,7 @@ async fn goes_on_with_new_ids(it: &mut Before, other: &Database) {
     let distinct: std::collections::BTreeSet<&str> = ids.iter().map(|(_, id)| &**id).collect();
     assert_eq!((ids.len(), distinct.len()), (7, 7), "{ids:?}");
     assert!(ids[4..].iter().all(|(status, id)| status == "new" && id.starts_with("dlv_0002")), "{ids:?}");
-    assert_eq!(it.sidecar.terminate().await, Some(0));
+    it.sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -320,7 +320,7 @@ async fn a_ledger_that_went_back_under_a_running_sidecar_is_taken_over_again_and
     let ids: std::collections::BTreeSet<_> = ids_of(&it.receiver, 3).await.into_iter().collect();
     let ids: Vec<_> = ids.iter().map(|(status, id)| (&**status, id.get(..8).unwrap_or_default())).collect();
     assert_eq!(ids, [("first", "dlv_0001"), ("second", "dlv_0001"), ("third", "dlv_0002")]);
-    assert_eq!(it.sidecar.terminate().await, Some(0));
+    it.sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -340,5 +340,5 @@ async fn another_cluster_under_the_same_ledger_stops_it_and_nothing_is_made_ther
     assert_eq!(other.number(&slots).await, 0);
     it.sidecar.spawn();
     it.sidecar.ready().await;
-    assert_eq!(it.sidecar.terminate().await, Some(0));
+    it.sidecar.stop().await;
 }

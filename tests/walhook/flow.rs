@@ -69,7 +69,7 @@ async fn a_failing_webhook_is_probed_one_at_a_time_uses_up_no_attempts_and_drain
 
     // The next process goes on from there: a probe, and not the whole backlog.
     let before = receiver.requests("/crm").len();
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     sidecar.restart().await;
     receiver.expect("/crm", before + 2).await;
     let probes = &receiver.requests("/crm")[before..];

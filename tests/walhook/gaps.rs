@@ -119,7 +119,7 @@ async fn a_dropped_slots_gap_ends_where_the_new_slot_begins_however_long_making_
     database.execute(ORDERS).await;
     let mut sidecar = Sidecar::start(&database, recreating(&receiver)).await;
     let delivered = begun(&database, &receiver).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     let lost_from = now(&database).await;
     insert(&database, 2).await;
     drop_slot(&database).await;
@@ -138,7 +138,7 @@ async fn a_dropped_slots_gap_ends_where_the_new_slot_begins_however_long_making_
     insert(&database, 5).await;
     arrived(&receiver, &[1, 5]).await;
     judge(&database, &sidecar, "the slot is gone", [&delivered, &lost_from, &lost_to]).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn a_slot_that_is_invalidated_while_it_streams_is_a_gap_with_its_bounds() 
     assert!(requests.len() <= 3);
     let lost_from = if requests.len() == 3 { &lost_to } else { &lost_from };
     judge(&database, &sidecar, "the slot was invalidated", [&delivered, lost_from, &lost_to]).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_dropped_publications_gap_has_its_bounds() {
     let delivered = begun(&database, &receiver).await;
     // From Postgres 18 on that it is gone is a warning, which must come whatever the database's own setting is.
     database.execute(&format!("alter database {} set client_min_messages = 'error'", database.name)).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     sidecar.spawn();
     sidecar.ready().await;
     let lost_from = now(&database).await;
@@ -200,7 +200,7 @@ async fn a_dropped_publications_gap_has_its_bounds() {
     insert(&database, 3).await;
     arrived(&receiver, &[1, 3]).await;
     judge(&database, &sidecar, "the publication was dropped", [&delivered, &lost_from, &lost_to]).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn a_new_slot_is_made_when_the_ledger_is_back_and_a_stop_does_not_wait_for
         arrived(&receiver, &[1, 2]).await;
         assert_eq!(ledger.number("select count(*) from walhook.gaps where not is_open").await, 1);
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn a_crash_on_the_way_to_a_new_slot_leaves_one_gap_that_is_right() {
         insert(&database, 3).await;
         arrived(&receiver, &[1, 3]).await;
         judge(&database, &sidecar, reason, [&delivered, &lost_from, &lost_to]).await;
-        assert_eq!(sidecar.terminate().await, Some(0));
+        sidecar.stop().await;
     }
 }
 
@@ -325,7 +325,7 @@ async fn two_instances_that_lose_their_slot_make_one_new_slot_and_one_gap() {
     }
     assert_eq!(active, 1);
     for sidecar in &mut both {
-        assert_eq!(sidecar.terminate().await, Some(0));
+        sidecar.stop().await;
     }
 }
 
@@ -372,7 +372,7 @@ async fn quicker_than_the_renewal(last: &str) {
     assert_eq!(database.number("select count(*) from walhook.gaps where not is_open").await, 1);
     assert_eq!(database.number("select count(*) from walhook.gaps").await, 1);
     for sidecar in [&mut renewing, &mut quicker] {
-        assert_eq!(sidecar.terminate().await, Some(0));
+        sidecar.stop().await;
     }
 }
 

@@ -26,7 +26,7 @@ impl Lagging {
         database.execute(setup).await;
         let run = Run::with(toml).webhook("all", &receiver.url("/all"), keys);
         let mut sidecar = Sidecar::start(&database, run).await;
-        assert_eq!(sidecar.terminate().await, Some(0));
+        sidecar.stop().await;
         Self { database, receiver, sidecar }
     }
 

@@ -87,7 +87,7 @@ impl Guarded {
             let method = if role == "md5" { "md5" } else { "scram-sha-256" };
             writeln!(
                 roles,
-                "set password_encryption = '{method}'; create role {role} login replication password 'pw';"
+                "set password_encryption = '{method}'; create role {role} login replication password 'open-sesame';"
             )
             .expect("memory");
         }
@@ -125,15 +125,15 @@ async fn every_way_to_log_in_works_for_sessions_and_replication() {
     assert!(!both(&local.unwrap()).await.unwrap());
     for (role, rest, encrypted) in [
         ("trusted", "sslmode=disable", false),
-        ("scram", "password=pw sslmode=disable", false),
-        ("md5", "password=pw sslmode=disable", false),
-        ("clear", "password=pw sslmode=disable", false),
-        ("scram", "password=pw", true),
-        ("scram", "password=pw sslmode=require channel_binding=require", true),
-        ("scram", "password=pw sslmode=require sslrootcert=FILES/ca.pem", true),
-        ("scram", "password=pw sslmode=verify-ca sslrootcert=FILES/ca.pem", true),
-        ("scram", "password=pw sslmode=verify-ca sslrootcert=FILES/server.pem", true),
-        ("scram", "password=pw sslmode=verify-full sslrootcert=FILES/ca.pem", true),
+        ("scram", "password=open-sesame sslmode=disable", false),
+        ("md5", "password=open-sesame sslmode=disable", false),
+        ("clear", "password=open-sesame sslmode=disable", false),
+        ("scram", "password=open-sesame", true),
+        ("scram", "password=open-sesame sslmode=require channel_binding=require", true),
+        ("scram", "password=open-sesame sslmode=require sslrootcert=FILES/ca.pem", true),
+        ("scram", "password=open-sesame sslmode=verify-ca sslrootcert=FILES/ca.pem", true),
+        ("scram", "password=open-sesame sslmode=verify-ca sslrootcert=FILES/server.pem", true),
+        ("scram", "password=open-sesame sslmode=verify-full sslrootcert=FILES/ca.pem", true),
         (
             "certified",
             "sslmode=verify-full sslrootcert=FILES/ca.pem sslcert=FILES/certified.pem sslkey=FILES/certified.key",
@@ -163,13 +163,13 @@ async fn what_cannot_log_in_is_told_why() {
     };
     for (role, rest, expect) in [
         ("scram", "password=wrong", "credentials"),
-        ("nobody", "password=pw", "credentials"),
+        ("nobody", "password=open-sesame", "credentials"),
         ("scram", "", "authentication"),
-        ("scram", "password=pw dbname=nowhere", "database"),
-        ("scram", "password=pw sslmode=disable channel_binding=require", "authentication"),
-        ("scram", "password=pw sslmode=verify-ca sslrootcert=FILES/stranger.pem", "tls"),
-        ("scram", "password=pw sslmode=require sslrootcert=FILES/stranger.pem", "tls"),
-        ("scram", "password=pw sslmode=verify-full sslrootcert=FILES/none.pem", "file"),
+        ("scram", "password=open-sesame dbname=nowhere", "database"),
+        ("scram", "password=open-sesame sslmode=disable channel_binding=require", "authentication"),
+        ("scram", "password=open-sesame sslmode=verify-ca sslrootcert=FILES/stranger.pem", "tls"),
+        ("scram", "password=open-sesame sslmode=require sslrootcert=FILES/stranger.pem", "tls"),
+        ("scram", "password=open-sesame sslmode=verify-full sslrootcert=FILES/none.pem", "file"),
         ("certified", "sslmode=require", "credentials"),
     ] {
         let server = guarded.server(role, rest);
@@ -178,12 +178,12 @@ async fn what_cannot_log_in_is_told_why() {
         let Err(SourceError::Connect(link)) = identify(&server).await else { panic!("{role} {rest} got in") };
         assert_eq!(name(&link), expect, "{role} {rest}: {link}: {:?}", link.detail());
         let told = format!("{link} {:?} {:?} {link:?} {session:?}", link.detail(), link.hint());
-        assert!(!told.contains("wrong") && !told.contains("pw"), "{told}");
+        assert!(!told.contains("wrong") && !told.contains("sesame"), "{told}");
     }
     // The certificate is for the address, not for the name.
     let port = guarded.cluster.port();
     let url = format!(
-        "host=elsewhere hostaddr=127.0.0.1 port={port} user=scram password=pw sslmode=verify-full sslrootcert={}/ca.pem",
+        "host=elsewhere hostaddr=127.0.0.1 port={port} user=scram password=open-sesame sslmode=verify-full sslrootcert={}/ca.pem",
         guarded.files.path().display()
     );
     let error = identify(&Server::parse(&url).unwrap()).await.expect_err("another name");

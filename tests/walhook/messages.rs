@@ -58,7 +58,7 @@ async fn a_transactional_message_arrives_as_documented_and_its_place_counts_like
     assert_eq!((&sequin["action"], &sequin["metadata"]["table_name"]), (&json!("message"), &Value::Null));
     let supa = receiver.expect("/supa", 1).await[0].json();
     assert_eq!((&supa["type"], &supa["record"]["id"]), (&json!("MESSAGE"), &json!(7)));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn megabytes_of_messages_that_are_no_events_do_not_hold_up_the_rows_after_
         .await;
     receiver.expect("/crm", 4).await;
     database.is_followed().await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn a_bad_message_becomes_a_failed_delivery_with_its_reason_and_the_stream_
         assert!(event_type.starts_with(wanted) && reason.contains(part), "{event_type}: {reason}");
     }
     assert!(rows.iter().all(|row| row.get::<_, String>(1) == "message"));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ async fn operator_sees_a_dead_endpoint_and_sends_its_dead_letters_again_with_the
     let (code, said) = desk.run(&["retry", "cmr"]).await;
     assert_eq!(code, Some(1));
     contains(&said, &["there is no webhook \"cmr\"", "Perhaps you meant \"crm\"."]);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     let (_, said) = desk.run(&["status"]).await;
     contains(&said, &["nobody streams", "No walhook is running"]);
 }
@@ -262,7 +262,7 @@ async fn operator_triggers_a_test_event_that_verifies_and_hears_how_it_went() {
             came.iter().any(|request| request.accepted && request.column("id") == 5)
         })
         .await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     let (code, said) = desk.run(&["trigger", "crm", "orders.created"]).await;
     assert_eq!(code, Some(1));
     contains(&said, &["no walhook is running", "walhook run"]);
@@ -425,7 +425,7 @@ async fn operator_uninstalls_and_nothing_is_left() {
     let (code, said) = desk.run(&["uninstall", "--yes"]).await;
     assert_eq!(code, Some(1));
     contains(&said, &["an instance streams from slot", "Stop `walhook run`"]);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 
     let (code, said) = desk.run(&["uninstall"]).await;
     assert_eq!(code, Some(2));

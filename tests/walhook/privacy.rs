@@ -199,7 +199,7 @@ async fn the_most_verbose_log_holds_no_value_of_a_row() {
     })
     .await;
     by_hand(&database, &sidecar).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     let lines = sidecar.lines();
     assert!(lines.iter().any(|line| line["level"] == "TRACE"), "it was verbose");
     let bytes: Vec<String> = CANARY.bytes().map(|byte| byte.to_string()).collect();

@@ -106,7 +106,7 @@ async fn a_deferrable_primary_key_is_no_identity_and_the_applications_updates_go
     database.execute("update t set note = 'c'; delete from t").await;
     let requests = receiver.expect("/crm", 3).await;
     assert_eq!(requests[1].json()["data"]["old"]["note"], "b");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_table_of_somebody_elses_that_a_pattern_matches_is_left_out_and_told_a
     assert_eq!(unowned.expect("a finding")["severity"], "warning");
 
     // The next start is not refused, and what the owner grants is taken up.
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     sidecar.spawn();
     sidecar.ready().await;
     database.execute(&format!("grant {bob} to {app}")).await;
@@ -158,7 +158,7 @@ async fn a_table_of_somebody_elses_that_a_pattern_matches_is_left_out_and_told_a
     eventually("their table to leave", PATIENCE, async || !published(&database, "walhook", "theirs").await)
         .await;
     database.execute("update theirs set id = 4").await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     drop(superuser);
 }
 
@@ -194,11 +194,11 @@ async fn a_table_of_somebody_elses_that_is_named_is_an_error_at_the_start_and_no
     receiver.expect("/live", 1).await;
     sidecar.logged(OTHERS).await;
     // A webhook of the database keeps no start from beginning.
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     sidecar.spawn();
     sidecar.ready().await;
     assert!(published(&database, "walhook", "later").await);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_publication_that_another_role_owns_is_enough_as_long_as_it_needs_no_c
     let mut sidecar = Sidecar::start(&database, run(&receiver, "\"orders.*\"")).await;
     database.execute("insert into orders values (1, 'a', 1, null)").await;
     receiver.expect("/crm", 1).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     let said = refusal(&url, &database, "", &run(&receiver, "\"orders.*\", \"more.*\"")).await;
     assert_eq!(sql_of(&said), "alter publication \"walhook\" add table only \"public\".\"more\";");
     database.execute(&sql_of(&said)).await;
@@ -230,7 +230,7 @@ async fn a_publication_that_another_role_owns_is_enough_as_long_as_it_needs_no_c
     sidecar.ready().await;
     database.execute("insert into more values (2)").await;
     receiver.expect("/crm", 2).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn without_management_both_publications_are_asked_for_at_once_so_that_a_ta
         .wait("/live", "the row", PATIENCE, |requests| requests.iter().any(|r| r.column("line") == "d"))
         .await;
     receiver.wait("/crm", "the row", PATIENCE, |requests| requests.iter().any(|r| r.column("id") == 2)).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -315,7 +315,7 @@ async fn a_publication_of_somebody_elses_that_would_lose_events_is_refused_with_
             requests.iter().skip(before).any(|r| r.header("x-webhook-event") == "parts.created"),
             "{made}"
         );
-        assert_eq!(sidecar.terminate().await, Some(0));
+        sidecar.stop().await;
         let active =
             "select count(*) from pg_replication_slots where database = current_database() and active";
         eventually("the slot is left", PATIENCE, async || database.number(active).await == 0).await;
@@ -362,7 +362,7 @@ async fn what_a_publication_of_somebody_elses_leaves_out_on_purpose_is_told_and_
         found.contains("publishes updates of tables without a replica identity: \\\"shop\\\".\\\"log\\\""),
         "{found}"
     );
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     database.execute("alter publication theirs drop tables in schema shop").await;
     database.execute("alter publication theirs set table orders (id, status), shop.items").await;
     let found = checked(&sidecar, &environment).await;
@@ -398,7 +398,7 @@ async fn a_publication_of_ours_that_was_narrowed_is_made_whole_again() {
         database.execute("update shop.log set line = 'b'").await;
         assert!(published(&database, "walhook", "orders").await);
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -424,7 +424,7 @@ async fn a_publication_of_all_tables_is_told_with_the_tables_whose_updates_it_br
         [("WALHOOK_DATABASE__PUBLICATION", "theirs"), ("WALHOOK_DATABASE__MANAGE_PUBLICATION", "false")];
     let found = checked(&sidecar, &environment).await;
     assert!(!found.contains(hurt) && found.contains("\"about\":\"publication\""), "{found}");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -473,5 +473,5 @@ async fn a_table_that_loses_its_identity_while_it_is_published_is_moved_and_the_
         of_five.filter(|request| request.header("x-webhook-event").ends_with(".created")).count() == 5
     };
     receiver.wait("/crm", "every insert", PATIENCE, inserts).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

@@ -169,7 +169,7 @@ async fn the_servers_own_regression_database_streams_to_the_end() {
     println!("{ended} scripts, {refused} statements refused, {all} changes, {sent} of them to be sent");
     assert!(all > 500_000 && sent > 100_000, "{all} changes, {sent} to be sent");
     receiver.expect_count(sent, REST).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     assert_eq!(receiver.count(), sent, "more came than there were");
     let open = "select count(*) from walhook.deliveries where status <> 'delivered'";
     assert_eq!(ledger.number(open).await, 0, "what is not delivered");

@@ -197,7 +197,7 @@ async fn dead_letters_are_sent_again_and_counted_from_anywhere() {
     }
     numbers_are_the_same(&people).await;
     // Without an instance it is asked for all the same, and waits for one.
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     database.execute(LATER).await;
     let replay = ["retry", "crm", "--status", "delivered", "--yes"];
     people[0].hears(0, &replay, &["no walhook has begun with it"]).await;

@@ -77,7 +77,7 @@ async fn a_right_to_come_in_that_is_taken_away_ends_it_with_the_remedy_and_given
         sidecar.ready().await;
         arrived(&receiver, &ids).await;
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -98,13 +98,13 @@ async fn a_right_that_was_only_needed_at_the_start_can_be_taken_away_while_it_ru
     arrived(&receiver, &[1]).await;
     let more = "select count(*) from pg_publication_tables where tablename = 'orders_more'";
     eventually("the new table", PATIENCE, async || database.number(more).await == 1).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     database.execute("insert into orders_more values (2)").await;
     sidecar.spawn();
     sidecar.ready().await;
     insert(&database, 3).await;
     arrived(&receiver, &[1, 2, 3]).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 /// Why a first start is refused: keys of `[database]`, events, what is done before, what is said, what is done after.
@@ -197,7 +197,7 @@ async fn a_first_start_that_is_refused_leaves_no_schema_no_publication_and_no_sl
     let mut sidecar =
         Sidecar::start(&database, Run::default().webhook("crm", &receiver.url("/crm"), KEYS)).await;
     assert_eq!(database.number(left).await, 4);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn rows_that_the_role_may_not_read_are_not_backfilled_and_the_remedy_is_to
         assert_eq!(output.status.code(), Some(0), "{given}: {said}");
         receiver.expect("/crm", snapshots + 1).await;
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -262,12 +262,12 @@ async fn a_live_webhook_whose_table_nobody_may_publish_keeps_no_start_from_begin
     );
     connect(&database.url).await.expect("a connection").batch_execute(&stored).await.expect("a webhook");
     sidecar.logged(problem).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     sidecar.spawn();
     sidecar.ready().await;
     insert(&database, 1).await;
     arrived(&receiver, &[1]).await;
     database.execute("alter publication walhook add table more; insert into more values (7)").await;
     receiver.expect("/live", 1).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

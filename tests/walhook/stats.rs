@@ -118,7 +118,7 @@ async fn operator_reads_numbers_in_which_tests_do_not_count_and_what_was_sent_ag
     for line in ["walhook_sla_met_total 3\n", "walhook_sla_missed_total 5\n"] {
         assert!(metrics.contains(line), "{metrics}");
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn operator_sees_what_waits_for_how_long_and_why() {
     for part in ["OLDEST", "1H OK", "1H P99", "s held", "–"] {
         assert!(said.contains(part), "{part} in:\n{said}");
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -232,5 +232,5 @@ async fn what_is_sent_again_waits_since_then_and_the_reason_is_that_of_the_oldes
     let told = stats(&desk, &["crm"]).await;
     let old = told["waiting"].as_array().expect("a list").iter().find(|one| one["status"] == "retrying");
     assert!(seconds(old.expect("one")) > 19 * 24 * 3600, "{told}");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

@@ -34,7 +34,7 @@ async fn stored_generated_columns_are_sent_from_18_on_and_the_applications_updat
         record
     };
     assert_eq!(records, [of(5), of(7)]);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn virtual_columns_under_a_full_identity_are_refused_before_the_applicatio
     database.execute("update orders set net = 8").await;
     let requests = receiver.wait("/crm", "the change", PATIENCE, |requests| !requests.is_empty()).await;
     assert_eq!(requests[0].json()["data"]["record"], serde_json::json!({ "id": 1, "net": 8 }));
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_slot_that_idled_too_long_is_told_with_the_servers_reason_and_the_gap_
         .expecting("detail:")
         .expecting("hint:");
     let mut sidecar = Sidecar::start(&database, run).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     // The server looks at slots when it makes a checkpoint.
     let reason = "select coalesce(max(invalidation_reason), '') from pg_replication_slots";
     eventually("the slot's end", PATIENCE, async || {
@@ -111,5 +111,5 @@ async fn a_slot_that_idled_too_long_is_told_with_the_servers_reason_and_the_gap_
     database.execute("insert into orders values (2, 'new')").await;
     let requests = receiver.wait("/crm", "what came after", PATIENCE, |requests| !requests.is_empty()).await;
     assert_eq!(requests[0].json()["data"]["record"]["status"], "new");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }

@@ -133,7 +133,7 @@ async fn what_was_too_large_is_sent_when_the_limit_is_raised() {
         .execute("insert into orders select n, 'paid', n, repeat('x', 4000) from generate_series(1, 3) n")
         .await;
     eventually("dead letters", PATIENCE, async || database.number(&count("crm", "failed")).await == 3).await;
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     sidecar.next_run(|run| Run { toml: toml("64KiB"), ..run });
     sidecar.write_file(&database, &toml("64KiB"));
     sidecar.spawn();

@@ -77,7 +77,7 @@ async fn one_life(sidecar: &mut Sidecar, dice: &mut fastrand::Rng) {
         sidecar.ready().await;
         tokio::time::sleep(Duration::from_millis(dice.u64(0..700))).await;
         if dice.bool() {
-            assert_eq!(sidecar.terminate().await, Some(0), "{}", sidecar.log_text());
+            sidecar.stop().await;
             return;
         }
     } else {
@@ -184,7 +184,7 @@ async fn applying_the_events_in_row_order_rebuilds_every_table_through_restarts_
     assert_eq!(wrong, None, "strict deliveries out of order");
     let events = judge(&database, strict).await;
     assert_eq!(judge(&database, receiver.requests("/rows")).await, events);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     println!("{transactions} transactions, {events} events, {restarts} restarts");
     assert!(events > 200, "too little was done: {events} events");
 }

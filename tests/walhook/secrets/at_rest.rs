@@ -295,7 +295,7 @@ async fn i12_neither_the_most_verbose_log_nor_the_servers_refusal_tells_a_secret
     assert!(err.contains("the database cannot store"), "{err}");
     assert!(!err.contains(CANARY) && !err.contains("whsec_"), "{err}");
 
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     let log = sidecar.log_text();
     assert!(log.contains("TRACE"), "it was verbose");
     for told in [CANARY, &hex::encode(CANARY), &"11".repeat(32), &"17, ".repeat(8)] {

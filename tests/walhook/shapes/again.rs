@@ -33,7 +33,7 @@ async fn what_only_makes_postgres_describe_a_table_again_is_no_new_shape() {
     scene.sidecar.logged("the replication stream is down").await;
     scene.run(&["insert into items values (8, 5, 'h')"]).await;
     assert_eq!(types(&scene.events(5).await[4..]), ["items.created"]);
-    assert_eq!(scene.sidecar.terminate().await, Some(0));
+    scene.sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn after_a_lost_slot_every_table_is_met_for_the_first_time() {
     let mut scene = Scene::with(ITEMS, "", BOTH).await;
     scene.run(&["insert into items values (1, 5, 'a')"]).await;
     scene.events(1).await;
-    assert_eq!(scene.sidecar.terminate().await, Some(0));
+    scene.sidecar.stop().await;
     let slot = &scene.database.name;
     scene
         .run(&[&format!("select pg_drop_replication_slot('{slot}')"), "alter table items add note text"])
@@ -182,7 +182,7 @@ async fn i2_a_shape_that_only_a_lost_branch_of_the_log_has_shown_is_forgotten() 
         let mut scene = Scene::with(ITEMS, "", BOTH).await;
         scene.run(&["insert into items values (1, 5, 'a')"]).await;
         scene.events(1).await;
-        assert_eq!(scene.sidecar.terminate().await, Some(0));
+        scene.sidecar.stop().await;
         // As the takeover after a promotion records it: the log from the fork on is another generation's.
         scene
             .run(&[

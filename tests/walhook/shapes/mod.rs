@@ -229,7 +229,7 @@ async fn nobody_gets_it_who_has_not_asked_by_name_and_a_table_that_is_not_wanted
     let stars = receiver.expect("/stars", 5).await;
     let rows: Vec<_> = stars.iter().map(|r| r.json()["data"]["operation"].clone()).collect();
     assert_eq!(rows, vec![json!("insert"); 5]);
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
     assert_eq!((receiver.requests("/shapes").len(), receiver.requests("/told").len()), (1, 0));
     // Only tables that somebody asks about are remembered.
     assert_eq!(database.number("select count(distinct relation) from walhook.shapes").await, 1);
@@ -300,7 +300,7 @@ async fn the_name_from_elsewhere_is_refused_with_the_right_one_and_a_sample_can_
     let check =
         run_once(&["check", "--config", scene.sidecar.file().to_str().expect("a plain path")], &[]).await;
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
-    assert_eq!(scene.sidecar.terminate().await, Some(0));
+    scene.sidecar.stop().await;
 
     let (url, slot) = (&scene.database.url, &scene.database.name);
     let (code, told) = refused(&format!(

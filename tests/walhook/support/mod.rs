@@ -23,7 +23,7 @@ pub use sidecar::{Run, Sidecar, get, refused, run_once};
 
 /// How long a test waits for what should take a moment. Long, because the machine may be busy; nobody waits it out
 /// unless the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The secret of most webhooks in the tests.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -188,6 +188,12 @@ impl Sidecar {
         assert!(status.success(), "no such process");
     }
 
+    /// Asks it to stop, which it does in order.
+    pub async fn stop(&mut self) {
+        let code = self.terminate().await;
+        assert_eq!(code, Some(0), "{}{}", self.last_lines(), self.log_text());
+    }
+
     /// Asks it to stop, and gives its exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM").await;
@@ -247,6 +253,13 @@ impl Sidecar {
     pub fn log_text(&self) -> String {
         let lines: Vec<String> = self.lines().iter().map(ToString::to_string).collect();
         format!("--- log of the sidecar ---\n{}\n---", lines.join("\n"))
+    }
+
+    /// The last three, one by one: what is told of a failed test is short, and this is what matters most.
+    fn last_lines(&self) -> String {
+        let lines = self.lines();
+        let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default();
+        last.iter().map(|line| format!("{line}\n")).collect()
     }
 
     fn unlisted(&self) -> Vec<String> {

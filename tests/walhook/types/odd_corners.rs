@@ -87,7 +87,7 @@ async fn a_character_that_has_no_utf_8_is_replaced_and_counted_and_stops_nothing
     sidecar.spawn();
     let last = rows(&receiver, "/all", 6).await;
     assert_eq!(last[&("wörter".to_owned(), 5)]["größe"].get(), "\"é\u{fffd}\"");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_character_of_several_bytes_that_has_no_utf_8_costs_other_rows_nothing
     sidecar.logged("by the server again").await;
     database.execute("insert into words values (3, 'かな')").await;
     assert_eq!(rows(&receiver, "/all", 3).await[&("words".to_owned(), 3)]["v"].get(), "\"かな\"");
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn backfilled(encoding: &str, texts: &[(&str, &str)]) {
         let row = &came[&("words".to_owned(), id)];
         assert_eq!(row["v"].get(), format!("\"{expect}\""), "{encoding}");
     }
-    assert_eq!(sidecar.terminate().await, Some(0));
+    sidecar.stop().await;
 }
 
 #[tokio::test]
