@@ -3,20 +3,23 @@
 //! Starting: configuration → sessions → ledger's schema → publications, then slot → the link (the very first time the
 //! schema comes last: [`first`]). As long as another
 //! process holds the slot this one stands by. When the slot is ours, the ledger is *taken over* (its fence raised),
-//! and only then do intake, dispatcher and the ledger's writer begin ([`start`]).
+//! and only then do intake, dispatcher and the ledger's writer begin: [`prepare`], [`start`], [`takeover`], [`workers`].
 //!
 //! Stopping: intake takes no more; the dispatcher gives everything that is in memory a row and waits for what is in
 //! flight; the writer writes; the source confirms what that settled and says goodbye. All within the grace.
 
 mod error;
 mod first;
+mod prepare;
 mod refresh;
 mod renewal;
 pub mod serve;
 mod standby;
 mod start;
 mod stop;
+mod takeover;
 mod timeline;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +63,7 @@ pub async fn run(sources: Sources, tell: fn(&str)) -> Result<(), AppError> {
     let (mut signals, mut before) = (None, Before::default());
     loop {
         let prepared = match &mut signals {
-            None => start::prepare(&config, before).await,
+            None => prepare::prepare(&config, before).await,
             // Nobody else hears them any more.
             Some(signals) => tokio::select! {
                 prepared = prepare_anew(&config, before) => prepared,
@@ -115,19 +118,38 @@ struct Before {
 
 /// Prepares a life that is not the first. What ended the one before was an upheaval of the server's, so what passes by
 /// itself is waited for.
-async fn prepare_anew(config: &Config, before: Before) -> Result<start::Ready, AppError> {
-    let (mut wait, mut told) = (BEFORE_ANOTHER, false);
+async fn prepare_anew(config: &Config, before: Before) -> Result<prepare::Ready, AppError> {
+    let mut patience = Patience::new("cannot begin anew yet; trying again");
     loop {
-        match start::prepare(config, before).await {
-            Err(error) if error.is_transient() => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(reason = error.tell(), "cannot begin anew yet; trying again");
-                }
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(limits::RECONNECT_MAX);
-            }
+        match prepare::prepare(config, before).await {
+            Err(error) => patience.pass_over(error).await?,
             prepared => return prepared,
         }
+    }
+}
+
+/// With what passes by itself. It is told once.
+struct Patience {
+    telling: Option<&'static str>,
+    wait: Duration,
+}
+
+impl Patience {
+    fn new(telling: &'static str) -> Self {
+        Self { telling: Some(telling), wait: BEFORE_ANOTHER }
+    }
+
+    /// Waits a while, each time longer; gives back what does not pass.
+    async fn pass_over(&mut self, error: AppError) -> Result<(), AppError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        if let Some(telling) = self.telling.take() {
+            tracing::warn!(reason = error.tell(), "{telling}");
+        }
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(limits::RECONNECT_MAX);
+        Ok(())
     }
 }
 
@@ -154,7 +176,7 @@ fn token_of_this_run(config: &Config, tell: fn(&str)) -> Result<Option<SecretStr
 async fn live(
     sources: &Sources,
     config: &Arc<Config>,
-    prepared: start::Ready,
+    prepared: prepare::Ready,
     served: &Served,
     signals: stop::Signals,
 ) -> stop::Ended {

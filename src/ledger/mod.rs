@@ -17,6 +17,7 @@ mod condense;
 mod copy;
 pub mod deliveries;
 pub mod gaps;
+mod ghosts;
 pub mod health;
 pub mod idempotency;
 pub mod keys;
@@ -205,6 +206,9 @@ pub async fn within<T>(
     answered.unwrap_or(Err(LedgerError::Silent { seconds: patience.as_secs() }))
 }
 
+/// No lock of ours outlives a connection that the network has lost by much.
+const LETS_GO: &str = "set idle_in_transaction_session_timeout to '30s'; set tcp_user_timeout to '30s'";
+
 impl Ledger {
     /// A ledger in a schema of a server.
     pub fn new(server: Server, schema: &str) -> Self {
@@ -220,8 +224,9 @@ impl Ledger {
     /// whoever writes: the database adds what others write ([`V18__security`](../../../migrations/V18__security.sql)).
     pub async fn session(&self, name: &str) -> Result<Session, LedgerError> {
         let session = self.server.session(name).await?;
-        let path = format!("set search_path to {}; set walhook.audited to on", quote(&self.schema));
-        session.client.batch_execute(&path).await.map_err(doing("choosing the schema"))?;
+        let ours =
+            format!("set search_path to {}; set walhook.audited to on; {LETS_GO}", quote(&self.schema));
+        session.client.batch_execute(&ours).await.map_err(doing("choosing the schema"))?;
         Ok(session)
     }
 }

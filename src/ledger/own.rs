@@ -4,7 +4,9 @@
 //! every writing transaction checks its epoch under a share lock. So the update waits for a predecessor's last
 //! transaction and refuses all later ones: what the successor then reads of the ledger is final (invariant I3).
 
-use super::{Ledger, LedgerError, doing};
+use tokio_postgres::Transaction;
+
+use super::{Ledger, LedgerError, doing, ghosts};
 use crate::domain::{CommitLsn, DeliveryId, Lineage, Lsn, Origin};
 
 /// The right to write to the ledger for a slot.
@@ -105,40 +107,15 @@ impl Ledger {
         let mut session = self.session("walhook takeover").await?;
         let taking = doing("taking over the slot");
         let transaction = session.client.transaction().await.map_err(&taking)?;
-        let met = identity.system.to_string();
-        let before = transaction.query_opt(GENERATION, &[&slot]).await.map_err(&taking)?;
-        let before: Option<i32> = before.map(|row| row.get(0));
-        let fork = identity.fork.filter(|fork| before == Some(fork.found_in));
-        let begins = fork.map(|fork| fork.begins());
-        let (timeline, confirmed) = (&identity.timeline, identity.confirmed.to_string());
-        let row = transaction
-            .query_opt(TAKE_OVER, &[&slot, &met, timeline, &holder, &begins, &confirmed])
-            .await
-            .map_err(&taking)?;
-        let Some(row) = row else {
+        let take = take(&transaction, slot, identity, holder);
+        let taken = ghosts::despite_them(self, transaction.client(), take).await?;
+        let Some(own) = taken else {
             drop(transaction);
             let known = self.known(slot).await?.map(|known| known.system).unwrap_or_default();
-            return Err(LedgerError::Foreign { known, met });
+            return Err(LedgerError::Foreign { known, met: identity.system.to_string() });
         };
-        let (generation, epoch): (i32, i64) = (row.get(0), row.get(1));
-        if let Some(fork) = fork {
-            let (first, from) = (fork.found_in.saturating_add(1), fork.from.to_string());
-            let noted = transaction.execute(ADD_FORK, &[&slot, &first, &generation, &from, timeline]).await;
-            noted.map_err(&taking)?;
-        }
-        let rows = transaction.query(FORKS, &[&slot]).await.map_err(&taking)?;
-        let forks: Vec<(Lsn, u32)> = rows
-            .iter()
-            .filter_map(|row| {
-                Some((row.get::<_, &str>(0).parse().ok()?, u32::try_from(row.get::<_, i32>(1)).ok()?))
-            })
-            .collect();
-        transaction.execute(RELEASE_LEASES, &[]).await.map_err(doing("voiding old leases"))?;
         transaction.commit().await.map_err(&taking)?;
-        let newest = u32::try_from(generation).unwrap_or(1);
-        let first = forks.first().map_or(newest, |(_, generation)| generation.saturating_sub(1));
-        let lineage = Lineage::new(identity.system, first, forks);
-        Ok(Ownership { slot: slot.to_owned(), lineage, epoch })
+        Ok(own)
     }
 
     /// What this ledger knows of the slot, if it has ever owned it.
@@ -178,4 +155,43 @@ impl Ledger {
         let row = session.client.query_opt("select 1 from sources where slot = $1", &[&slot]).await;
         Ok(row.map_err(doing("looking for the slot's owner"))?.is_some())
     }
+}
+
+/// Takes over in a transaction; `None` where the ledger belongs to another system.
+async fn take(
+    transaction: &Transaction<'_>,
+    slot: &str,
+    identity: &Identity,
+    holder: &str,
+) -> Result<Option<Ownership>, LedgerError> {
+    let taking = doing("taking over the slot");
+    let met = identity.system.to_string();
+    let before = transaction.query_opt(GENERATION, &[&slot]).await.map_err(&taking)?;
+    let before: Option<i32> = before.map(|row| row.get(0));
+    let fork = identity.fork.filter(|fork| before == Some(fork.found_in));
+    let begins = fork.map(|fork| fork.begins());
+    let (timeline, confirmed) = (&identity.timeline, identity.confirmed.to_string());
+    let row = transaction
+        .query_opt(TAKE_OVER, &[&slot, &met, timeline, &holder, &begins, &confirmed])
+        .await
+        .map_err(&taking)?;
+    let Some(row) = row else { return Ok(None) };
+    let (generation, epoch): (i32, i64) = (row.get(0), row.get(1));
+    if let Some(fork) = fork {
+        let (first, from) = (fork.found_in.saturating_add(1), fork.from.to_string());
+        let noted = transaction.execute(ADD_FORK, &[&slot, &first, &generation, &from, timeline]).await;
+        noted.map_err(&taking)?;
+    }
+    let rows = transaction.query(FORKS, &[&slot]).await.map_err(&taking)?;
+    let forks: Vec<(Lsn, u32)> = rows
+        .iter()
+        .filter_map(|row| {
+            Some((row.get::<_, &str>(0).parse().ok()?, u32::try_from(row.get::<_, i32>(1)).ok()?))
+        })
+        .collect();
+    transaction.execute(RELEASE_LEASES, &[]).await.map_err(doing("voiding old leases"))?;
+    let newest = u32::try_from(generation).unwrap_or(1);
+    let first = forks.first().map_or(newest, |(_, generation)| generation.saturating_sub(1));
+    let lineage = Lineage::new(identity.system, first, forks);
+    Ok(Some(Ownership { slot: slot.to_owned(), lineage, epoch }))
 }

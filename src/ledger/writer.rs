@@ -20,7 +20,7 @@ use super::notices::GivenUp;
 use super::own::Ownership;
 use super::record::{Finish, NewRow, State, Statements};
 use super::rollups::{self, Book, Kept, News, SlaOf};
-use super::{Ledger, LedgerError, doing, recorded};
+use super::{Ledger, LedgerError, doing, ghosts, recorded};
 use crate::clock::Clock;
 use crate::domain::{Attempt, DeliveryId, Lane, StoreBodies, limits};
 use crate::live::{self, DeliveryNews, Live, Tried};
@@ -105,9 +105,6 @@ pub enum Ack {
 const GATHER: Duration = Duration::from_millis(25);
 /// The same after a batch that ended claimed deliveries: those behind them in their lanes wait for it.
 const GATHER_CLAIMED: Duration = Duration::from_millis(10);
-
-/// A transaction of ours that the network has cut off must not hold the fence for ever.
-const IDLE: &str = "set idle_in_transaction_session_timeout = '30s'";
 
 /// The writer, before it runs.
 pub struct Writer {
@@ -307,7 +304,8 @@ impl Writer {
         let mut already = 0;
         let transaction = session.client.transaction().await.map_err(doing("beginning to record"))?;
         if again == Again::Yes {
-            statements.wait_for_our_own(transaction.client(), slot, epoch).await?;
+            let alone = statements.wait_for_our_own(transaction.client(), slot, epoch);
+            ghosts::despite_them(&self.ledger, transaction.client(), alone).await?;
             let ids: Vec<&str> = batch.rows.iter().map(|row| row.delivery.id.as_str()).collect();
             let there = recorded::among(transaction.client(), &ids).await?;
             already = there.len();
@@ -366,7 +364,6 @@ impl Writer {
             Some(there) if !there.session.client.is_closed() => there,
             _ => {
                 let session = self.ledger.session("walhook ledger").await?;
-                session.client.batch_execute(IDLE).await.map_err(doing("preparing to record"))?;
                 let statements = Statements::prepare(&session.client).await?;
                 let sums = rollups::Statements::prepare(&session.client).await?;
                 Open { session, statements, sums }

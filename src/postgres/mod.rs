@@ -33,7 +33,7 @@ pub use server::{Server, TlsMode};
 pub use session::{Heard, Session};
 
 /// Settings of every connection, whatever the role's or the database's own are.
-pub const PINS: [(&str, &str); 14] = [
+pub const PINS: [(&str, &str); 17] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "iso_8601"),
     ("bytea_output", "hex"),
@@ -47,6 +47,10 @@ pub const PINS: [(&str, &str); 14] = [
     ("lock_timeout", "30s"),
     ("idle_in_transaction_session_timeout", "0"),
     ("idle_session_timeout", "0"),
+    // A server keeps nothing for a client whose machine is gone.
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "4"),
     ("default_transaction_read_only", "off"),
     // That a publication is skipped is a warning.
     ("client_min_messages", "warning"),

@@ -44,6 +44,7 @@ mod flow;
 mod formats;
 #[cfg(test)]
 mod gaps;
+mod ghosts;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
