@@ -8,7 +8,6 @@
 //! answers probes, as a proxy's does. So whoever waits for the fence looks who keeps it, and ends what has waited for its client longer than
 //! any of us ever lets it.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -33,13 +32,13 @@ pub(super) async fn despite_them<T>(
     waiting: &Client,
     work: impl Future<Output = Result<T, LedgerError>>,
 ) -> Result<T, LedgerError> {
+    let mut work = Box::pin(work);
     let pid = waiting.query_one("select pg_catalog.pg_backend_pid()", &[]).await;
     let pid: i32 = pid.map_err(doing("preparing to wait"))?.get(0);
-    let mut work = pin!(work);
     loop {
         let look = async {
             tokio::time::sleep(LOOK_EVERY).await;
-            within(limits::ANSWER_WITHIN, end(ledger, pid)).await
+            Box::pin(within(limits::ANSWER_WITHIN, end(ledger, pid))).await
         };
         let ended = tokio::select! {
             biased;

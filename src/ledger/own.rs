@@ -108,7 +108,7 @@ impl Ledger {
         let taking = doing("taking over the slot");
         let transaction = session.client.transaction().await.map_err(&taking)?;
         let take = take(&transaction, slot, identity, holder);
-        let taken = ghosts::despite_them(self, transaction.client(), take).await?;
+        let taken = Box::pin(ghosts::despite_them(self, transaction.client(), take)).await?;
         let Some(own) = taken else {
             drop(transaction);
             let known = self.known(slot).await?.map(|known| known.system).unwrap_or_default();

@@ -305,7 +305,7 @@ impl Writer {
         let transaction = session.client.transaction().await.map_err(doing("beginning to record"))?;
         if again == Again::Yes {
             let alone = statements.wait_for_our_own(transaction.client(), slot, epoch);
-            ghosts::despite_them(&self.ledger, transaction.client(), alone).await?;
+            Box::pin(ghosts::despite_them(&self.ledger, transaction.client(), alone)).await?;
             let ids: Vec<&str> = batch.rows.iter().map(|row| row.delivery.id.as_str()).collect();
             let there = recorded::among(transaction.client(), &ids).await?;
             already = there.len();

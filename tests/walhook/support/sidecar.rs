@@ -191,7 +191,7 @@ impl Sidecar {
     /// Asks it to stop, which it does in order.
     pub async fn stop(&mut self) {
         let code = self.terminate().await;
-        assert_eq!(code, Some(0), "{}{}", self.last_lines(), self.log_text());
+        assert_eq!(code, Some(0), "{}\n{}", self.last_lines(), self.log_text());
     }
 
     /// Asks it to stop, and gives its exit code.
@@ -259,7 +259,7 @@ impl Sidecar {
     fn last_lines(&self) -> String {
         let lines = self.lines();
         let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default();
-        last.iter().map(|line| format!("{line}\n")).collect()
+        last.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     fn unlisted(&self) -> Vec<String> {
