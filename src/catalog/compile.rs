@@ -178,6 +178,7 @@ fn assemble(
         Templates::compile_all(&config.templates).map_err(|errors| lines("templates.", &errors))?;
     let matcher =
         Matcher::build(&config.tables, &config.events, &webhooks).map_err(|errors| lines("", &errors))?;
+    let matcher = matcher.with_int8(config.delivery.int8);
     let mut compiled = Vec::with_capacity(webhooks.len());
     for webhook in webhooks {
         let same = known.get(&webhook.name).filter(|known| Arc::ptr_eq(&known.webhook, &webhook));

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::node::Table;
-use super::{batch, connection, flow, retry};
-use crate::domain::{BatchPolicy, Coding, Compression, Connection, Flow, Ordering, RetryPolicy, limits};
+use super::{batch, connection, flow, retry, tables};
+use crate::domain::{
+    BatchPolicy, Coding, Compression, Connection, Flow, Int8, Ordering, RetryPolicy, limits,
+};
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -40,6 +42,8 @@ pub struct Delivery {
     pub flow: Flow,
     /// How many deliveries share a request; `None`: each has its own.
     pub batch: Option<BatchPolicy>,
+    /// How an `int8` goes out, of every table that says nothing else.
+    pub int8: Int8,
     /// How old a delivery gets in memory before it goes to the ledger unfinished.
     pub handover_after: Duration,
     /// How long what is in flight may take at a shutdown.
@@ -62,6 +66,7 @@ impl Default for Delivery {
             connection: Arc::default(),
             flow: Flow::default(),
             batch: None,
+            int8: Int8::default(),
             handover_after: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             memory: limits::YOUNG_BYTES,
@@ -96,6 +101,7 @@ pub(super) fn read(mut table: Table<'_>) -> Delivery {
         connection: connection::defaults(&mut table),
         flow,
         batch,
+        int8: table.get("int8", |node| node.word(&tables::INT8)).unwrap_or(base.int8),
         handover_after: table
             .get("handover_after", |node| node.duration(HANDOVER_MIN..=HANDOVER_MAX))
             .unwrap_or(base.handover_after),

@@ -9,7 +9,7 @@ use super::toml_file;
 use super::*;
 
 /// Keys without a default: required ones, and those whose absence is a meaning of its own.
-const NO_DEFAULT: [&str; 62] = [
+const NO_DEFAULT: [&str; 63] = [
     "database.url",
     "ledger.url",
     "server.admin_token",
@@ -23,6 +23,7 @@ const NO_DEFAULT: [&str; 62] = [
     "tables.*.tenant",
     "tables.*.public",
     "tables.*.fold_moves",
+    "tables.*.int8",
     "tables.*.description",
     "events[].type",
     "events[].table",

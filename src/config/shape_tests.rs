@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::tests::{ACCEPT_ALL, DATABASE, loaded, refused};
 use super::*;
-use crate::domain::{BodyShape, Coding, Compression, Format, Mask, MaskKey};
+use crate::domain::{BodyShape, Coding, Compression, Format, Int8, Mask, MaskKey};
 
 /// A configuration with one webhook that has these keys, and what follows it.
 fn with(keys: &str, rest: &str) -> String {
@@ -107,6 +107,24 @@ fn masks_have_four_kinds_and_a_key_that_is_long_enough() {
         &[("MASK_KEY", "short and secret")].map(|(name, key)| (name, key.split_at(5).0)),
         "walhook.toml:4:1: security.mask_key: the key is shorter than 16 bytes\n  hint: Make one with: openssl rand \
          -base64 32",
+    );
+}
+
+#[test]
+fn long_integers_are_numbers_unless_all_or_those_of_one_table_shall_be_strings() {
+    let of = |text: &str| {
+        let config = loaded(&format!("{DATABASE}{text}"), &[]);
+        (config.delivery.int8, config.tables.first().and_then(|table| table.int8))
+    };
+    assert_eq!(of(""), (Int8::Number, None));
+    assert_eq!(
+        of("[delivery]\nint8 = 'string'\n[tables.t]\nint8 = 'number'\n"),
+        (Int8::String, Some(Int8::Number))
+    );
+    refused(
+        &format!("{DATABASE}[tables.t]\nint8 = 'text'\n"),
+        &[],
+        "walhook.toml:4:1: tables.t.int8: expected one of \"number\", \"string\", found \"text\"",
     );
 }
 

@@ -5,13 +5,15 @@ use std::collections::HashSet;
 use super::names;
 use super::node::{Node, Table};
 use super::problem::Fault;
-use crate::domain::{Mask, MaskKey, Operation, TableRule, TenantChange, limits};
+use crate::domain::{Int8, Mask, MaskKey, Operation, TableRule, TenantChange, limits};
 
 const MASKS: [(&str, Mask); 4] =
     [("redact", Mask::Redact), ("hash", Mask::Hash), ("partial", Mask::Partial), ("null", Mask::Null)];
 
 const CHANGES: [(&str, TenantChange); 2] =
     [("split", TenantChange::Split), ("new_owner", TenantChange::NewOwner)];
+
+pub(super) const INT8: [(&str, Int8); 2] = [("number", Int8::Number), ("string", Int8::String)];
 
 const PUBLIC: [(&str, Operation); 3] =
     [("created", Operation::Insert), ("updated", Operation::Update), ("deleted", Operation::Delete)];
@@ -54,6 +56,7 @@ fn rule(mut table: Table<'_>, (schema, name): (String, String)) -> TableRule {
         tenant_change: table.get("tenant_change", |node| node.word(&CHANGES)).unwrap_or_default(),
         public: table.get("public", public).unwrap_or_default(),
         fold_moves: table.get("fold_moves", columns).unwrap_or_default(),
+        int8: table.get("int8", |node| node.word(&INT8)),
         description: table.get("description", description),
     };
     let excluded: HashSet<_> = rule.exclude.iter().collect();

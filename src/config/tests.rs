@@ -234,7 +234,7 @@ walhook.toml:4:1: ledger.store_bodies: expected one of "all", "failed", "none", 
   hint: Perhaps you meant "failed".
 walhook.toml:5:1: ledger.capture_response: expected a size such as "64KiB", found a number
 walhook.toml:7:1: delivery.timout: unknown key
-  detail: The keys here are timeout, concurrency, ordering, retry, compression, compression_threshold, sla, batch, disable_after, rate_limit, breaker, held_for, tls, proxy, handover_after, shutdown_grace, memory, max_body.
+  detail: The keys here are timeout, concurrency, ordering, retry, compression, compression_threshold, sla, batch, disable_after, rate_limit, breaker, held_for, tls, proxy, int8, handover_after, shutdown_grace, memory, max_body.
   hint: Perhaps you meant "timeout".
 walhook.toml:8:1: delivery.concurrency: expected a whole number from 1 to 1000, found 0
 walhook.toml:9:1: delivery.compression: expected one of "none", "gzip", "zstd", found "gzp"

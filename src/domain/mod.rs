@@ -50,6 +50,6 @@ pub use shape::{ColumnShape, IdentityShape, NameShape, Retyped, SchemaChange, Ta
 pub use tally::{Causes, Ending, Promise, Tally};
 pub use tenant::{Owner, TENANT_MARK, TenantChange, tenant_of};
 pub use webhook::{
-    BodyShape, Coding, Compression, Format, Mask, NamedEvent, Ordering, StoreBodies, TableRule,
+    BodyShape, Coding, Compression, Format, Int8, Mask, NamedEvent, Ordering, StoreBodies, TableRule,
     TemplateSource, Webhook, WebhookSource,
 };

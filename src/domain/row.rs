@@ -12,8 +12,10 @@ use bytes::Bytes;
 pub enum ValueKind {
     /// `bool`: `t` or `f`.
     Bool,
-    /// `int2`, `int4`, `int8`, `oid`.
+    /// `int2`, `int4`, `oid`.
     Integer,
+    /// `int8`: beyond 2^53 a receiver that reads numbers as floats loses digits, so it may go out as a string ([`Int8`](super::Int8)).
+    LongInteger,
     /// `float4`, `float8`.
     Float,
     /// `numeric`: JSON string with its scale kept.

@@ -6,7 +6,8 @@
 
 use super::mask::masked;
 use super::{
-    Cell, Change, Mask, MaskKey, OldRow, Operation, Relation, ReplicaIdentity, TableRule, Tuple, ValueKind,
+    Cell, Change, Int8, Mask, MaskKey, OldRow, Operation, Relation, ReplicaIdentity, TableRule, Tuple,
+    ValueKind,
 };
 
 /// Appends a value in Postgres text form as JSON. Handed in by the caller; it never fails.
@@ -32,6 +33,8 @@ pub struct TableRules {
     hidden: Box<[String]>,
     fold_moves: Box<[usize]>,
     mask_key: Option<MaskKey>,
+    /// How values go out that do not go out as what they are, by position; empty where all do.
+    instead: Box<[Option<ValueKind>]>,
 }
 
 /// A value as conditions and bodies see it.
@@ -48,9 +51,13 @@ pub enum Seen<'a> {
 }
 
 impl TableRules {
-    /// The rules of a table as it is described at this place in the log.
-    pub fn resolve(rule: Option<&TableRule>, relation: &Relation) -> Self {
-        let Some(rule) = rule else { return Self::default() };
+    /// The rules of a table as it is described at this place in the log; `int8` where it says nothing of that.
+    pub fn resolve(rule: Option<&TableRule>, int8: Int8, relation: &Relation) -> Self {
+        let instead = match rule.and_then(|rule| rule.int8).unwrap_or(int8) {
+            Int8::Number => Box::default(),
+            Int8::String => relation.columns.iter().map(|column| without_digits_lost(&column.kind)).collect(),
+        };
+        let Some(rule) = rule else { return Self { instead, ..Self::default() } };
         let treat = |name: &str| {
             if rule.exclude.iter().any(|column| column == name) {
                 return Treatment::Exclude;
@@ -63,7 +70,13 @@ impl TableRules {
             hidden: rule.exclude.as_slice().into(),
             fold_moves: sent_of_old(&rule.fold_moves, relation).unwrap_or_default(),
             mask_key: rule.mask_key.clone(),
+            instead,
         }
+    }
+
+    /// As what the value of a column goes out, which is of this kind itself. Conditions see what it is.
+    pub fn kind<'a>(&'a self, position: usize, own: &'a ValueKind) -> &'a ValueKind {
+        self.instead.get(position).and_then(Option::as_ref).unwrap_or(own)
     }
 
     /// The columns that identify a row in whichever partition it stands; empty where moves are not folded, or the table
@@ -128,6 +141,16 @@ impl TableRules {
                 masked(mask, self.mask_key.as_ref(), text).map_or(Seen::Null, Seen::Masked)
             }
         }
+    }
+}
+
+fn without_digits_lost(kind: &ValueKind) -> Option<ValueKind> {
+    match kind {
+        ValueKind::LongInteger => Some(ValueKind::Text),
+        ValueKind::Array(element, delimiter) => {
+            Some(ValueKind::Array(Box::new(without_digits_lost(element)?), *delimiter))
+        }
+        _ => None,
     }
 }
 
@@ -196,7 +219,7 @@ mod tests {
             mask: vec![("mail".to_owned(), Mask::Hash), ("id".to_owned(), Mask::Redact)],
             ..TableRule::default()
         };
-        TableRules::resolve(Some(&rule), &change.relation)
+        TableRules::resolve(Some(&rule), Int8::Number, &change.relation)
     }
 
     #[test]
@@ -221,7 +244,7 @@ mod tests {
         let fold = |columns: &[&str], identity| {
             let fold_moves = columns.iter().map(ToString::to_string).collect();
             let rule = TableRule { fold_moves, ..TableRule::default() };
-            TableRules::resolve(Some(&rule), &relation(identity)).fold_moves().to_vec()
+            TableRules::resolve(Some(&rule), Int8::Number, &relation(identity)).fold_moves().to_vec()
         };
         assert_eq!(fold(&["id"], ReplicaIdentity::Default), [0]);
         assert!(fold(&["id", "mail"], ReplicaIdentity::Default).is_empty());

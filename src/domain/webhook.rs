@@ -192,6 +192,16 @@ pub struct Webhook {
     pub batch: Option<BatchPolicy>,
 }
 
+/// How an `int8` goes out, which has more digits than a float can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Int8 {
+    /// As a JSON number.
+    #[default]
+    Number,
+    /// As a string.
+    String,
+}
+
 /// What is declared of a table (`[tables.NAME]`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableRule {
@@ -215,6 +225,8 @@ pub struct TableRule {
     pub public: Vec<super::Operation>,
     /// The columns that identify a row in whichever partition it stands; empty: a move is a delete and an insert.
     pub fold_moves: Vec<String>,
+    /// How its `int8` go out, where that is not as everywhere else.
+    pub int8: Option<Int8>,
     /// What its rows are, in a sentence.
     pub description: Option<String>,
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::domain::{NamedEvent, Operation, Relation, TableRule, TableRules, Webhook};
+use crate::domain::{Int8, NamedEvent, Operation, Relation, TableRule, TableRules, Webhook};
 pub use condition::{Condition, ConditionError};
 pub use interest::{ConditionFailure, Interest, Owed, Owing};
 use interest::{Subscriber, Wanted};
@@ -62,6 +62,8 @@ pub struct Matcher {
     filters: Vec<Option<Arc<Condition>>>,
     /// Whether any pattern asks for changes of tables' shapes.
     wants_shapes: bool,
+    /// How an `int8` goes out, of a table of which nothing else is declared.
+    int8: Int8,
 }
 
 /// Webhooks by what they ask for.
@@ -207,6 +209,12 @@ impl Matcher {
         if conditions.errors.is_empty() { Ok(matcher) } else { Err(conditions.errors) }
     }
 
+    /// The same, with every `int8` going out like this where its table says nothing else.
+    #[must_use]
+    pub fn with_int8(self, int8: Int8) -> Self {
+        Self { int8, ..self }
+    }
+
     /// Whether anybody wants to know of changes of a table's shape.
     pub fn wants_shapes(&self) -> bool {
         self.wants_shapes
@@ -215,7 +223,7 @@ impl Matcher {
     /// What is wanted of a table as the stream describes it.
     pub fn interest(&self, relation: &Relation) -> Interest {
         let rule = self.rule(&relation.schema, &relation.name);
-        let rules = TableRules::resolve(rule, relation);
+        let rules = TableRules::resolve(rule, self.int8, relation);
         let (schema, name) = (&relation.schema, &relation.name);
         let tenants = rule.and_then(|rule| {
             let wanted = |operation| self.wanted_by_tenants(schema, name, operation);

@@ -56,7 +56,7 @@ fn scalar(kind: &ValueKind, type_modifier: i32, text: &str) -> Option<Boxed<'sta
             "f" | "false" => false,
             _ => return None,
         })),
-        ValueKind::Integer => Box::new(CelInt::from(text.parse::<i64>().ok()?)),
+        ValueKind::Integer | ValueKind::LongInteger => Box::new(CelInt::from(text.parse::<i64>().ok()?)),
         ValueKind::Float => Box::new(CelDouble::from(text.parse::<f64>().ok()?)),
         ValueKind::Numeric => return numeric(type_modifier, text),
         ValueKind::Timestamp | ValueKind::TimestampTz => Box::new(Moment(parse_moment(text)?)),

@@ -31,7 +31,7 @@ impl Written {
 
 /// Appends exactly one JSON value for a value in Postgres text form. Every input has an answer.
 ///
-/// - `Bool`, `Integer`, finite `Float`: JSON's own; `NaN` and the infinities are strings. Digits are never changed.
+/// - `Bool`, `Integer`, `LongInteger`, finite `Float`: JSON's own; `NaN` and the infinities are strings. Digits are never changed.
 /// - `Json`: as it is, space included, where it is valid JSON of at most `limits::VALUE_DEPTH` levels. A receiver's
 ///   parser may still refuse a lone surrogate or a huge number: it is syntax all the same, and the value.
 /// - `Timestamp`, `TimestampTz`: ISO 8601; what it cannot say (infinite, BC, past the year 9999) as text.
@@ -46,7 +46,7 @@ pub fn write_json(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) -> Written {
 pub(super) fn write_value(kind: &ValueKind, text: &[u8], depth: usize, out: &mut Vec<u8>) -> Written {
     let written = match kind {
         ValueKind::Bool => write_bool(text, out),
-        ValueKind::Integer => {
+        ValueKind::Integer | ValueKind::LongInteger => {
             let digits = text.strip_prefix(b"-").unwrap_or(text);
             (digits.iter().all(u8::is_ascii_digit) && is_number(text)).then(|| verbatim(text, out))
         }

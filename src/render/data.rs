@@ -14,13 +14,13 @@ pub fn write_data(change: &Change, rules: &TableRules, json: JsonWriter, out: &m
     json_string(&change.relation.name, out);
     out.extend_from_slice(b",\"record\":");
     if change.new.is_some() {
-        row(change, json, out, |position| rules.after(change, position));
+        row(change, (rules, json), out, |position| rules.after(change, position));
     } else {
         out.extend_from_slice(b"null");
     }
     out.extend_from_slice(b",\"old\":");
     if change.old.is_some() {
-        row(change, json, out, |position| rules.before(change, position));
+        row(change, (rules, json), out, |position| rules.before(change, position));
     } else {
         out.extend_from_slice(b"null");
     }
@@ -74,7 +74,12 @@ pub fn write_schema_data(
     out.push(b'}');
 }
 
-fn row<'a>(change: &Change, json: JsonWriter, out: &mut Vec<u8>, seen: impl Fn(usize) -> Seen<'a>) {
+fn row<'a>(
+    change: &Change,
+    (rules, json): (&TableRules, JsonWriter),
+    out: &mut Vec<u8>,
+    seen: impl Fn(usize) -> Seen<'a>,
+) {
     let mut separator = b'{';
     for (position, column) in change.relation.columns.iter().enumerate() {
         let value = seen(position);
@@ -87,7 +92,7 @@ fn row<'a>(change: &Change, json: JsonWriter, out: &mut Vec<u8>, seen: impl Fn(u
         out.push(b':');
         match value {
             Seen::Absent | Seen::Null => out.extend_from_slice(b"null"),
-            Seen::Plain(text) => json(&column.kind, text, out),
+            Seen::Plain(text) => json(rules.kind(position, &column.kind), text, out),
             Seen::Masked(text) => json_string(&text, out),
         }
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{
-    Cell, Change, Column, CommitLsn, EventId, Lsn, Mask, OldRow, Operation, Origin, Place, Relation,
+    Cell, Change, Column, CommitLsn, EventId, Int8, Lsn, Mask, OldRow, Operation, Origin, Place, Relation,
     ReplicaIdentity, TableRule, TableRules, Transaction, Tuple, ValueKind,
 };
 
@@ -19,15 +19,18 @@ pub(super) fn write(kind: &ValueKind, text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn relation() -> Arc<Relation> {
-    let column = |name: &str, kind| Column {
+fn column(name: &str, kind: ValueKind) -> Column {
+    Column {
         name: name.into(),
-        type_oid: 0,
+        type_oid: 25,
         type_name: None,
         type_modifier: -1,
         in_identity: name == "id",
         kind,
-    };
+    }
+}
+
+fn relation() -> Arc<Relation> {
     Arc::new(Relation {
         id: 1,
         schema: "public".into(),
@@ -128,7 +131,37 @@ fn excluded_columns_are_nowhere_and_masked_ones_masked() {
     };
     let change = update();
     let expect = r#"{"operation":"update","schema":"public","table":"orders","record":{"id":7,"note":"[redacted]"},"old":{"id":7,"note":"[redacted]"},"changed":[],"unavailable":[]}"#;
-    assert_eq!(data(&change, &TableRules::resolve(Some(&rule), &change.relation)), expect);
+    assert_eq!(data(&change, &TableRules::resolve(Some(&rule), Int8::Number, &change.relation)), expect);
+}
+
+#[test]
+fn a_long_integer_is_a_string_where_that_is_asked_for_of_all_tables_or_of_one() {
+    let of = |of_table, of_all| {
+        let long = ValueKind::LongInteger;
+        let relation = Relation {
+            columns: vec![
+                column("id", ValueKind::Integer),
+                column("big", long.clone()),
+                column("many", ValueKind::Array(Box::new(long), b',')),
+            ]
+            .into(),
+            ..(*update().relation).clone()
+        };
+        let new = Some(Tuple(vec![text("1"), text("2"), text("{3}")]));
+        let change = Change { relation: Arc::new(relation), new, old: None, ..update() };
+        let rule = TableRule { int8: of_table, ..TableRule::default() };
+        let rules = TableRules::resolve(Some(&rule), of_all, &change.relation);
+        assert_eq!(rules.kind(0, &ValueKind::Integer), &ValueKind::Integer);
+        [rules.kind(1, &change.relation.columns[1].kind), rules.kind(2, &change.relation.columns[2].kind)]
+            .map(Clone::clone)
+    };
+    let list = |of| ValueKind::Array(Box::new(of), b',');
+    let numbers = [ValueKind::LongInteger, list(ValueKind::LongInteger)];
+    let strings = [ValueKind::Text, list(ValueKind::Text)];
+    assert_eq!(of(None, Int8::Number), numbers);
+    assert_eq!(of(None, Int8::String), strings);
+    assert_eq!(of(Some(Int8::String), Int8::Number), strings);
+    assert_eq!(of(Some(Int8::Number), Int8::String), numbers);
 }
 
 #[test]

@@ -41,7 +41,9 @@ fn fits(kind: &ValueKind, text: &[u8], json: &[u8]) -> bool {
     let as_str = || std::str::from_utf8(text).unwrap_or_default();
     match kind {
         ValueKind::Bool => (text == b"t" && json == b"true") || (text == b"f" && json == b"false"),
-        ValueKind::Integer | ValueKind::Json => json == text && has_its_form(kind, text),
+        ValueKind::Integer | ValueKind::LongInteger | ValueKind::Json => {
+            json == text && has_its_form(kind, text)
+        }
         ValueKind::Float => json == text && as_str().parse::<f64>().is_ok(),
         ValueKind::Timestamp => back(json, "").as_deref() == Some(as_str()),
         ValueKind::TimestampTz => back(json, "Z").is_some_and(|back| format!("{back}+00") == as_str()),
@@ -72,7 +74,7 @@ fn keeps_its_text(kind: &ValueKind, text: &[u8]) -> bool {
 fn has_its_form(kind: &ValueKind, text: &[u8]) -> bool {
     match kind {
         ValueKind::Bool => matches!(text, b"t" | b"f"),
-        ValueKind::Integer => {
+        ValueKind::Integer | ValueKind::LongInteger => {
             let number =
                 serde_json::from_slice::<&RawValue>(text).is_ok_and(|raw| raw.get().len() == text.len());
             number && text.iter().all(|byte| matches!(byte, b'-' | b'0'..=b'9'))

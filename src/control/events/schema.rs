@@ -146,7 +146,7 @@ fn of_row(relation: &Relation, rules: &TableRules) -> Value {
             Treatment::Exclude => continue,
             Treatment::Mask(Mask::Null) => json!({ "type": "null" }),
             Treatment::Mask(_) => json!({ "type": ["string", "null"] }),
-            Treatment::Keep => of_value(&column.kind, column.type_name.as_deref()),
+            Treatment::Keep => of_value(rules.kind(position, &column.kind), column.type_name.as_deref()),
         };
         if let (Some(schema), Some(name)) = (schema.as_object_mut(), &column.type_name) {
             let masked = if rules.of(position) == Treatment::Keep { "" } else { ", masked" };
@@ -161,7 +161,7 @@ fn of_row(relation: &Relation, rules: &TableRules) -> Value {
 fn of_value(kind: &ValueKind, type_name: Option<&str>) -> Value {
     match kind {
         ValueKind::Bool => json!({ "type": ["boolean", "null"] }),
-        ValueKind::Integer => json!({ "type": ["integer", "null"] }),
+        ValueKind::Integer | ValueKind::LongInteger => json!({ "type": ["integer", "null"] }),
         // NaN and the infinities are no JSON numbers.
         ValueKind::Float => {
             json!({ "anyOf": [{ "type": ["number", "null"] }, { "enum": ["NaN", "Infinity", "-Infinity"] }] })
@@ -191,7 +191,7 @@ mod tests {
     fn a_value_is_described_as_what_it_comes_as() {
         let check =
             |kind: &ValueKind, name: Option<&str>, expect: Value| assert_eq!(of_value(kind, name), expect);
-        check(&ValueKind::Integer, Some("int8"), json!({ "type": ["integer", "null"] }));
+        check(&ValueKind::LongInteger, Some("int8"), json!({ "type": ["integer", "null"] }));
         check(&ValueKind::Numeric, Some("numeric"), json!({ "type": ["string", "null"] }));
         check(&ValueKind::Json, Some("jsonb"), json!({}));
         check(&ValueKind::Text, Some("uuid"), json!({ "type": ["string", "null"], "format": "uuid" }));

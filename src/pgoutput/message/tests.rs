@@ -58,20 +58,24 @@ fn a_table_knows_the_types_announced_before_it() {
     let Ok(Message::Relation(relation)) = decoder.decode(bytes(&[head, &id, &n])) else {
         panic!("no relation");
     };
-    let column = |name: &str, type_oid, type_name: &str, in_identity| Column {
+    let column = |name: &str, type_oid, type_name: &str, kind| Column {
         name: name.into(),
         type_oid,
         type_name: Some(type_name.into()),
         type_modifier: -1,
-        in_identity,
-        kind: ValueKind::Integer,
+        in_identity: name == "id",
+        kind,
     };
     let expected = Relation {
         id: 5,
         schema: "public".into(),
         name: "orders".into(),
         identity: ReplicaIdentity::Index,
-        columns: [column("id", 23, "int4", true), column("n", 20_000, "int8", false)].into(),
+        columns: [
+            column("id", 23, "int4", ValueKind::Integer),
+            column("n", 20_000, "int8", ValueKind::LongInteger),
+        ]
+        .into(),
     };
     assert_eq!(relation, expected);
 }

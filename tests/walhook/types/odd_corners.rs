@@ -1,4 +1,4 @@
-//! Values that no ordinary database can hold: text that is not UTF-8, and nesting beyond all sense.
+//! Values that no ordinary database can hold (text that is not UTF-8, nesting beyond all sense), and integers that no float can.
 
 use super::{rows, string};
 use crate::backfill::done;
@@ -177,4 +177,42 @@ async fn existing_rows_with_text_that_has_no_utf_8_are_sent_with_only_that_repla
     let odd = [("'かな'".to_owned(), "かな"), (format!("'か' || {two} || 'な'"), "か\u{fffd}な")];
     backfilled("EUC_JP", &odd.each_ref().map(|(text, expect)| (&**text, *expect))).await;
     backfilled("SQL_ASCII", &[plain, ("E'a\\377b\\303\\251'", "a\u{fffd}bé")]).await;
+}
+
+#[tokio::test]
+async fn long_integers_are_strings_where_that_is_asked_for_and_conditions_compare_numbers() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::new().await, Receiver::start().await);
+    let columns = "(id int primary key, big int8, many int8[], own large, small int4)";
+    database
+        .execute(&format!(
+            "create domain large as int8; create table strings {columns}; create table numbers {columns}"
+        ))
+        .await;
+    let toml = "[delivery]\nint8 = \"string\"\n[tables.numbers]\nint8 = \"number\"\n";
+    let keys = "events = [\"strings.*\", \"numbers.*\"]\nfilter = \"record.big > 9007199254740992\"";
+    let run = Run::with(toml).webhook("all", &receiver.url("/all"), keys);
+    let mut sidecar = Sidecar::start(&database, run).await;
+    for table in ["strings", "numbers"] {
+        database
+            .execute(&format!(
+                "insert into {table} values (1, 9007199254740993, '{{9007199254740993,null,-1}}', 4, 5), (2, 9, '{{}}', 1, 1)"
+            ))
+            .await;
+    }
+    let came = rows(&receiver, "/all", 2).await;
+    let of = |table: &str, column: &str| came[&(table.to_owned(), 1)][column].get().to_owned();
+    for (column, string, number) in [
+        ("big", "\"9007199254740993\"", "9007199254740993"),
+        ("many", "[\"9007199254740993\",null,\"-1\"]", "[9007199254740993,null,-1]"),
+        ("own", "\"4\"", "4"),
+        ("small", "5", "5"),
+    ] {
+        assert_eq!((&*of("strings", column), &*of("numbers", column)), (string, number), "{column}");
+    }
+    // An existing row looks the same.
+    done(&sidecar, &["backfill", "all", "--table", "strings"]).await;
+    let again = receiver.expect("/all", 3).await;
+    assert_eq!(again[2].column("big"), "9007199254740993");
+    sidecar.stop().await;
 }
