@@ -405,3 +405,43 @@ async fn fact_20_a_truncate_of_several_tables_is_an_event_of_each() {
     assert_eq!(places, [1, 2, 3]);
     sidecar.stop().await;
 }
+
+#[tokio::test]
+async fn fact_23_rows_of_a_savepoint_that_was_rolled_back_are_never_sent_however_large_the_transaction() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    // So little that the server has to do something with the transaction before it ends.
+    database
+        .execute(
+            "alter database current set logical_decoding_work_mem to '64kB'"
+                .replace("current", &database.name)
+                .as_str(),
+        )
+        .await;
+    let mut sidecar = started(&database, &receiver).await;
+    database
+        .execute(
+            "begin;
+             insert into orders select i, 'kept', 1, repeat('x', 100) from generate_series(1, 400) i;
+             savepoint a;
+             insert into orders select i, 'rolled back', 1, repeat('x', 100) from generate_series(401, 1900) i;
+             update orders set status = 'rolled back';
+             rollback to a;
+             insert into orders select i, 'kept', 1, repeat('x', 100) from generate_series(401, 801) i;
+             commit",
+        )
+        .await;
+    database.execute("insert into orders values (9999, 'last', 1, null)").await;
+    let requests = receiver.expect("/crm", 802).await;
+    let last = requests.iter().filter(|request| request.column("status") == "last").count();
+    let kept = requests.iter().filter(|request| request.column("status") == "kept").count();
+    assert_eq!((kept, last), (801, 1));
+    let ids: HashSet<_> = requests.iter().map(|request| request.column("id").to_string()).collect();
+    assert_eq!(ids.len(), 802);
+    database.is_followed().await;
+    let spooled = "select (spill_txns > 0 and stream_txns = 0)::int::int8 from pg_stat_replication_slots \
+                   where slot_name = current_database()";
+    eventually("a transaction that was spooled", PATIENCE, async || database.number(spooled).await == 1)
+        .await;
+    sidecar.stop().await;
+}
