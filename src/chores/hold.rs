@@ -33,21 +33,22 @@ enum Chore {
     Expire(Timestamp, StoreBodies),
 }
 
-/// Brings every open delivery to what its webhook's state says.
+/// Brings every open delivery to what its webhook's state says. Returns whether all of them are there.
 pub(super) async fn activate(
     ledger: &Ledger,
     published: &Published,
     pokes: &watch::Sender<Pokes>,
     stop: &CancellationToken,
-) {
+) -> bool {
     let round = Round { published, stop, chore: Chore::Activate };
     let (released, trouble) = round.over(ledger, pokes).await;
     if released > 0 {
         tracing::info!(released, "deliveries of webhooks that are active again are on their way");
     }
-    if let Some(error) = trouble {
-        tracing::warn!(reason = chain(&error), "held deliveries could not be looked after");
+    if let Some(error) = &trouble {
+        tracing::warn!(reason = chain(error), "held deliveries could not be looked after");
     }
+    trouble.is_none()
 }
 
 /// Ends what has been held for longer than `held_for`, or is older than `retry.max_age`.
@@ -79,30 +80,31 @@ impl Round<'_> {
             Err(error) => return (0, Some(error)),
         };
         for webhook in webhooks {
-            match self.of(&mut session, &webhook).await {
-                Ok(0) => {}
-                Ok(some) => {
-                    done += some;
-                    pokes.send_modify(|pokes| pokes.moved(&webhook));
-                }
-                Err(error) => {
-                    trouble.get_or_insert(error);
-                    // What was asked there may still be under way.
-                    match within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await {
-                        Ok(fresh) => session = fresh,
-                        Err(_) => break,
-                    }
+            let mut some = 0;
+            let ended = self.of(&mut session, &webhook, &mut some).await;
+            // What was done before a fault is done.
+            if some > 0 {
+                done += some;
+                pokes.send_modify(|pokes| pokes.moved(&webhook));
+            }
+            if let Err(error) = ended {
+                trouble.get_or_insert(error);
+                // What was asked there may still be under way.
+                match within(limits::ANSWER_WITHIN, ledger.session("walhook holds")).await {
+                    Ok(fresh) => session = fresh,
+                    Err(_) => break,
                 }
             }
         }
         (done, trouble)
     }
 
-    async fn of(&self, session: &mut Session, webhook: &str) -> Result<u64, LedgerError> {
+    /// Counts what it does, step by step.
+    async fn of(&self, session: &mut Session, webhook: &str, done: &mut u64) -> Result<(), LedgerError> {
         match (&self.chore, self.published.states.get(webhook)) {
-            (Chore::Expire(now, store), _) => self.end(session, webhook, *now, *store).await,
+            (Chore::Expire(now, store), _) => self.end(session, webhook, (*now, *store), done).await,
             (Chore::Activate, Some(state)) => self.hold(session, webhook, state.suspension).await,
-            (Chore::Activate, None) => self.release(session, webhook).await,
+            (Chore::Activate, None) => self.release(session, webhook, done).await,
         }
     }
 
@@ -110,9 +112,9 @@ impl Round<'_> {
         &self,
         session: &mut Session,
         webhook: &str,
-        now: Timestamp,
-        store: StoreBodies,
-    ) -> Result<u64, LedgerError> {
+        (now, store): (Timestamp, StoreBodies),
+        ended: &mut u64,
+    ) -> Result<(), LedgerError> {
         let declared = self.published.snapshot.by_name(webhook).map(|compiled| &compiled.webhook);
         let held_for = declared.map_or_else(|| Flow::default().held_for, |webhook| webhook.flow.held_for);
         // What is held since a little while ago cannot have been held for long.
@@ -121,17 +123,16 @@ impl Round<'_> {
         let (max_age, too_old) =
             (declared.and_then(|webhook| webhook.retry.max_age), FailReason::TooOld.describe());
         let old = max_age.map(|age| Overdue::TooOld(age, &too_old));
-        let mut ended = 0;
         for overdue in [held, old].into_iter().flatten() {
             let mut expiry = Expiry::new(webhook, overdue);
             while !self.stop.is_cancelled()
                 && let Some(some) =
                     within(limits::ANSWER_WITHIN, expiry.step(&mut session.client, store)).await?
             {
-                ended += some;
+                *ended += some;
             }
         }
-        Ok(ended)
+        Ok(())
     }
 
     /// Tests are not held: nobody waits for them that long.
@@ -140,24 +141,28 @@ impl Round<'_> {
         session: &mut Session,
         webhook: &str,
         suspension: Suspension,
-    ) -> Result<u64, LedgerError> {
+    ) -> Result<(), LedgerError> {
         let why = format!("a test is not held, and the webhook is {}", suspension.as_str());
         within(limits::ANSWER_WITHIN, trigger::end(&session.client, webhook, &why)).await?;
         while within(limits::ANSWER_WITHIN, states::hold(&session.client, webhook)).await? > 0
             && !self.stop.is_cancelled()
         {}
-        Ok(0)
+        Ok(())
     }
 
-    /// Returns how many lanes were released.
-    async fn release(&self, session: &mut Session, webhook: &str) -> Result<u64, LedgerError> {
-        let mut released = 0;
+    /// Counts the lanes.
+    async fn release(
+        &self,
+        session: &mut Session,
+        webhook: &str,
+        released: &mut u64,
+    ) -> Result<(), LedgerError> {
         loop {
             let releasing = states::release(&mut session.client, webhook);
             let lanes = within(limits::ANSWER_WITHIN, releasing).await?;
-            released += u64::try_from(lanes).unwrap_or(u64::MAX);
+            *released += u64::try_from(lanes).unwrap_or(u64::MAX);
             if lanes == 0 || self.stop.is_cancelled() {
-                return Ok(released);
+                return Ok(());
             }
         }
     }

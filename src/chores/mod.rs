@@ -30,6 +30,8 @@ use crate::ledger::prune::Retention;
 const RETAIN_EVERY: Duration = Duration::from_secs(15 * 60);
 /// How often held and released deliveries are looked after without being woken.
 const ROUND_EVERY: Duration = Duration::from_secs(30);
+/// How soon again after trouble; each time later, up to that.
+const ROUND_AGAIN: Duration = Duration::from_secs(2);
 /// How often what is too old is looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How soon a new table that a pattern means is published.
@@ -57,10 +59,14 @@ pub async fn keep_holds(
     store: StoreBodies,
     (clock, stop): (Clock, CancellationToken),
 ) {
-    let mut expire_at = Instant::now();
+    let (mut expire_at, mut wait) = (Instant::now(), ROUND_EVERY);
     loop {
         let published = catalog.borrow_and_update().clone();
-        hold::activate(&ledger, &published, &pokes, &stop).await;
+        wait = match hold::activate(&ledger, &published, &pokes, &stop).await {
+            true => ROUND_EVERY,
+            false if wait == ROUND_EVERY => ROUND_AGAIN,
+            false => (wait * 2).min(ROUND_EVERY),
+        };
         if Instant::now() >= expire_at {
             expire_at = Instant::now() + EXPIRE_EVERY;
             hold::expire(&ledger, &published, store, &pokes, (&clock, &stop)).await;
@@ -68,7 +74,7 @@ pub async fn keep_holds(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = catalog.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(ROUND_EVERY) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }

@@ -176,7 +176,7 @@ async fn after_nothing_but_failures_a_webhook_is_disabled_and_what_was_held_is_c
     let ago = Clock::system().now().duration_since(since.expect("a time"));
     assert!((0..60).contains(&ago.as_secs()), "{status}");
     receiver.script("/crm", |_| Answer::Status(200));
-    let said = say(&desk, &["resume", "crm", "--cancel-held"]).await;
+    let said = say(&desk, &["enable", "crm", "--cancel-held"]).await;
     assert!(said.contains("active again; 100 held deliveries were cancelled"), "{said}");
     assert_eq!(database.number(&count("cancelled")).await, 100);
     let before = receiver.requests("/crm").len();
@@ -339,4 +339,60 @@ async fn attempts_that_end_after_their_webhook_was_deleted_leave_nothing_behind(
     assert!(!metric("walhook_breakers_opened_total 1\n").await, "they opened a breaker");
     assert!(metric("walhook_webhooks_failing 0\n").await, "what is declared no more fails");
     assert_eq!(database.number("select count(*) from walhook.webhook_health").await, 0);
+}
+
+#[tokio::test]
+async fn i8_what_cannot_be_held_or_released_for_one_webhook_keeps_no_other_waiting() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let (well, keys) = (Arc::new(AtomicBool::new(false)), "events = [\"orders.*\"]\nbreaker = false");
+    for path in ["/amber", "/birch"] {
+        let answers = Arc::clone(&well);
+        receiver
+            .script(path, move |_| Answer::Status(if answers.load(Ordering::SeqCst) { 200 } else { 500 }));
+    }
+    let run = Run::with("[delivery]\nretry = { schedule = [\"2s\", \"1h\"] }\n")
+        .webhook("amber", &receiver.url("/amber"), keys)
+        .webhook("birch", &receiver.url("/birch"), keys)
+        .expecting("held deliveries could not be looked after");
+    let desk = desk(&database, &run.toml);
+    let mut sidecar = Sidecar::start(&database, run).await;
+    orders(&database, 1, 5).await;
+    let waiting = "select count(*) from walhook.deliveries where status = 'retrying'";
+    eventually("ten that wait", PATIENCE, async || database.number(waiting).await == 10).await;
+    let of = |webhook: &str, status: &str| {
+        format!("select count(*) from walhook.deliveries where webhook = '{webhook}' and status = '{status}'")
+    };
+    let refuse = |what: &str| {
+        format!(
+            "create function public.refuse() returns trigger language plpgsql as \
+             $$ begin raise exception 'no' using errcode = '53100'; end $$;
+             create trigger refuse before update on walhook.deliveries_open for each row \
+             when (new.webhook = 'amber' and {what}) execute function public.refuse()"
+        )
+    };
+    let allow = "drop function public.refuse() cascade";
+
+    database.execute(&refuse("new.status = 'held'")).await;
+    say(&desk, &["pause", "amber"]).await;
+    say(&desk, &["pause", "birch"]).await;
+    eventually("birch's to be held", PATIENCE, async || database.number(&of("birch", "held")).await == 5)
+        .await;
+    sidecar.logged("held deliveries could not be looked after").await;
+    assert_eq!(database.number(&of("amber", "held")).await, 0);
+    database.execute(allow).await;
+    eventually("amber's to be held", PATIENCE, async || database.number(&of("amber", "held")).await == 5)
+        .await;
+
+    well.store(true, Ordering::SeqCst);
+    database.execute(&refuse("old.status = 'held'")).await;
+    say(&desk, &["enable", "amber"]).await;
+    say(&desk, &["enable", "birch"]).await;
+    eventually("birch's to arrive", PATIENCE, async || database.number(&of("birch", "delivered")).await == 5)
+        .await;
+    assert_eq!(database.number(&of("amber", "held")).await, 5);
+    database.execute(allow).await;
+    eventually("amber's to arrive", PATIENCE, async || database.number(&of("amber", "delivered")).await == 5)
+        .await;
+    sidecar.stop().await;
 }
