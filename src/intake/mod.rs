@@ -98,6 +98,8 @@ struct Running {
     /// A delete that may be half of a move. It counts as taken: a lost connection does not bring it again.
     held: Option<Held>,
     batch: Vec<Offer>,
+    /// Events that were made since they were last counted.
+    events: u64,
     /// The end of the newest transaction that the settlement does not know of yet.
     ended: Option<EndLsn>,
     stop: CancellationToken,
@@ -142,6 +144,7 @@ impl Intake {
             window: Window::default(),
             held: None,
             batch: Vec::new(),
+            events: 0,
             ended: None,
             stop,
         };
@@ -294,7 +297,12 @@ impl Running {
     async fn owe(&mut self, mut expansion: Expansion, manner: Manner) -> Result<(), Halt> {
         let snapshot = Arc::clone(&self.snapshot);
         self.end_transactions();
+        let mut event = None;
         while let Some(Expanded { delivery, dead }) = expansion.next(&snapshot) {
+            if event.as_ref() != Some(&delivery.event_id) {
+                event = Some(delivery.event_id.clone());
+                self.events += 1;
+            }
             let headers = delivery.headers.as_ref().map_or(0, |headers| headers.len());
             let bytes = delivery.body.len() + headers + limits::DELIVERY_OVERHEAD_BYTES;
             let bytes = bytes.min(self.with.memory_bytes);
@@ -338,6 +346,7 @@ impl Running {
         if self.batch.is_empty() {
             return Ok(());
         }
+        metrics::counter!("walhook_events_total").increment(std::mem::take(&mut self.events));
         let batch = std::mem::take(&mut self.batch);
         let batch = match self.with.recovery.filter(batch, &self.with.settlement, &self.stop).await {
             Ok(Some(batch)) => batch,
@@ -347,7 +356,6 @@ impl Running {
         if batch.is_empty() {
             return Ok(());
         }
-        metrics::counter!("walhook_events_total").increment(u64::try_from(batch.len()).unwrap_or(0));
         tokio::select! {
             sent = self.with.offers.send(batch) => sent.map_err(|_| Halt::Stopped),
             () = self.stop.cancelled() => Err(Halt::Stopped),

@@ -4,6 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use crate::backfill::done;
 use crate::support::{
     Answer, Database, PATIENCE, Receiver, Request, Run, SECRET, Sidecar, beside_others, eventually,
 };
@@ -232,11 +233,48 @@ body = "order {{data.record.id}} costs {{data.record.total}}"
 async fn its_pages_say_that_it_lives_and_streams_and_what_it_counts() {
     let _turn = beside_others().await;
     let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
-    let run = Run::default().webhook("crm", &receiver.url("/crm"), QUICK);
-    let sidecar = Sidecar::start(&database, run).await;
-    database.execute("insert into orders values (1, 'paid', 1, null)").await;
-    receiver.expect("/crm", 1).await;
+    // A condition over a value that is null cannot be answered.
+    let odd = "events = [\"orders.*\"]\nfilter = \"record.note.size() > 1\"";
+    let run = Run::default()
+        .webhook("crm", &receiver.url("/crm"), QUICK)
+        .webhook("erp", &receiver.url("/erp"), QUICK)
+        .webhook("odd", &receiver.url("/odd"), odd)
+        .webhook("ops", &receiver.url("/ops"), "events = [\"webhook.*\"]")
+        .expecting("a condition cannot be answered");
+    let mut sidecar = Sidecar::start(&database, run).await;
+    database.execute("insert into orders select i, 'paid', 1, null from generate_series(1, 3) i").await;
+    receiver.expect("/crm", 3).await;
+    receiver.expect("/erp", 3).await;
+    done(&sidecar, &["backfill", "erp", "--table", "orders"]).await;
+    receiver.expect("/erp", 6).await;
+    done(&sidecar, &["disable", "crm"]).await;
+    receiver.expect("/ops", 1).await;
+    database.is_followed().await;
     sidecar.page("/healthz").await;
+    for last in ["memory_young_bytes 0", "deliveries_delivered_total 10"] {
+        let line = format!("\nwalhook_{last}\n");
+        eventually(last, PATIENCE, async || sidecar.page("/metrics").await.contains(&line)).await;
+    }
     let metrics = sidecar.page("/metrics").await;
     assert!(metrics.contains("# HELP walhook_"), "{metrics}");
+    for (name, count) in [
+        ("source_changes_total", 3),
+        ("events_total", 6),
+        ("conditions_errors_total", 3),
+        ("backfills_deliveries_total", 3),
+        ("notices_total", 1),
+        ("deliveries_failed_total", 0),
+        ("notices_left_out_total", 0),
+    ] {
+        let line = format!("\nwalhook_{name} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+    for name in ["source_transactions_total", "ledger_rows_total"] {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&format!("walhook_{name} ")));
+        assert!(
+            value.is_some_and(|value| value.parse::<u64>().is_ok_and(|count| count > 0)),
+            "{name}: {metrics}"
+        );
+    }
+    sidecar.stop().await;
 }
