@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::prepare::Ready;
 use super::{AppError, Patience, catalog, renewal, standby};
+use crate::domain::limits;
 use crate::intake::Recovery;
-use crate::ledger::health;
 use crate::ledger::own::{Identity, Ownership};
+use crate::ledger::{LedgerError, health};
 
 /// What is found there.
 pub(super) struct Found {
@@ -28,7 +29,9 @@ pub(super) struct Found {
 pub(super) async fn take_over(ready: &Ready, slot: &str) -> Result<Found, AppError> {
     let mut patience = Patience::new("the ledger cannot be taken over yet; trying again");
     loop {
-        match attempt(ready, slot).await {
+        let tried = tokio::time::timeout(limits::TAKEOVER_WITHIN, attempt(ready, slot)).await;
+        let silent = LedgerError::Silent { seconds: limits::TAKEOVER_WITHIN.as_secs() };
+        match tried.unwrap_or_else(|_| Err(silent.into())) {
             Err(error) => patience.pass_over(error).await?,
             found => return found,
         }

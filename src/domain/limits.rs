@@ -132,6 +132,8 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(30);
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// The same for a batch of the ledger that had to be tried again and again: each time twice as long, up to this.
 pub const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(8 * 60);
+/// The same for a takeover of the ledger, which has locks to wait for.
+pub const TAKEOVER_WITHIN: Duration = Duration::from_secs(120);
 /// Seconds between two tries to reach Postgres, at most.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// The longest gap between two status messages to Postgres.
