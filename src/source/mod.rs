@@ -41,6 +41,7 @@ mod identity;
 mod item;
 mod link;
 mod meaning;
+mod open;
 mod patience;
 mod plan;
 mod positions;
