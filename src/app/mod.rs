@@ -38,8 +38,8 @@ use crate::control::keys::one_time_token;
 use crate::control::{Desk, Places, load_config, transport};
 use crate::dispatcher::{self, Dispatcher, Doors};
 use crate::domain::{Lsn, limits};
-use crate::ledger::LedgerError;
 use crate::ledger::writer::{Health, Writer};
+use crate::ledger::{LedgerError, within};
 use crate::live::Live;
 use crate::settlement::Settlement;
 use crate::source::{Item, SourceState};
@@ -208,7 +208,7 @@ async fn live(
     let own = owned.borrow().clone();
     if let (Err(error), Some(own)) = (&ended.result, own)
         && error.is_of_the_fence()
-        && ledger.is_older_than(&own).await.unwrap_or(false)
+        && within(limits::ANSWER_WITHIN, ledger.is_older_than(&own)).await.unwrap_or(false)
     {
         ended.result = Err(AppError::LedgerReverted);
     }

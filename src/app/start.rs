@@ -126,21 +126,25 @@ impl Body {
     ) -> Result<(), AppError> {
         let stop = self.tasks.stopping();
         let streaming = |state: &SourceState| matches!(state, SourceState::Streaming { .. });
-        tokio::select! {
-            ours = states.wait_for(streaming) => if ours.is_err() { return Ok(()) },
-            () = stop.cancelled() => {
-                drained.cancel();
-                return Ok(());
-            }
-        }
         let Self { live, config, ready, tasks, settlement, items, config_out, health, trouble, .. } = self;
         let Self { gaps, owned, end, .. } = self;
         let ledger = ready.places.ledger.clone();
-        let found = tokio::select! {
-            found = take_over(&ready, &config.database.slot) => found?,
-            () = stop.cancelled() => {
-                drained.cancel();
-                return Ok(());
+        let found = loop {
+            tokio::select! {
+                ours = states.wait_for(streaming) => if ours.is_err() { return Ok(()) },
+                () = stop.cancelled() => {
+                    drained.cancel();
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                found = take_over(&ready, &config.database.slot) => break found?,
+                // Somebody else may have it by now, and the ledger goes with the slot.
+                gone = states.wait_for(|state| !streaming(state)) => if gone.is_err() { return Ok(()) },
+                () = stop.cancelled() => {
+                    drained.cancel();
+                    return Ok(());
+                }
             }
         };
         let Found { own, recovery, open, ill, rows } = found;

@@ -1,7 +1,7 @@
 //! The slot is ours; now the ledger becomes it.
 //!
 //! From the takeover on nobody else's writes are accepted, so that what is read of the ledger afterwards is final. A ledger that cannot
-//! be reached just then is waited for, as it is at any other time: the slot is ours meanwhile, and who stands by could do no better.
+//! be reached just then is waited for, as it is at any other time: for as long as the slot is ours.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

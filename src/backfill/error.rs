@@ -119,6 +119,7 @@ impl BackfillError {
             Self::Ledger(error) => error.is_transient(),
             Self::Query { source, .. } => source.as_db_error().is_none_or(|db| is_passing(db.code().code())),
             Self::Rows { code } => is_passing(code),
+            Self::Table(error) => error.nature() == Nature::Transient,
             Self::NoMark => true,
             _ => false,
         }
@@ -198,7 +199,8 @@ impl BackfillError {
 /// Whether it may pass by itself. A statement that took too long takes too long again.
 fn is_passing(code: &str) -> bool {
     let class = code.get(..2).unwrap_or_default();
-    code != "57014" && (matches!(class, "08" | "40" | "53" | "57" | "58") || code == "55P03")
+    code != "57014"
+        && (matches!(class, "08" | "40" | "53" | "57" | "58") || matches!(code, "55P03" | "25P03" | "25P04"))
 }
 
 /// What the server said, where that cannot quote a row.

@@ -201,6 +201,8 @@ pub const API_AT_ONCE: usize = 64;
 pub const API_SESSIONS: usize = 4;
 /// How long a statement of theirs may take.
 pub const API_STATEMENT: Duration = Duration::from_secs(10);
+/// A session that was in use for longer than this is not used again: whoever had it gave up waiting for an answer.
+pub const API_KEPT: Duration = Duration::from_secs(20);
 /// How long one of theirs waits for a lock.
 pub const API_LOCK: Duration = Duration::from_secs(5);
 /// Entries of a page of the API.

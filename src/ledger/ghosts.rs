@@ -20,11 +20,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Those of ours that keep this one waiting, and have waited for their client for longer than a busy machine takes.
 const END: &str = "
+with recursive blocking (pid, depth) as (
+    select b.pid, 1 from pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) as b (pid)
+    union
+    select b.pid, w.depth + 1
+    from blocking w, pg_catalog.unnest(pg_catalog.pg_blocking_pids(w.pid)) as b (pid)
+    where w.depth < 5
+)
 select count(pg_catalog.pg_terminate_backend(a.pid))
-from pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) as b (pid)
-join pg_catalog.pg_stat_activity a on a.pid = b.pid
-where a.application_name like 'walhook %' and a.wait_event_type = 'Client'
-    and a.state_change < pg_catalog.clock_timestamp() - interval '5 s'";
+from pg_catalog.pg_stat_activity a
+where a.pid in (select pid from blocking) and a.application_name like 'walhook %' and a.wait_event_type = 'Client'
+    and a.state_change < pg_catalog.clock_timestamp() - interval '10 s'";
 
 /// Does what may have to wait for locks on this session, and ends the ghosts that keep them.
 pub(super) async fn despite_them<T>(

@@ -50,6 +50,7 @@ pub mod writer;
 
 use std::time::Duration;
 
+use crate::domain::limits;
 use crate::postgres::{ConnectError, Nature, Server, Session};
 use crate::telemetry::server_words;
 
@@ -125,7 +126,10 @@ impl LedgerError {
             }
             Self::Withheld { code, .. } => is_passing(code),
             Self::Silent { .. } => true,
-            Self::MayNotCreate { .. } | Self::Migrate(_) | Self::FencedOff | Self::Foreign { .. } => false,
+            Self::Migrate(error) => statement_of(error).is_some_and(|source| {
+                source.as_db_error().map_or(source.is_closed(), |db| is_passing(db.code().code()))
+            }),
+            Self::MayNotCreate { .. } | Self::FencedOff | Self::Foreign { .. } => false,
         }
     }
 
@@ -159,9 +163,23 @@ impl LedgerError {
     }
 }
 
-/// Connection, resource, operator and system trouble, serialization failures.
+/// Connection, resource, operator and system trouble, serialization failures; and a transaction that the server ended because
+/// it stood still for too long, or took too long.
 fn is_passing(code: &str) -> bool {
-    matches!(code.get(..2).unwrap_or_default(), "08" | "53" | "57" | "58" | "40" | "55")
+    matches!(code, "25P03" | "25P04")
+        || matches!(code.get(..2).unwrap_or_default(), "08" | "53" | "57" | "58" | "40" | "55")
+}
+
+/// What the server, or the connection, had against a migration.
+fn statement_of(error: &refinery::Error) -> Option<&tokio_postgres::Error> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(statement) = error.downcast_ref() {
+            return Some(statement);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// What is known to help against an SQLSTATE.
@@ -226,7 +244,9 @@ impl Ledger {
         let session = self.server.session(name).await?;
         let ours =
             format!("set search_path to {}; set walhook.audited to on; {LETS_GO}", quote(&self.schema));
-        session.client.batch_execute(&ours).await.map_err(doing("choosing the schema"))?;
+        let choosing =
+            async { session.client.batch_execute(&ours).await.map_err(doing("choosing the schema")) };
+        within(limits::ANSWER_WITHIN, choosing).await?;
         Ok(session)
     }
 }

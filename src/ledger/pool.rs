@@ -7,6 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::ask::Prepared;
@@ -27,6 +28,7 @@ pub struct Pool {
 pub struct Borrowed {
     session: Option<Session>,
     prepared: Prepared,
+    since: Instant,
     idle: Arc<Mutex<Vec<(Session, Prepared)>>>,
     _turn: OwnedSemaphorePermit,
 }
@@ -55,7 +57,13 @@ impl Pool {
             Some(kept) => kept,
             None => (self.open().await?, Prepared::default()),
         };
-        Ok(Borrowed { session: Some(session), prepared, idle: Arc::clone(&self.idle), _turn: turn })
+        Ok(Borrowed {
+            session: Some(session),
+            prepared,
+            since: Instant::now(),
+            idle: Arc::clone(&self.idle),
+            _turn: turn,
+        })
     }
 
     async fn open(&self) -> Result<Session, LedgerError> {
@@ -79,7 +87,10 @@ impl Borrowed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take().filter(|session| !session.client.is_closed()) {
+        // Who kept it for longer than any statement may take has given up on its answer: it may be silent for ever.
+        let answers =
+            |session: &Session| !session.client.is_closed() && self.since.elapsed() < limits::API_KEPT;
+        if let Some(session) = self.session.take().filter(answers) {
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -106,6 +106,9 @@ const GATHER: Duration = Duration::from_millis(25);
 /// The same after a batch that ended claimed deliveries: those behind them in their lanes wait for it.
 const GATHER_CLAIMED: Duration = Duration::from_millis(10);
 
+/// How often the partitions that a batch wants are made: where they are there and it still does not fit, it never will.
+const PARTITIONS_MADE: u32 = 3;
+
 /// The writer, before it runs.
 pub struct Writer {
     /// The ledger.
@@ -200,7 +203,7 @@ impl Writer {
     ) -> Result<(), LedgerError> {
         let mut desk = Desk::default();
         // Ahead of the first delivery, so that it need not wait for a login; trouble is met again with the first.
-        if let Err(error) = self.open(&mut desk.open).await {
+        if let Err(error) = super::within(limits::ANSWER_WITHIN, self.open(&mut desk.open)).await {
             tracing::debug!(reason = crate::telemetry::chain(&error), "the ledger cannot be reached yet");
         }
         self.health.send_replace(Health::Writing);
@@ -248,15 +251,15 @@ impl Writer {
         if batch.rows.is_empty() && batch.finishes.is_empty() {
             return Ok(());
         }
-        let mut patience = Patience::default();
+        let (mut patience, mut made) = (Patience::default(), 0);
         let (lost, kept) = loop {
             let tried = self.try_write((&mut *open, book), batch, patience.failed());
             match super::within(patience.answer(), tried).await {
                 Ok(written) => break written,
-                Err(error) if is_missing_partition(&error) && patience.tries < 3 => {
-                    patience.tries += 1;
-                    if let Err(error) = self.make_partitions(open, batch).await {
-                        self.wait_out(open, error, &mut patience).await?;
+                Err(error) if is_missing_partition(&error) && made < PARTITIONS_MADE => {
+                    match super::within(patience.answer(), self.make_partitions(open, batch)).await {
+                        Ok(()) => made += 1,
+                        Err(error) => self.wait_out(open, error, &mut patience).await?,
                     }
                 }
                 Err(error) => self.wait_out(open, error, &mut patience).await?,

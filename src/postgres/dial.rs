@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -25,6 +26,14 @@ use super::{ConnectError, Server, TlsMode, binding, tls};
 
 /// How long one host may take, where the connection string has no `connect_timeout`.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A connection on which nothing has come for this long is probed, so often and so many times: a machine that is gone says
+/// nothing. The server does the same by [`super::PINS`].
+const QUIET: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBES: u32 = 4;
+/// How long what we send may go unacknowledged.
+#[cfg(target_os = "linux")]
+const UNHEARD: Duration = Duration::from_secs(30);
 /// Addresses of one host name that are tried.
 const ADDRESSES: usize = 8;
 
@@ -146,8 +155,12 @@ async fn by_name(host: &str, port: u16) -> io::Result<Watched<TcpStream>> {
 
 async fn tcp(addr: std::net::SocketAddr) -> io::Result<Watched<TcpStream>> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_keepalive(true)?;
     let stream = socket.connect(addr).await?;
+    let probed = TcpKeepalive::new().with_time(QUIET).with_interval(PROBE_EVERY).with_retries(PROBES);
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&probed)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNHEARD))?;
     stream.set_nodelay(true)?;
     Ok(Watched::new(stream))
 }

@@ -334,7 +334,7 @@ impl ConnectError {
 pub(crate) fn nature_of(fault: &Fault) -> Nature {
     match fault.code.get(..2) {
         Some("08" | "40" | "53" | "57" | "58" | "XX") => Nature::Transient,
-        _ if matches!(fault.code.as_str(), "55006" | "55P03") => Nature::Transient,
+        _ if matches!(fault.code.as_str(), "55006" | "55P03" | "25P03" | "25P04") => Nature::Transient,
         _ => Nature::Definite,
     }
 }

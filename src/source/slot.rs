@@ -183,7 +183,12 @@ pub(super) async fn create(
     } else {
         "select lsn::text from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')"
     };
-    match session.client.query_one(sql, &[&slot]).await {
+    // It waits for every transaction that is open, however long that takes.
+    let (client, asking) = (&session.client, SetupError::query("create the replication slot"));
+    client.batch_execute("set lock_timeout to 0").await.map_err(&asking)?;
+    let made = client.query_one(sql, &[&slot]).await;
+    client.batch_execute("reset lock_timeout").await.map_err(&asking)?;
+    match made {
         Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => Ok(None),
         made => {
             let made = made.map_err(SetupError::query("create the replication slot"))?;

@@ -1,4 +1,4 @@
-//! Transactions whose walhook is gone, and whose locks are not.
+//! Locks that are kept: by transactions whose walhook is gone, and by others that take long.
 
 use std::pin::Pin;
 
@@ -93,5 +93,28 @@ async fn a_ledger_that_cannot_be_taken_over_is_waited_for() {
     client.batch_execute("commit").await.expect("an end");
     receiver.expect("/crm", 1).await;
     sidecar.ready().await;
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_first_start_waits_for_a_transaction_that_is_open_longer_than_a_lock_is_waited_for() {
+    let _turn = beside_others().await;
+    let (database, receiver) = (Database::with_orders().await, Receiver::start().await);
+    let client = connect(&database.url).await.expect("a connection");
+    client.batch_execute("begin; insert into orders values (1, 'before')").await.expect("a row");
+    let run = Run::default().webhook("crm", &receiver.url("/crm"), "events = [\"orders.*\"]");
+    let began = std::time::Instant::now();
+    let mut sidecar = Sidecar::prepare(&database, run);
+    sidecar.spawn();
+    let making = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
+                  and datname = current_database() and query like '%pg_create_logical_replication_slot%'";
+    eventually("a slot that is being made", PATIENCE, async || database.number(making).await == 1).await;
+    tokio::time::sleep(std::time::Duration::from_secs(32)).await;
+    assert!(!sidecar.has_ended(), "{}", sidecar.log_text());
+    client.batch_execute("commit").await.expect("an end");
+    sidecar.ready().await;
+    assert!(began.elapsed() > std::time::Duration::from_secs(32));
+    database.execute("insert into orders values (2, 'after')").await;
+    receiver.wait("/crm", "the second", PATIENCE, |rs| rs.iter().any(|r| r.column("id") == 2)).await;
     sidecar.stop().await;
 }
