@@ -103,7 +103,6 @@ async fn a_first_start_waits_for_a_transaction_that_is_open_longer_than_a_lock_i
     let client = connect(&database.url).await.expect("a connection");
     client.batch_execute("begin; insert into orders values (1, 'before')").await.expect("a row");
     let run = Run::default().webhook("crm", &receiver.url("/crm"), "events = [\"orders.*\"]");
-    let began = std::time::Instant::now();
     let mut sidecar = Sidecar::prepare(&database, run);
     sidecar.spawn();
     let making = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
@@ -113,7 +112,6 @@ async fn a_first_start_waits_for_a_transaction_that_is_open_longer_than_a_lock_i
     assert!(!sidecar.has_ended(), "{}", sidecar.log_text());
     client.batch_execute("commit").await.expect("an end");
     sidecar.ready().await;
-    assert!(began.elapsed() > std::time::Duration::from_secs(32));
     database.execute("insert into orders values (2, 'after')").await;
     receiver.wait("/crm", "the second", PATIENCE, |rs| rs.iter().any(|r| r.column("id") == 2)).await;
     sidecar.stop().await;
