@@ -10,8 +10,8 @@ use crate::support::{
     run_once, shared,
 };
 
-const ACTIVE: &str =
-    "select count(*) from pg_replication_slots where slot_name = current_database() and active";
+const ACTIVE: &str = "select count(*) from pg_replication_slots \
+                      where slot_name = current_database() and active and confirmed_flush_lsn is not null";
 
 fn recreating(receiver: &Receiver) -> Run {
     let mut run = Run::default()
@@ -342,7 +342,9 @@ async fn quicker_than_the_renewal(last: &str) {
     begun(&database, &receiver).await;
     quicker.signal("STOP").await;
     drop_slot(&database).await;
-    let there = "select count(*) from pg_replication_slots where slot_name = current_database()";
+    // A slot that is being made is there and in use, and begins later.
+    let there = "select count(*) from pg_replication_slots \
+                 where slot_name = current_database() and confirmed_flush_lsn is not null";
     eventually("a new slot", PATIENCE, async || database.number(there).await == 1).await;
     if last == "return" {
         assert!(!renewing.ended().await.success(), "it was to end there");
